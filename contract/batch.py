@@ -1,0 +1,173 @@
+"""One batch of a run: its line of the batch manifest, and its progress, which is checkpoint and result in one."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, cast
+
+from contract import ContractError
+
+State = Literal["running", "complete", "failed"]
+
+
+@dataclass(frozen=True)
+class BatchLine:
+    """One line of `manifests/{quarter}/manifest_{run}.jsonl`."""
+
+    batch_id: str
+    quarter: str
+    firm_ids: list[str]
+
+    def to_json(self) -> str:
+        record = {"batch_id": self.batch_id, "quarter": self.quarter, "firm_ids": self.firm_ids}
+        return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+
+
+def find_batch(lines: Iterable[bytes], batch_id: str) -> BatchLine:
+    """The line of `batch_id`; the other lines are read past, not parsed.
+
+    Raises:
+        ContractError: when no line is this batch's, or when its line is broken.
+    """
+    start = f'{{"batch_id":"{batch_id}",'.encode()
+    for line in lines:
+        if line.startswith(start):
+            return parse_batch_line(line)
+    raise ContractError(f"the batch manifest has no batch {batch_id!r}")
+
+
+def parse_batch_line(line: bytes | str) -> BatchLine:
+    """Read one line of a batch manifest.
+
+    Raises:
+        ContractError: when it is not a JSON object with `batch_id`, `quarter` and a list of firm ids.
+    """
+    record = _object(line, "a line of the batch manifest")
+    match record:
+        case {"batch_id": str(batch_id), "quarter": str(quarter), "firm_ids": [*_] as firm_ids}:
+            return BatchLine(batch_id, quarter, [str(firm) for firm in cast(list[object], firm_ids)])
+        case _:
+            raise ContractError(f"a line of the batch manifest lacks batch_id, quarter or firm_ids: {line[:80]!r}")
+
+
+@dataclass
+class Counts:
+    """What naming cost and gave, for a firm, a batch or a run. Tokens are the LLM's own count."""
+
+    topics: int = 0
+    named: int = 0
+    """Topics that the LLM named; the others fell back to their keywords."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    requests: int = 0
+    retries: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+
+@dataclass
+class BatchProgress:
+    """`progress/{quarter}/{run}/{batch_id}.json`: which firms are done, and what came of them.
+
+    A firm is in at most one of `completed`, `skipped` and `failed`. A batch is `complete` when each of its firms is
+    completed or skipped; until then a restarted worker goes on with the firms that are in neither.
+    """
+
+    batch_id: str
+    quarter: str
+    run: str
+    firms: int
+    """Firms in the batch."""
+    state: State = "running"
+    completed: dict[str, Counts] = field(default_factory=dict[str, Counts])
+    skipped: dict[str, str] = field(default_factory=dict[str, str])
+    """Firm to the reason."""
+    failed: dict[str, str] = field(default_factory=dict[str, str])
+    """Firm to the error."""
+    parts: list[str] = field(default_factory=list[str])
+    """Keys of the Parquet parts that count; one that is not listed was half a checkpoint."""
+    checkpoints: int = 0
+    """How many checkpoints were written: the number of the next part."""
+    error: str = ""
+    """Why the batch failed as a whole."""
+    started_at: str = ""
+    updated_at: str = ""
+    seconds: float = 0.0
+    """Seconds of work, over all attempts."""
+
+    @property
+    def counts(self) -> Counts:
+        return sum(self.completed.values(), Counts())
+
+    def to_json(self) -> bytes:
+        total = self.counts
+        record = {
+            "batch_id": self.batch_id,
+            "quarter": self.quarter,
+            "run": self.run,
+            "state": self.state,
+            "error": self.error,
+            "firms": {
+                "total": self.firms,
+                "completed": len(self.completed),
+                "skipped": len(self.skipped),
+                "failed": len(self.failed),
+            },
+            "topics": {"total": total.topics, "named": total.named},
+            "tokens": {
+                "prompt": total.prompt_tokens,
+                "cached": total.cached_tokens,
+                "completion": total.completion_tokens,
+            },
+            "requests": total.requests,
+            "retries": total.retries,
+            "completed": {firm: vars(counts) for firm, counts in self.completed.items()},
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "parts": self.parts,
+            "checkpoints": self.checkpoints,
+            "started_at": self.started_at,
+            "updated_at": self.updated_at,
+            "seconds": round(self.seconds, 3),
+        }
+        return json.dumps(record, ensure_ascii=False).encode()
+
+
+def parse_progress(body: bytes) -> BatchProgress:
+    """Read a progress record.
+
+    Raises:
+        ContractError: when it is not one; whoever counts must take that as a failure, never as a success.
+    """
+    record = _object(body, "the progress record")
+    try:
+        return BatchProgress(
+            batch_id=record["batch_id"],
+            quarter=record["quarter"],
+            run=record["run"],
+            firms=int(record["firms"]["total"]),
+            state=record["state"],
+            completed={firm: Counts(**counts) for firm, counts in record["completed"].items()},
+            skipped=dict(record["skipped"]),
+            failed=dict(record["failed"]),
+            parts=list(record["parts"]),
+            checkpoints=int(record["checkpoints"]),
+            error=record["error"],
+            started_at=record["started_at"],
+            updated_at=record["updated_at"],
+            seconds=float(record["seconds"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ContractError(f"the progress record is not one of ftm's: {type(error).__name__}: {error}") from error
+
+
+def _object(body: bytes | str, what: str) -> dict[str, Any]:
+    try:
+        record = json.loads(body)
+    except ValueError as error:
+        raise ContractError(f"{what} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ContractError(f"{what} is not a JSON object")
+    return cast(dict[str, Any], record)

@@ -1,0 +1,13 @@
+"""How things of a stack are named, in AWS and for its operator."""
+
+PROJECT = "ftm"
+
+
+def prefix(stack: str) -> str:
+    """The start of every resource name: `ftm` for the stack prod, `ftm-<stack>` for any other."""
+    return PROJECT if stack == "prod" else f"{PROJECT}-{stack}"
+
+
+def batch_job_name(prefix: str, run: str, batch_id: str) -> str:
+    """The name of the Batch job of one batch, unique to its run: `ftm-20230405_101500-2023Q1_batch_0000`."""
+    return f"{prefix}-{run}-{batch_id}"

@@ -1,0 +1,96 @@
+"""What a prefetch leaves in the bucket: sentences in Parquet chunks, and a manifest that maps firms to chunks."""
+
+import gzip
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from contract import ContractError
+
+T = TypeVar("T")
+
+SENTENCE_COLUMNS = (
+    "firm_id",
+    "firm_name",
+    "permno",
+    "gvkey",
+    "transcript_id",
+    "earnings_call_date",
+    "sentence_id",
+    "raw_text",
+    "cleaned_text",
+    "speaker_type",
+    "position",
+    "quarter",
+)
+"""A chunk's columns, one row a sentence."""
+
+
+@dataclass(frozen=True)
+class PrefetchManifest:
+    quarter: str
+    created_at: str
+    chunk_sizes: dict[str, int]
+    """Firms in each chunk, by the chunk's file name."""
+    firm_to_chunk: dict[str, str]
+
+    @property
+    def firm_ids(self) -> list[str]:
+        return list(self.firm_to_chunk)
+
+
+def parse_prefetch_manifest(body: bytes, quarter: str) -> PrefetchManifest:
+    """Read a prefetch's `manifest.json`, plain or gzip.
+
+    Raises:
+        ContractError: when it is not JSON, lacks a field, repeats a firm, belongs to another quarter or contradicts
+            itself; the sentence says which.
+    """
+    record = _parse_json(body)
+    if record.get("quarter") != quarter:
+        raise ContractError(f"the prefetch manifest is of quarter {record.get('quarter')!r}, not {quarter}")
+    chunk_sizes = _mapping(record, "chunk_sizes", int)
+    firm_to_chunk = _mapping(record, "firm_to_chunk", str)
+    if not firm_to_chunk:
+        raise ContractError(f"the prefetch manifest of {quarter} names no firm")
+    for firm, chunk in firm_to_chunk.items():
+        if chunk not in chunk_sizes:
+            raise ContractError(f"the prefetch manifest puts firm {firm!r} into {chunk!r}, which chunk_sizes lacks")
+    for field, counted in (("n_firms", len(firm_to_chunk)), ("n_chunks", len(chunk_sizes))):
+        if record.get(field) != counted:
+            raise ContractError(f"the prefetch manifest says {field} = {record.get(field)!r}, but names {counted}")
+    return PrefetchManifest(quarter, str(record.get("created_at", "")), chunk_sizes, firm_to_chunk)
+
+
+def _parse_json(body: bytes) -> dict[str, Any]:
+    try:
+        if body.startswith(b"\x1f\x8b"):
+            body = gzip.decompress(body)
+        record = json.loads(body, object_pairs_hook=_no_repeats)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ContractError(f"the prefetch manifest is not JSON (plain or gzip): {error}") from error
+    if not isinstance(record, dict):
+        raise ContractError("the prefetch manifest is not a JSON object")
+    return cast(dict[str, Any], record)
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A repeated key would silently lose a firm."""
+    record: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in record:
+            raise ContractError(f"the prefetch manifest names {key!r} twice")
+        record[key] = value
+    return record
+
+
+def _mapping(record: dict[str, Any], field: str, kind: type[T]) -> dict[str, T]:
+    value = record.get(field)
+    if not isinstance(value, dict):
+        raise ContractError(f"the prefetch manifest lacks {field!r}")
+    mapping = cast(dict[str, Any], value)
+    for key, item in mapping.items():
+        if not isinstance(item, kind):
+            raise ContractError(f"the prefetch manifest's {field}[{key!r}] is {item!r}, not of type {kind.__name__}")
+    return mapping

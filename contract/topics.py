@@ -1,0 +1,29 @@
+"""One topic of one firm: a row of the Parquet parts."""
+
+from typing import Literal
+
+NamingMethod = Literal["llm", "keywords"]
+
+TOPIC_COLUMNS = (
+    "firm_id",
+    "firm_name",
+    "quarter",
+    "permno",
+    "gvkey",
+    "earnings_call_date",
+    "topic_id",
+    "local_topic_id",
+    "name",
+    "summary",
+    "naming_method",
+    "model",
+    "keywords",
+    "n_sentences",
+    "sentence_ids",
+    "processed_at",
+)
+
+
+def topic_id(firm_id: str, local_topic_id: int) -> str:
+    """The id of a firm's topic, counted from 0: `AAPL_0`."""
+    return f"{firm_id}_{local_topic_id}"

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from contract import ContractError
 
@@ -29,10 +29,10 @@ def find_batch(lines: Iterable[bytes], batch_id: str) -> BatchLine:
     Raises:
         ContractError: when no line is this batch's, or when its line is broken.
     """
-    start = f'{{"batch_id":"{batch_id}",'.encode()
+    quoted = f'"{batch_id}"'.encode()
     for line in lines:
-        if line.startswith(start):
-            return parse_batch_line(line)
+        if quoted in line and (batch := parse_batch_line(line)).batch_id == batch_id:
+            return batch
     raise ContractError(f"the batch manifest has no batch {batch_id!r}")
 
 
@@ -148,8 +148,8 @@ def parse_progress(body: bytes) -> BatchProgress:
             quarter=record["quarter"],
             run=record["run"],
             firms=int(record["firms"]["total"]),
-            state=record["state"],
-            completed={firm: Counts(**counts) for firm, counts in record["completed"].items()},
+            state=_state(record["state"]),
+            completed={firm: _counts(counts) for firm, counts in record["completed"].items()},
             skipped=dict(record["skipped"]),
             failed=dict(record["failed"]),
             parts=list(record["parts"]),
@@ -161,6 +161,20 @@ def parse_progress(body: bytes) -> BatchProgress:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContractError(f"the progress record is not one of ftm's: {type(error).__name__}: {error}") from error
+
+
+def _state(value: str) -> State:
+    for state in get_args(State):
+        if value == state:
+            return state
+    raise ValueError(f"state is {value!r}")
+
+
+def _counts(record: dict[str, int]) -> Counts:
+    counts = Counts(**record)
+    if not all(isinstance(count, int) and count >= 0 for count in vars(counts).values()):
+        raise ValueError(f"counts are {record!r}")
+    return counts
 
 
 def _object(body: bytes | str, what: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""`ftm`, the operator's hand on the pipeline: thin commands over services over rendering."""

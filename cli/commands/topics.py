@@ -1,0 +1,51 @@
+"""`ftm topics`: what a run has found."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.options import JsonOption, QuarterArgument, RunOption
+from cli.services import topics as service
+from cli.services.topics import Topic
+from cli.stack import connect
+
+
+def topics(
+    ctx: typer.Context,
+    quarter: QuarterArgument,
+    firm: Annotated[str | None, typer.Option(metavar="FIRM", help="Only this firm's, by its id.")] = None,
+    run: RunOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the named topics of a quarter, of its last run that succeeded.
+
+    \b
+    Examples:
+      ftm topics 2023Q1 --firm AAPL
+      ftm topics 2023Q1 --json | jq -r '.[].name'
+    """
+    found = service.read(connect(ctx.obj), quarter, run=run, firm=firm)
+    if as_json:
+        output.print_json(found)
+        return
+    _print(found)
+    named = sum(topic["naming_method"] == "llm" for topic in found)
+    firms = len({topic["firm_id"] for topic in found})
+    output.hint(f"{len(found):,} topics of {firms:,} firms, {named:,} named by the LLM")
+
+
+def _print(found: Sequence[Topic]) -> None:
+    rows = [
+        (
+            topic["firm_id"],
+            topic["topic_id"],
+            topic["name"],
+            topic["n_sentences"],
+            ", ".join(topic["keywords"][:6]),
+            topic["naming_method"],
+        )
+        for topic in found
+    ]
+    output.print_table(("firm", "topic", "name", "sentences", "keywords", "named by"), rows)

@@ -1,0 +1,76 @@
+"""`ftm vllm`: the GPUs, switched on and off by hand."""
+
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.errors import CliError
+from cli.options import JsonOption
+from cli.services import vllm as service
+from cli.services.vllm import Vllm
+from cli.stack import Stack, connect
+
+app = typer.Typer(no_args_is_help=True, help="The stack's vLLM: how much of it runs, and scaling it by hand.")
+
+
+@app.command()
+def status(ctx: typer.Context, as_json: JsonOption = False) -> None:
+    """Show how many GPU instances are asked for, run, and answer.
+
+    \b
+    Example:
+      ftm vllm status --json | jq .healthy
+    """
+    stack = connect(ctx.obj)
+    _print(service.status(stack), as_json)
+
+
+@app.command()
+def scale(
+    ctx: typer.Context,
+    size: Annotated[int, typer.Argument(metavar="N", min=0, help="GPU instances; 0 switches vLLM off.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Return when that many answer.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for N GPU instances, each with one vLLM.
+
+    An instance costs about $0.40 an hour on Spot until it is scaled to zero.
+
+    \b
+    Examples:
+      ftm vllm scale 1 --wait
+      ftm vllm scale 0
+    """
+    stack = connect(ctx.obj)
+    service.scale(stack, size)
+    vllm = wait_until_settled(stack) if wait else service.status(stack)
+    _print(vllm, as_json)
+    if not wait and not vllm.settled:
+        output.hint(f"AWS is at it; `{stack.command} vllm scale {size} --wait` waits for it")
+
+
+def wait_until_settled(stack: Stack) -> Vllm:
+    """Wait until vLLM is what was asked for, and say on the way what changes."""
+    told = ""
+    vllm: Vllm | None = None
+    for vllm in service.settle(stack):
+        words = [f"vLLM: {vllm.healthy} of {vllm.desired} healthy, {vllm.running} running, {vllm.instances} instances"]
+        if not vllm.settled and (reason := service.last_word(stack)):
+            words.append(reason)
+        if told != (told := "; ".join(words)):
+            output.hint(told)
+    if vllm is None:
+        raise CliError("vLLM was not looked at")
+    return vllm
+
+
+def _print(vllm: Vllm, as_json: bool) -> None:
+    if as_json:
+        output.print_json(vars(vllm))
+        return
+    columns = ("desired", "instances", "running", "healthy", "maximum", "base URL")
+    values = (vllm.desired, vllm.instances, vllm.running, vllm.healthy, vllm.maximum, vllm.base_url)
+    output.print_table(columns, [values])
+    if vllm.desired_tasks != vllm.desired:
+        output.warn(f"the service asks for {vllm.desired_tasks} tasks, the group for {vllm.desired} instances")

@@ -1,0 +1,81 @@
+"""Parquet files, read with pyarrow, which is imported when the first one is."""
+
+# pyright: basic
+# pyarrow ships no types; what leaves this module is typed.
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli.errors import UsageError
+from contract.prefetch import SENTENCE_COLUMNS
+
+_TEXT_COLUMNS = ("firm_id", "sentence_id", "raw_text", "cleaned_text", "quarter")
+_NEVER_NULL = ("firm_id", "sentence_id", "quarter")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a prefetch chunk holds."""
+
+    sentences: int
+    firms: set[str]
+    quarters: set[str]
+    ids: Any
+    """The sentence ids, an Arrow array: millions of them as Python strings would fill the memory."""
+
+
+def read_chunk(path: Path) -> Chunk:
+    """Read a prefetch chunk whole, so that one torn in its middle is found here and not by a job.
+
+    Raises:
+        UsageError: when it is not Parquet, lacks a column, or one is of the wrong type or has holes.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+        lacking = [column for column in SENTENCE_COLUMNS if column not in schema.names]
+        if lacking:
+            raise UsageError(f"{path} lacks the column {', '.join(lacking)}")
+        for column in _TEXT_COLUMNS:
+            kind = schema.field(column).type
+            if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
+                raise UsageError(f"{path}: the column {column} is {kind}, not string")
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path} is not a Parquet file that can be read: {_first_line(error)}") from error
+    for column in _NEVER_NULL:
+        if table[column].null_count:
+            raise UsageError(f"{path}: {table[column].null_count} rows have no {column}")
+    return Chunk(
+        sentences=table.num_rows,
+        firms=set(table["firm_id"].unique().to_pylist()),
+        quarters=set(table["quarter"].unique().to_pylist()),
+        ids=table["sentence_id"],
+    )
+
+
+def repeated_ids(chunks: Sequence[Chunk]) -> list[str]:
+    """The sentence ids that appear more than once in all the chunks together."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pa.chunked_array([part.cast(pa.string()) for chunk in chunks for part in chunk.ids.chunks], pa.string())
+    counts = ids.value_counts()
+    return counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+
+
+def read_rows(body: bytes, columns: Sequence[str], firm: str | None) -> list[dict[str, Any]]:
+    """The rows of a part, of all firms or of one."""
+    import pyarrow.parquet as pq
+
+    filters = [("firm_id", "=", firm)] if firm is not None else None
+    return pq.read_table(io.BytesIO(body), columns=list(columns), filters=filters).to_pylist()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,242 @@
+"""A run while it goes on, and how it ended: the execution, the batches' progress in the bucket, and their jobs."""
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict
+
+from cli.errors import NotFoundError
+from cli.services import executions
+from cli.services.executions import Execution
+from cli.stack import Stack
+from contract import layout, names
+from contract.batch import BatchProgress, Counts, parse_progress
+from contract.run import BatchCounts, BatchManifest, Failure, FirmCounts, Summary, TokenCounts, TopicCounts
+
+if TYPE_CHECKING:
+    from mypy_boto3_batch.literals import JobStatusType
+    from mypy_boto3_batch.type_defs import JobDetailTypeDef
+
+_ACTIVE: "tuple[JobStatusType, ...]" = ("SUBMITTED", "RUNNABLE", "STARTING", "RUNNING")
+
+
+class Report(TypedDict):
+    """How a run stands or ended; `ftm run-quarter --json` prints it."""
+
+    quarter: str
+    run: str | None
+    """None when the execution ended before it made a batch manifest."""
+    execution_arn: str
+    status: str
+    batches: BatchCounts
+    firms: FirmCounts
+    topics: TopicCounts
+    tokens: TokenCounts
+    seconds: float
+    """From the execution's start to its end."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch's job that has not ended."""
+
+    batch_id: str
+    status: str
+    attempt: int
+    """Counted from 1; above it Batch has retried."""
+    reason: str
+    """Why it waits, or why the attempt before this one ended."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A run at one moment."""
+
+    execution: Execution
+    manifest: BatchManifest | None = None
+    records: Mapping[str, BatchProgress] = field(default_factory=dict[str, BatchProgress])
+    """The batches that this execution processes and that have written progress."""
+    jobs: tuple[Job, ...] = ()
+    retried: int = 0
+    """Batches that needed more than one attempt so far."""
+
+    @property
+    def batches(self) -> BatchCounts:
+        active = {job.batch_id for job in self.jobs}
+        states = [record.state for batch, record in self.records.items() if batch not in active]
+        total = len(self.manifest["batch_ids"]) if self.manifest else 0
+        return {"total": total, "succeeded": states.count("complete"), "failed": states.count("failed")}
+
+    @property
+    def firms(self) -> FirmCounts:
+        records = self.records.values()
+        return {
+            "total": self.manifest["firms"] if self.manifest else 0,
+            "completed": sum(len(record.completed) for record in records),
+            "skipped": sum(len(record.skipped) for record in records),
+            "failed": sum(len(record.failed) for record in records),
+        }
+
+    @property
+    def counts(self) -> Counts:
+        return sum((record.counts for record in self.records.values()), Counts())
+
+
+class Watcher:
+    """Looks at one execution again and again, and fetches only what has changed since the last look."""
+
+    def __init__(self, stack: Stack, arn: str) -> None:
+        self._stack = stack
+        self._arn = arn
+        self._manifest: BatchManifest | None = None
+        self._records = RecordReader(stack)
+        self._retried: set[str] = set()
+
+    def look(self) -> Look:
+        execution = executions.describe(self._stack, self._arn)
+        self._manifest = self._manifest or executions.manifest_of(self._stack, self._arn)
+        if not self._manifest:
+            return Look(execution)
+        quarter, run = str(execution.input["quarter"]), self._manifest["run"]
+        # The jobs before the records: a job seen ended has left its record.
+        jobs = active_jobs(self._stack, run) if execution.status == "RUNNING" else ()
+        self._retried |= {job.batch_id for job in jobs if job.attempt > 1}
+        records = self._records.read(quarter, run)
+        mine = {batch: records[batch] for batch in self._manifest["batch_ids"] if batch in records}
+        return Look(execution, self._manifest, mine, jobs, len(self._retried))
+
+
+def watch(stack: Stack, execution: Execution) -> Iterator[Look]:
+    """Look at the execution until it has ended; the last look is at its end."""
+    watcher = Watcher(stack, execution.arn)
+    while True:
+        look = watcher.look()
+        yield look
+        if look.execution.status != "RUNNING":
+            return
+        time.sleep(stack.patience)
+
+
+def report(look: Look, summary: Summary | None) -> Report:
+    """How the run stands: by the summary, and as far as the progress tells when there is none."""
+    tokens = look.counts
+    counted: Summary | Report = summary or {
+        "quarter": str(look.execution.input.get("quarter", "")),
+        "run": look.manifest["run"] if look.manifest else None,
+        "execution_arn": look.execution.arn,
+        "status": look.execution.status,
+        "batches": look.batches,
+        "firms": look.firms,
+        "topics": {"total": tokens.topics, "named": tokens.named},
+        "tokens": {
+            "prompt": tokens.prompt_tokens,
+            "cached": tokens.cached_tokens,
+            "completion": tokens.completion_tokens,
+        },
+        "seconds": 0.0,
+    }
+    return {
+        "quarter": counted["quarter"],
+        "run": counted["run"] or None,
+        "execution_arn": look.execution.arn,
+        "status": look.execution.status,
+        "batches": counted["batches"],
+        "firms": counted["firms"],
+        "topics": counted["topics"],
+        "tokens": counted["tokens"],
+        "seconds": round(look.execution.seconds, 1),
+    }
+
+
+def failures(look: Look, summary: Summary | None) -> list[Failure]:
+    """The batches that failed, each with its reason."""
+    if summary:
+        return summary["failures"]
+    failed = [record for record in look.records.values() if record.state == "failed"]
+    return [{"batch_id": record.batch_id, "reason": record.error or "it failed"} for record in failed]
+
+
+def active_jobs(stack: Stack, run: str) -> tuple[Job, ...]:
+    """The run's jobs that have not ended, by batch.
+
+    Asked by state and not by name, since a run leaves thousands of ended jobs and has at most 40 active ones.
+    """
+    prefix = names.batch_job_name(names.prefix(stack.name), run, "")
+    pages = (
+        page
+        for status in _ACTIVE
+        for page in stack.batch.get_paginator("list_jobs").paginate(
+            jobQueue=stack.output("job_queue_arn"), jobStatus=status
+        )
+    )
+    ids = sorted(
+        {job["jobId"] for page in pages for job in page["jobSummaryList"] if job["jobName"].startswith(prefix)}
+    )
+    described = (
+        job
+        for start in range(0, len(ids), 100)  # DescribeJobs takes a hundred
+        for job in stack.batch.describe_jobs(jobs=ids[start : start + 100])["jobs"]
+    )
+    return tuple(sorted((_job(job, prefix) for job in described), key=lambda job: job.batch_id))
+
+
+def runs_of(stack: Stack, quarter: str) -> list[str]:
+    """The quarter's runs that have left progress, the newest first."""
+    pages = stack.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=stack.output("bucket"), Prefix=layout.progress_prefix(quarter, "").rstrip("/") + "/", Delimiter="/"
+    )
+    prefixes = [item.get("Prefix", "") for page in pages for item in page.get("CommonPrefixes", [])]
+    return sorted((prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes), reverse=True)
+
+
+class RecordReader:
+    """Reads a run's progress records, and again only those whose ETag has changed."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._bucket = stack.output("bucket")
+        self._etags: dict[str, str] = {}
+        self._records: dict[str, BatchProgress] = {}
+
+    def read(self, quarter: str, run: str) -> dict[str, BatchProgress]:
+        """The run's records by batch id.
+
+        Raises:
+            ContractError: when one is not a progress record.
+        """
+        pages = self._stack.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=layout.progress_prefix(quarter, run)
+        )
+        found = {item.get("Key", ""): item.get("ETag", "") for page in pages for item in page.get("Contents", [])}
+        changed = [key for key, etag in found.items() if self._etags.get(key) != etag]
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            for record in pool.map(self._fetch, changed):
+                self._records[record.batch_id] = record
+        self._etags = found
+        return self._records
+
+    def _fetch(self, key: str) -> BatchProgress:
+        return parse_progress(self._stack.s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+
+
+def records_of(stack: Stack, quarter: str, run: str) -> dict[str, BatchProgress]:
+    """A run's progress records by batch id.
+
+    Raises:
+        NotFoundError: when the run has left none, naming the quarter's runs.
+    """
+    if records := RecordReader(stack).read(quarter, run):
+        return records
+    known = runs_of(stack, quarter)
+    raise NotFoundError(
+        f"{quarter} has no run {run}" + (f"; its runs: {', '.join(known[:5])}" if known else " and no other")
+    )
+
+
+def _job(job: "JobDetailTypeDef", prefix: str) -> Job:
+    ended = job.get("attempts", [])
+    reason = job.get("statusReason", "")
+    if ended:
+        reason = ended[-1].get("statusReason", "") or ended[-1].get("container", {}).get("reason", "") or reason
+    return Job(job["jobName"].removeprefix(prefix), job["status"], len(ended) + 1, reason)

@@ -1,0 +1,99 @@
+"""The topics of a run, read from the parts that its progress records list and from no others."""
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypedDict, cast
+
+from cli.errors import NotFoundError
+from cli.services import parquet, runs
+from cli.stack import Stack
+from contract import layout
+from contract.batch import BatchProgress
+
+_COLUMNS = (
+    "firm_id",
+    "firm_name",
+    "topic_id",
+    "local_topic_id",
+    "name",
+    "summary",
+    "keywords",
+    "n_sentences",
+    "naming_method",
+)
+
+
+class Topic(TypedDict):
+    """A named topic; `ftm topics --json` prints a list of them."""
+
+    firm_id: str
+    firm_name: str
+    topic_id: str
+    name: str
+    summary: str
+    keywords: list[str]
+    n_sentences: int
+    naming_method: str
+
+
+def read(stack: Stack, quarter: str, *, run: str | None = None, firm: str | None = None) -> list[Topic]:
+    """The topics of `run`, or of the last run that succeeded, by firm and topic.
+
+    Raises:
+        NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.
+    """
+    run = run or latest_run(stack, quarter)
+    records = runs.records_of(stack, quarter, run)
+    if firm is not None:
+        records = {batch: record for batch, record in records.items() if firm in record.completed}
+        if not records:
+            raise _no_such_firm(runs.records_of(stack, quarter, run).values(), quarter, run, firm)
+    rows = _rows(stack, [part for record in records.values() for part in record.parts], firm)
+    rows.sort(key=lambda row: (row["firm_id"], row["local_topic_id"]))
+    return [_topic(row) for row in rows]
+
+
+def latest_run(stack: Stack, quarter: str) -> str:
+    """The last run of the quarter that succeeded.
+
+    Raises:
+        NotFoundError: when none did, naming those that did not.
+    """
+    try:
+        answer = stack.s3.get_object(Bucket=stack.output("bucket"), Key=layout.latest_key(quarter))
+    except stack.s3.exceptions.NoSuchKey as error:
+        unfinished = runs.runs_of(stack, quarter)
+        if unfinished:
+            raise NotFoundError(
+                f"no run of {quarter} has succeeded yet; what there is of the newest one: "
+                f"`{stack.command} topics {quarter} --run {unfinished[0]}`"
+            ) from error
+        raise NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`") from error
+    return str(json.loads(answer["Body"].read())["run"])
+
+
+def _rows(stack: Stack, parts: list[str], firm: str | None) -> list[dict[str, Any]]:
+    bucket = stack.output("bucket")
+
+    def read_part(key: str) -> list[dict[str, Any]]:
+        body = stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return parquet.read_rows(body, _COLUMNS, firm)
+
+    _ = stack.s3  # made before the threads ask for it
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return [row for rows in pool.map(read_part, parts) for row in rows]
+
+
+def _topic(row: dict[str, Any]) -> Topic:
+    return cast(Topic, {column: row[column] for column in _COLUMNS if column != "local_topic_id"})
+
+
+def _no_such_firm(records: Iterable[BatchProgress], quarter: str, run: str, firm: str) -> NotFoundError:
+    start = f"{firm} has no topics in run {run} of {quarter}"
+    for record in records:
+        if firm in record.skipped:
+            return NotFoundError(f"{start}: it was skipped, {record.skipped[firm]}")
+        if firm in record.failed:
+            return NotFoundError(f"{start}: it failed, {record.failed[firm]}")
+    return NotFoundError(f"{start}: it is not among the firms that the run has completed")

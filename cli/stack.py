@@ -1,0 +1,190 @@
+"""The stack that a command works on: its outputs, and AWS clients that reach it."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cli.errors import CliError, ExitCode, NotFoundError
+from contract.names import PROJECT
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+    from mypy_boto3_autoscaling import AutoScalingClient
+    from mypy_boto3_batch import BatchClient
+    from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_stepfunctions import SFNClient
+
+LOCAL = "local"
+"""The stack that `ftm local up` deploys on this machine."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the operator's global options name."""
+
+    stack: str
+    region: str | None = None
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack. Its clients are made when they are first used, since boto3 takes a quarter of a second."""
+
+    name: str
+    outputs: Mapping[str, Any]
+    region: str | None = None
+    profile: str | None = None
+    endpoint: str | None = None
+    """The embedded AWS's address; None for AWS itself."""
+    credentials: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def output(self, name: str) -> str:
+        """One of the stack's exports.
+
+        Raises:
+            NotFoundError: when the stack has none of that name.
+        """
+        value = self.outputs.get(name)
+        if not value:
+            raise NotFoundError(f"the stack {self.name} has no output {name!r}: deploy it again with `pulumi up`")
+        return str(value)
+
+    @property
+    def command(self) -> str:
+        """How the operator calls `ftm` on this stack, to name a next step."""
+        profile = f" --profile {self.profile}" if self.profile else ""
+        return f"ftm --stack {self.name}{profile}"
+
+    def aws_command(self, command: str) -> str:
+        """A line of the AWS CLI that works on this stack."""
+        words = ["aws", command]
+        if self.region:
+            words.append(f"--region {self.region}")
+        if self.profile:
+            words.append(f"--profile {self.profile}")
+        if self.endpoint:
+            words.append(f"--endpoint-url {self.endpoint}")
+        return " ".join(words)
+
+    @property
+    def patience(self) -> float:
+        """Seconds between two looks at something that changes: AWS counts and throttles them, this machine does not."""
+        return 0.5 if self.endpoint else 3.0
+
+    @cached_property
+    def s3(self) -> "S3Client":
+        return self._client("s3")
+
+    @cached_property
+    def stepfunctions(self) -> "SFNClient":
+        return self._client("stepfunctions")
+
+    @cached_property
+    def batch(self) -> "BatchClient":
+        return self._client("batch")
+
+    @cached_property
+    def autoscaling(self) -> "AutoScalingClient":
+        return self._client("autoscaling")
+
+    @cached_property
+    def ecs(self) -> "ECSClient":
+        return self._client("ecs")
+
+    @cached_property
+    def elbv2(self) -> "ElasticLoadBalancingv2Client":
+        return self._client("elbv2")
+
+    @cached_property
+    def _session(self) -> "Session":
+        from boto3.session import Session
+
+        return Session(
+            profile_name=self.profile,
+            region_name=self.region,
+            aws_access_key_id=self.credentials.get("aws_access_key_id"),
+            aws_secret_access_key=self.credentials.get("aws_secret_access_key"),
+        )
+
+    def _client(self, service: str) -> Any:
+        from botocore.config import Config
+
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": 5},
+            connect_timeout=10,
+            max_pool_connections=20,
+            # A bucket name in the host needs DNS that the loopback does not have.
+            s3={"addressing_style": "path"} if self.endpoint else {},
+        )
+        session = cast(Any, self._session)  # its stub has a signature for each of AWS's 400 services
+        return session.client(service, endpoint_url=self.endpoint, config=config)
+
+
+def connect(target: Target) -> Stack:
+    """The stack that `target` names, with its outputs.
+
+    Raises:
+        NotFoundError: when it is not deployed, or the local one is not up.
+        CliError: when Pulumi cannot say, with the reason.
+    """
+    if target.stack == LOCAL:
+        return _local_stack()
+    outputs = _pulumi_outputs(target.stack)
+    return Stack(target.stack, outputs, target.region or outputs.get("region"), target.profile)
+
+
+def _local_stack() -> Stack:
+    from local import state
+
+    local = state.read()
+    if local is None:
+        raise NotFoundError("the stack local is not up: start it with `ftm local up`")
+    keys = {"aws_access_key_id": state.ACCESS_KEY, "aws_secret_access_key": state.SECRET_KEY}
+    return Stack(LOCAL, local.outputs, local.region, endpoint=local.endpoint, credentials=keys)
+
+
+def _pulumi_outputs(stack: str) -> dict[str, Any]:
+    """The stack's outputs, by Pulumi's own CLI, since it knows the backend; secrets stay hidden."""
+    command = ["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", stack]
+    try:
+        answer = subprocess.run(command, cwd=_project_folder(), capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"the stack {stack} cannot be read without Pulumi's CLI: install it from https://www.pulumi.com/docs/install"
+            " (the stack local needs none)"
+        ) from error
+    if answer.returncode:
+        raise _pulumi_error(stack, answer.stderr)
+    outputs = json.loads(answer.stdout)
+    if not outputs:
+        raise NotFoundError(f"the stack {stack} has no outputs: deploy it with `pulumi up --stack {stack}`")
+    return outputs
+
+
+def _pulumi_error(stack: str, stderr: str) -> CliError:
+    lines = [line.removeprefix("error:").strip() for line in stderr.splitlines() if line.strip()]
+    told = lines[-1] if lines else "it gave no reason"
+    text = stderr.lower()
+    if "no stack named" in text:
+        return NotFoundError(f"there is no stack {stack!r}: `pulumi stack ls` lists those that exist")
+    if "pulumi_access_token" in text or "pulumi login" in text or "not logged in" in text:
+        return CliError("Pulumi is not logged in to the backend that holds the stacks: `pulumi login`", ExitCode.DENIED)
+    if any(word in text for word in ("accessdenied", "expiredtoken", "credentials", "unauthorized", "forbidden")):
+        return CliError(f"Pulumi may not read the stack {stack}: {told}", ExitCode.DENIED)
+    return NotFoundError(f"Pulumi cannot read the stack {stack}: {told}")
+
+
+def _project_folder() -> Path:
+    """Where Pulumi.yaml lies: beside the packages in a checkout, else in or above the working directory."""
+    checkout = Path(__file__).resolve().parent.parent
+    for folder in (checkout, Path.cwd(), *Path.cwd().parents):
+        if (folder / "Pulumi.yaml").is_file():
+            return folder
+    raise NotFoundError(f"no Pulumi.yaml of {PROJECT} in or above {Path.cwd()}: run ftm in the project's folder")

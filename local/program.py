@@ -1,0 +1,297 @@
+"""Runs the Pulumi program in this process, without Pulumi's engine.
+
+The SDK's launcher makes three calls around `__main__.py`, and talks to the engine through two objects. Here a
+`_Monitor` is in the engine's place: it hands every registered resource to a `Cloud`, and catches what the program
+exports. So the program runs as it is; what it sees differs from `pulumi up` in one way: there is no stored state, so
+everything is always new.
+"""
+
+import asyncio
+import contextvars
+import json
+import logging
+import runpy
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pulumi
+import yaml
+from pulumi.runtime import rpc
+from pulumi.runtime.mocks import MockCallArgs, MockEngine, MockMonitor, MockResourceArgs, Mocks
+from pulumi.runtime.stack import run_in_stack
+
+from local.state import ROOT, LocalError
+
+_SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's mark, by which a secret is told on the wire
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource as the program registered it."""
+
+    type: str
+    """Such as `aws:ecs/cluster:Cluster`; a component's own type when `custom` is false."""
+    name: str
+    inputs: dict[str, Any]
+    """camelCase; whole numbers are ints, secrets are bare values, and assets are Pulumi's objects."""
+    custom: bool
+    parent: str
+    """The parent's URN."""
+    depends_on: list[str]
+    protect: bool
+    retain_on_delete: bool
+    ignore_changes: list[str]
+    read_id: str = ""
+    """The id of a resource that the program only reads (`X.get`)."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.type})"
+
+
+class Cloud(Protocol):
+    """Where resources come to be. Calls come from several threads."""
+
+    def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
+        """Make (or, with `read_id`, find) the resource; return its id and the outputs beyond its inputs."""
+        ...
+
+    def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
+        """Answer a data source such as `aws:ec2/getVpc:getVpc`."""
+        ...
+
+
+@dataclass
+class Run:
+    """What a program registered, in the order of registration, and exported."""
+
+    resources: list[Resource] = field(default_factory=list[Resource])
+    outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    warnings: list[str] = field(default_factory=list[str])
+
+
+def preview(stack: str, cloud: Cloud, overrides: Mapping[str, Any] | None = None, root: Path = ROOT) -> Run:
+    """Run the program as `pulumi preview` does: nothing is created, and what only a created resource knows is unknown.
+
+    `cloud` answers the data sources. The arguments and errors are those of `up`.
+    """
+    return _run(stack, cloud, overrides or {}, root, dry_run=True)
+
+
+def up(stack: str, cloud: Cloud, overrides: Mapping[str, Any] | None = None, root: Path = ROOT) -> Run:
+    """Run the program as the first `pulumi up` of a stack does, creating every resource in `cloud`.
+
+    Args:
+        stack: Its settings are in `Pulumi.<stack>.yaml`.
+        overrides: Settings that win over the stack's, such as `{"ftm:bucket": "calls"}`.
+        root: The folder of `Pulumi.yaml` and `__main__.py`.
+
+    Raises:
+        LocalError: when the settings cannot be read, the program fails or a resource cannot be made; the sentence names
+            the resource.
+    """
+    return _run(stack, cloud, overrides or {}, root, dry_run=False)
+
+
+def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
+    """The stack's settings over the project's defaults, each under its full key, such as `ftm:bucket`.
+
+    Raises:
+        LocalError: when a file is missing or broken, or when a value is encrypted.
+    """
+    project = _read_yaml(root / "Pulumi.yaml")
+    config: dict[str, Any] = {}
+    for key, entry in (project.get("config") or {}).items():
+        default = entry.get("default", entry.get("value")) if isinstance(entry, dict) else entry
+        if default is not None:
+            config[_full_key(project["name"], key)] = default
+    for key, value in (_read_yaml(root / f"Pulumi.{stack}.yaml").get("config") or {}).items():
+        if isinstance(value, dict) and "secure" in value:
+            raise LocalError(f"Pulumi.{stack}.yaml encrypts {key}, which only Pulumi's engine can read: set it plainly")
+        config[_full_key(project["name"], key)] = value
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise LocalError(f"{path.name} is missing in {path.parent}") from None
+    except yaml.YAMLError as error:
+        raise LocalError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
+    return document if isinstance(document, dict) else {}
+
+
+def _full_key(project: str, key: str) -> str:
+    return key if ":" in key else f"{project}:{key}"
+
+
+def _as_text(value: Any) -> str:
+    """A setting as the engine hands it over: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _run(stack: str, cloud: Cloud, overrides: Mapping[str, Any], root: Path, dry_run: bool) -> Run:
+    config = {**read_config(stack, root), **overrides}
+    program = _Program(stack, cloud, root, {key: _as_text(value) for key, value in config.items()}, dry_run)
+    # A thread of its own: the SDK wants an event loop that nobody else runs, and a context that nobody else sees.
+    thread = threading.Thread(target=contextvars.Context().run, args=(program.run,), daemon=True, name="pulumi")
+    thread.start()
+    thread.join()
+    if program.error:
+        raise LocalError(program.explain()) from program.error
+    return program.result
+
+
+class _Program:
+    """One run of `__main__.py`."""
+
+    def __init__(self, stack: str, cloud: Cloud, root: Path, config: dict[str, str], dry_run: bool) -> None:
+        self.result = Run()
+        self.error: BaseException | None = None
+        self._stack = stack
+        self._root = root
+        self._config = config
+        self._dry_run = dry_run
+        self._monitor = _Monitor(cloud, self.result, dry_run)
+
+    def run(self) -> None:
+        loop = asyncio.new_event_loop()
+        # What fails is told once, by `explain`; the SDK leaves further tasks of a failed run unobserved.
+        loop.set_exception_handler(lambda _loop, _context: None)
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(self._run())
+        except BaseException as error:
+            self.error = error
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+    def explain(self) -> str:
+        """Why the run failed, in one sentence."""
+        if self._monitor.failed:
+            return f"the program could not make {self._monitor.failed[0]}"
+        if isinstance(self.error, pulumi.RunError | LocalError):
+            return str(self.error)
+        return f"the program __main__.py failed: {_describe(self.error)}"
+
+    async def _run(self) -> None:
+        pulumi.runtime.set_all_config(self._config, [])
+        pulumi.runtime.configure(
+            pulumi.runtime.Settings(
+                project=_read_yaml(self._root / "Pulumi.yaml")["name"],
+                stack=self._stack,
+                organization="organization",
+                monitor=self._monitor,
+                engine=MockEngine(_warnings_into(self.result.warnings)),
+                dry_run=self._dry_run,
+                root_directory=str(self._root),
+            )
+        )
+        await run_in_stack(self._run_main)
+
+    def _run_main(self) -> None:
+        runpy.run_path(str(self._root / "__main__.py"), run_name="__main__")
+
+
+class _Monitor(MockMonitor):
+    """The engine's side of the SDK's conversation."""
+
+    def __init__(self, cloud: Cloud, result: Run, dry_run: bool) -> None:
+        super().__init__(_Provider(cloud, result, self, dry_run))
+        self.requests: dict[tuple[str, str], Any] = {}
+        self.failed: list[str] = []
+        self._result = result
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - gRPC's name
+        # The mocks are not shown parents, dependencies and options: `_Provider` finds them here.
+        self.requests[request.type, request.name] = request
+        return super().RegisterResource(request)
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802 - gRPC's name
+        if request.urn.split("::")[2] == "pulumi:pulumi:Stack":
+            self._result.outputs.update(_plain(rpc.deserialize_properties(request.outputs)))
+        return super().RegisterResourceOutputs(request)
+
+
+class _Provider(Mocks):
+    """The resource provider's side: each registration becomes a `Resource`, and goes to the cloud."""
+
+    def __init__(self, cloud: Cloud, result: Run, monitor: _Monitor, dry_run: bool) -> None:
+        self._cloud = cloud
+        self._result = result
+        self._monitor = monitor
+        self._dry_run = dry_run
+
+    def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        resource = self._resource(args)
+        self._result.resources.append(resource)
+        if resource.type.startswith("pulumi:providers:"):
+            return resource.name, resource.inputs
+        if self._dry_run or not resource.custom:
+            return "", resource.inputs
+        try:
+            resource_id, outputs = self._cloud.create(resource)
+        except Exception as error:
+            self._monitor.failed.append(f"{resource}: {_describe(error)}")
+            raise
+        return resource_id, {**resource.inputs, **outputs}
+
+    def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
+        try:
+            return self._cloud.invoke(args.token, _plain(args.args)), []
+        except Exception as error:
+            self._monitor.failed.append(f"{args.token}: {_describe(error)}")
+            raise
+
+    def _resource(self, args: MockResourceArgs) -> Resource:
+        request = self._monitor.requests.get((args.typ, args.name))
+        read = request is None
+        return Resource(
+            type=args.typ,
+            name=args.name,
+            inputs=_plain(args.inputs),
+            custom=bool(args.custom) or read,
+            parent="" if read else request.parent,
+            depends_on=[] if read else list(request.dependencies),
+            protect=not read and request.protect,
+            retain_on_delete=not read and request.retainOnDelete,
+            ignore_changes=[] if read else list(request.ignoreChanges),
+            read_id=args.resource_id or "" if read else "",
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Undo what the wire does to values: whole numbers come as floats, secrets wrapped."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case {"value": inner, **rest} if _SECRET in rest:
+            return _plain(inner)
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+def _describe(error: BaseException | None) -> str:
+    """An exception as one line; ours are sentences already, botocore's name their code and operation."""
+    text = " ".join(str(error).split())
+    module = type(error).__module__.split(".")[0]
+    return text if text and module in ("botocore", "local") else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _warnings_into(warnings: list[str]) -> logging.Logger:
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.WARNING:
+                warnings.append(record.getMessage())
+
+    logger = logging.Logger("pulumi")
+    logger.addHandler(Collector())
+    return logger

@@ -1,0 +1,136 @@
+"""What a running daemon tells the outside: where its AWS answers, and what the stack `local` exports.
+
+Light, since the CLI imports it on every call: standard library only.
+"""
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+ROOT = Path(__file__).parent.parent
+"""The project: where `__main__.py` and `Pulumi.yaml` are."""
+
+STACK = "local"
+REGION = "us-east-1"
+ACCOUNT = "123456789012"
+
+ACCESS_KEY = SECRET_KEY = "local"  # noqa: S105 - the embedded AWS accepts any
+"""What clients of the embedded AWS sign with."""
+
+
+class LocalError(Exception):
+    """Something that went wrong with the embedded AWS, in one sentence for a person."""
+
+
+@dataclass(frozen=True)
+class Llm:
+    """The server behind the local load balancer."""
+
+    model: str
+    stand_in: bool
+    url: str = ""
+    """The real server's base URL; empty for the stand-in."""
+
+
+@dataclass(frozen=True)
+class LocalState:
+    """A daemon that runs."""
+
+    pid: int
+    stack: str
+    endpoint: str
+    """Where every AWS API answers: `http://127.0.0.1:<port>`."""
+    region: str
+    outputs: dict[str, Any]
+    """The stack's exports."""
+    llm: Llm
+    started_at: str
+    """UTC, ISO 8601."""
+
+
+def directory() -> Path:
+    """Where daemon, state and logs are: `$FTM_LOCAL_DIR`, or `.ftm` in the project. Git ignores what is in it."""
+    return Path(os.environ.get("FTM_LOCAL_DIR") or ROOT / ".ftm").absolute()
+
+
+def read() -> LocalState | None:
+    """The daemon that runs and is ready, or None. What a dead one left behind does not count."""
+    pid = running_pid()
+    if pid is None:
+        return None
+    try:
+        record = json.loads(_path().read_text())
+    except FileNotFoundError:
+        return None
+    state = LocalState(**{**record, "llm": Llm(**record["llm"])})
+    return state if state.pid == pid else None
+
+
+def is_stale() -> bool:
+    """Whether a daemon left its record behind without ending as it should."""
+    return _path().exists() and running_pid() is None
+
+
+def running_pid() -> int | None:
+    """The daemon that holds the directory, ready or still starting; None when none does.
+
+    The lock tells: the kernel frees it however the daemon ends, while a pid may be somebody else's by then.
+    """
+    try:
+        with _lock_path().open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int(_lock_path().read_text() or 0) or None
+
+
+def hold() -> TextIO | None:
+    """Take the directory for this process, as long as the returned file is open; None when a daemon holds it."""
+    path = directory()
+    path.mkdir(parents=True, exist_ok=True)
+    (path / ".gitignore").write_text("*\n")
+    lock = _lock_path().open("a")
+    try:
+        # Whoever shares it is a reader that asks whether a daemon runs, and is done in a moment.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except BlockingIOError:
+        lock.close()
+        return None
+    remove()
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def write(state: LocalState) -> None:
+    """Record the daemon; whoever reads sees the whole record or none."""
+    half = _path().with_suffix(".half")
+    half.write_text(json.dumps(asdict(state), indent=2))
+    half.replace(_path())
+
+
+def remove() -> None:
+    """Forget the daemon."""
+    with suppress(FileNotFoundError):
+        _path().unlink()
+
+
+def log_path() -> Path:
+    """What the daemon says while nobody listens."""
+    return directory() / "daemon.log"
+
+
+def _path() -> Path:
+    return directory() / "state.json"
+
+
+def _lock_path() -> Path:
+    return directory() / "daemon.lock"

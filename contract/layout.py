@@ -7,12 +7,24 @@ from contract import ContractError
 
 RUN_FORMAT = "%Y%m%d_%H%M%S"
 
+_RUN = re.compile(r"\d{8}_\d{6}")
 _MANIFEST_KEY = re.compile(r"manifests/[^/]+/manifest_(\d{8}_\d{6})\.jsonl")
 
 
 def run_id(moment: datetime) -> str:
     """The id of a run that started at `moment`, in UTC: `20230405_101500`."""
     return moment.astimezone(UTC).strftime(RUN_FORMAT)
+
+
+def check_run(text: object) -> str:
+    """Return `text` if it has the shape of a run id.
+
+    Raises:
+        ContractError: with a sentence that says what a run id looks like.
+    """
+    if isinstance(text, str) and _RUN.fullmatch(text):
+        return text
+    raise ContractError(f"{text!r} is not a run: runs are named by the time they started, such as 20230405_101500")
 
 
 def batch_id(quarter: str, number: int) -> str:
@@ -35,6 +47,11 @@ def chunk_key(quarter: str, chunk: str) -> str:
 
 def manifest_key(quarter: str, run: str) -> str:
     return f"manifests/{quarter}/manifest_{run}.jsonl"
+
+
+def summary_key(quarter: str, run: str) -> str:
+    """The record of how a run ended, whether it succeeded or not."""
+    return f"manifests/{quarter}/summary_{run}.json"
 
 
 def run_of_manifest(key: str) -> str:
@@ -68,3 +85,8 @@ def progress_key(quarter: str, run: str, batch: str) -> str:
 def latest_key(quarter: str) -> str:
     """The record of the last run that succeeded, for readers of results."""
     return f"progress/{quarter}/latest.json"
+
+
+def claim_key(quarter: str) -> str:
+    """Names the quarter's execution: who starts another one must find here that it has ended."""
+    return f"progress/{quarter}/claim.json"

@@ -1,0 +1,249 @@
+"""IAM documents as pure functions: no wildcard action, a wildcard resource only where AWS offers nothing narrower."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from components.account import Account
+
+Condition = Mapping[str, Mapping[str, str | list[str]]]
+
+NO_NARROWER_RESOURCE = {
+    "batch:DescribeJobs": "Batch knows no permission on a single job's description",
+    "batch:ListJobs": "Batch knows no permission on a single queue's jobs",
+    "ecr:GetAuthorizationToken": "the token is the account's, not a repository's",
+    "ecs:DiscoverPollEndpoint": "asks ECS for an address, before there is anything to name",
+    "logs:CreateLogDelivery": "log deliveries, through which Step Functions logs, have no ARN",
+    "logs:DeleteLogDelivery": "as above",
+    "logs:DescribeLogGroups": "as above",
+    "logs:DescribeResourcePolicies": "as above",
+    "logs:GetLogDelivery": "as above",
+    "logs:ListLogDeliveries": "as above",
+    "logs:PutResourcePolicy": "as above",
+    "logs:UpdateLogDelivery": "as above",
+    "xray:GetSamplingRules": "X-Ray's traces and rules have no ARN that a writer could name",
+    "xray:GetSamplingTargets": "as above",
+    "xray:PutTelemetryRecords": "as above",
+    "xray:PutTraceSegments": "as above",
+}
+"""Actions that take only the resource `*`, and why."""
+
+
+class Statement(TypedDict, total=False):
+    Effect: str
+    Action: list[str]
+    Resource: list[str]
+    Principal: Mapping[str, str] | str
+    Condition: Condition
+
+
+def document(*statements: Statement) -> str:
+    """A policy document as JSON."""
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
+def allow(actions: Sequence[str], resources: Sequence[str], condition: Condition | None = None) -> Statement:
+    """Allow `actions` on `resources`."""
+    statement: Statement = {"Effect": "Allow", "Action": list(actions), "Resource": list(resources)}
+    return {**statement, "Condition": condition} if condition else statement
+
+
+def trust(service: str, account: Account | None = None) -> str:
+    """Let an AWS service, such as `ec2.amazonaws.com`, take a role; with `account`, only on that account's behalf."""
+    statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": ["sts:AssumeRole"]}
+    if account:
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account.id}}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def use_key(kms_key_arn: str) -> list[Statement]:
+    """Read and write what the stack's own KMS key encrypts; nothing when AWS's keys do."""
+    return [allow(["kms:Decrypt", "kms:GenerateDataKey"], [kms_key_arn])] if kms_key_arn else []
+
+
+def tls_only(bucket_arn: str) -> str:
+    """A bucket's policy that refuses whoever does not come over TLS."""
+    return json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "TlsOnly",
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "s3:*",
+                    "Resource": [bucket_arn, f"{bucket_arn}/*"],
+                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                }
+            ],
+        }
+    )
+
+
+def container_instance(account: Account, cluster: str) -> str:
+    """What the ECS agent on an instance of `cluster` calls. Batch names its clusters itself: give `*` for them."""
+    return document(
+        allow(
+            [
+                "ecs:DeregisterContainerInstance",
+                "ecs:RegisterContainerInstance",
+                "ecs:SubmitAttachmentStateChanges",
+                "ecs:SubmitContainerStateChange",
+                "ecs:SubmitTaskStateChange",
+            ],
+            [account.arn("ecs", f"cluster/{cluster}")],
+        ),
+        allow(
+            ["ecs:Poll", "ecs:StartTelemetrySession", "ecs:UpdateContainerInstancesState"],
+            [account.arn("ecs", f"container-instance/{cluster}/*")],
+        ),
+        allow(["ecs:DiscoverPollEndpoint"], ["*"]),
+    )
+
+
+def task_execution(
+    account: Account, log_group: str, image: str, secret_arns: Sequence[str], kms_key_arn: str = ""
+) -> str:
+    """What ECS does to start a container: write its log, pull `image` if it is in ECR, read its secrets."""
+    statements = [
+        allow(
+            ["logs:CreateLogStream", "logs:PutLogEvents"], [account.arn("logs", f"log-group:{log_group}:log-stream:*")]
+        )
+    ]
+    if repository := _repository_arn(account, image):
+        statements += [
+            allow(["ecr:GetAuthorizationToken"], ["*"]),
+            allow(["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], [repository]),
+        ]
+    if secret_arns:
+        statements.append(allow(["secretsmanager:GetSecretValue"], secret_arns))
+        if kms_key_arn:
+            statements.append(allow(["kms:Decrypt"], [kms_key_arn]))
+    return document(*statements)
+
+
+def batch_job(bucket_arn: str, kms_key_arn: str) -> str:
+    """What the worker does: read the prefetch and the batch manifests, keep progress, write topics."""
+    return document(
+        allow(["s3:GetObject"], [f"{bucket_arn}/{prefix}/*" for prefix in ("prefetch", "manifests", "progress")]),
+        allow(["s3:PutObject"], [f"{bucket_arn}/{prefix}/*" for prefix in ("intermediate/firm-topics", "progress")]),
+        # Without it S3 answers 403 instead of 404 for a key that is not there, such as a first progress record.
+        allow(["s3:ListBucket"], [bucket_arn]),
+        *use_key(kms_key_arn),
+    )
+
+
+def prefetch_check_function(bucket_arn: str, kms_key_arn: str) -> list[Statement]:
+    """Look whether a prefetch is there."""
+    return [*_read(bucket_arn, "prefetch/*"), *use_key(kms_key_arn)]
+
+
+def create_batch_manifest_function(bucket_arn: str, kms_key_arn: str) -> list[Statement]:
+    """Read the prefetch's manifest, and of a resumed run its results; write the batch manifest."""
+    return [
+        *_read(bucket_arn, "prefetch/*", "manifests/*", "progress/*"),
+        allow(["s3:PutObject"], [f"{bucket_arn}/manifests/*/manifest_*"]),
+        *use_key(kms_key_arn),
+    ]
+
+
+def summarize_results_function(bucket_arn: str, kms_key_arn: str) -> list[Statement]:
+    """Read a run's results and what Batch says of its jobs; write how the run ended."""
+    return [
+        *_read(bucket_arn, "manifests/*", "progress/*"),
+        allow(["s3:PutObject"], [f"{bucket_arn}/manifests/*/summary_*", f"{bucket_arn}/progress/*/latest.json"]),
+        allow(["batch:DescribeJobs", "batch:ListJobs"], ["*"]),
+        *use_key(kms_key_arn),
+    ]
+
+
+def notify_completion_function(sns_topic_arn: str, kms_key_arn: str) -> list[Statement]:
+    """Publish on the one topic; nothing when there is none."""
+    if not sns_topic_arn:
+        return []
+    return [allow(["sns:Publish"], [sns_topic_arn]), *use_key(kms_key_arn)]
+
+
+def function_logs(account: Account, log_group: str) -> list[Statement]:
+    """What every function does: write its own log and its traces."""
+    return [
+        allow(
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            [account.arn("logs", f"log-group:{log_group}:log-stream:*")],
+        ),
+        allow(["xray:PutTelemetryRecords", "xray:PutTraceSegments"], ["*"]),
+    ]
+
+
+def quarter_state_machine(
+    account: Account, function_arns: Sequence[str], job_queue_arn: str, job_definition_family: str
+) -> list[Statement]:
+    """Call the four functions, and submit, follow and end the batches' jobs.
+
+    The family stands for all revisions of the job definition: pinned to one, running batches could not be retried
+    after a deployment. Step Functions follows a job by a rule of that name, which it makes itself.
+    """
+    return [
+        allow(["lambda:InvokeFunction"], function_arns),
+        allow(["batch:SubmitJob"], [job_queue_arn, job_definition_family, f"{job_definition_family}:*"]),
+        allow(["batch:TerminateJob"], [account.arn("batch", "job/*")]),
+        allow(["batch:DescribeJobs"], ["*"]),
+        _follow(account, "StepFunctionsGetEventsForBatchJobsRule"),
+        *_state_machine_logs(),
+    ]
+
+
+def quarters_state_machine(account: Account, quarter_machine: str) -> list[Statement]:
+    """Start, follow and stop executions of the machine of one quarter, which is named."""
+    return [
+        allow(["states:StartExecution"], [account.arn("states", f"stateMachine:{quarter_machine}")]),
+        allow(
+            ["states:DescribeExecution", "states:StopExecution"],
+            [account.arn("states", f"execution:{quarter_machine}:*")],
+        ),
+        _follow(account, "StepFunctionsGetEventsForStepFunctionsExecutionRule"),
+        *_state_machine_logs(),
+    ]
+
+
+def _read(bucket_arn: str, *keys: str) -> list[Statement]:
+    return [
+        allow(["s3:GetObject"], [f"{bucket_arn}/{key}" for key in keys]),
+        # Without it S3 answers 403 instead of 404 for a key that is not there.
+        allow(["s3:ListBucket"], [bucket_arn]),
+    ]
+
+
+def _follow(account: Account, rule: str) -> Statement:
+    return allow(
+        ["events:DescribeRule", "events:PutRule", "events:PutTargets"], [account.arn("events", f"rule/{rule}")]
+    )
+
+
+def _state_machine_logs() -> list[Statement]:
+    return [
+        allow(
+            [
+                "logs:CreateLogDelivery",
+                "logs:DeleteLogDelivery",
+                "logs:DescribeLogGroups",
+                "logs:DescribeResourcePolicies",
+                "logs:GetLogDelivery",
+                "logs:ListLogDeliveries",
+                "logs:PutResourcePolicy",
+                "logs:UpdateLogDelivery",
+                "xray:GetSamplingRules",
+                "xray:GetSamplingTargets",
+                "xray:PutTelemetryRecords",
+                "xray:PutTraceSegments",
+            ],
+            ["*"],
+        )
+    ]
+
+
+def _repository_arn(account: Account, image: str) -> str:
+    """The ARN of the ECR repository that `image` is in; "" when it is another registry's."""
+    match = re.match(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)", image)
+    return f"arn:{account.partition}:ecr:{match[2]}:{match[1]}:repository/{match[3]}" if match else ""

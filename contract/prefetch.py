@@ -10,6 +10,9 @@ from contract import ContractError
 
 T = TypeVar("T")
 
+MAX_FIRM_ID = 64
+_NOT_IN_ID = frozenset("/\\\"'`")
+
 SENTENCE_COLUMNS = (
     "firm_id",
     "firm_name",
@@ -40,6 +43,21 @@ class PrefetchManifest:
         return list(self.firm_to_chunk)
 
 
+def check_firm_id(firm: str) -> str:
+    """Return `firm` if it can be a firm's id: 1 to 64 printable characters, no slash, backslash, quote or outer blank.
+
+    Raises:
+        ContractError: with a sentence that quotes the start of the id.
+    """
+    if 1 <= len(firm) <= MAX_FIRM_ID and firm.isprintable() and firm == firm.strip() and not _NOT_IN_ID & set(firm):
+        return firm
+    shown = repr(firm if len(firm) <= MAX_FIRM_ID else firm[:20] + "...")
+    raise ContractError(
+        f"{shown} ({len(firm)} characters) cannot be a firm id: 1 to {MAX_FIRM_ID} printable characters can, "
+        "without slash, backslash, quote or blanks around"
+    )
+
+
 def parse_prefetch_manifest(body: bytes, quarter: str) -> PrefetchManifest:
     """Read a prefetch's `manifest.json`, plain or gzip.
 
@@ -55,6 +73,9 @@ def parse_prefetch_manifest(body: bytes, quarter: str) -> PrefetchManifest:
     if not firm_to_chunk:
         raise ContractError(f"the prefetch manifest of {quarter} names no firm")
     for firm, chunk in firm_to_chunk.items():
+        check_firm_id(firm)
+        if "/" in chunk:
+            raise ContractError(f"the prefetch manifest puts firm {firm!r} into {chunk!r:.80}: a chunk lies beside it")
         if chunk not in chunk_sizes:
             raise ContractError(f"the prefetch manifest puts firm {firm!r} into {chunk!r}, which chunk_sizes lacks")
     for field, counted in (("n_firms", len(firm_to_chunk)), ("n_chunks", len(chunk_sizes))):

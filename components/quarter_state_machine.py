@@ -1,0 +1,205 @@
+"""The state machines that run a quarter and a list of quarters, with the four functions that the first one calls."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pulumi
+import pulumi_aws as aws
+
+from components import definition, policies, roles
+from components.account import Account
+from components.batch_queue import ATTEMPTS
+from components.settings import Settings
+from contract import env
+
+_ROOT = Path(__file__).parent.parent
+_PACKAGES = ("contract", "functions")
+
+# The newest Python that Lambda offers; of arm64 it costs a fifth less.
+_RUNTIME = aws.lambda_.Runtime.PYTHON3D14
+_ARCHITECTURE = "arm64"
+
+_HOUR = 60 * 60
+
+
+@dataclass(frozen=True)
+class QuarterStateMachineArgs:
+    settings: Settings
+    account: Account
+    bucket: str
+    """The bucket's name, for the policies."""
+    job_queue_arn: pulumi.Input[str]
+    job_definition_family: pulumi.Input[str]
+    """ARN of the job definition without its revision: a batch always runs the newest."""
+
+
+@dataclass(frozen=True)
+class _Function:
+    """What tells one function from another."""
+
+    module: str
+    statements: list[policies.Statement]
+    timeout: int
+    """Seconds; less than the task's own timeout in the definition."""
+    memory: int = 256
+    """MiB. A function's share of a CPU grows with it."""
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+
+    @property
+    def name(self) -> str:
+        return self.module.replace("_", "-")
+
+
+class QuarterStateMachine(pulumi.ComponentResource):
+    """Two state machines: `<prefix>-quarter-processor`, and `<prefix>-quarters` that starts it quarter by quarter."""
+
+    arn: pulumi.Output[str]
+    quarters_arn: pulumi.Output[str]
+
+    def __init__(self, name: str, args: QuarterStateMachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ftm:components:QuarterStateMachine", name, None, opts)
+        self._args = args
+        functions = {function.module: self._create_function(function) for function in self._functions()}
+        self.arn = self._create_quarter_machine(functions).arn
+        self.quarters_arn = self._create_quarters_machine(self.arn).arn
+        self.register_outputs({"arn": self.arn, "quarters_arn": self.quarters_arn})
+
+    def _functions(self) -> list[_Function]:
+        settings = self._args.settings
+        bucket, key = self._args.account.bucket_arn(self._args.bucket), settings.kms_key_arn
+        return [
+            _Function("prefetch_check", policies.prefetch_check_function(bucket, key), timeout=20),
+            _Function("create_batch_manifest", policies.create_batch_manifest_function(bucket, key), timeout=240),
+            _Function(
+                "summarize_results",
+                policies.summarize_results_function(bucket, key),
+                timeout=540,
+                memory=512,
+                environment={
+                    env.MIN_NAMED_SHARE: str(settings.min_named_share),
+                    env.JOB_QUEUE_ARN: self._args.job_queue_arn,
+                    env.JOB_NAME_PREFIX: settings.prefix,
+                },
+            ),
+            _Function(
+                "notify_completion",
+                policies.notify_completion_function(settings.sns_topic_arn, key),
+                timeout=30,
+                environment={env.SNS_TOPIC_ARN: settings.sns_topic_arn} if settings.sns_topic_arn else {},
+            ),
+        ]
+
+    def _create_function(self, function: _Function) -> aws.lambda_.Function:
+        settings = self._args.settings
+        name = settings.name(function.name)
+        log_group = self._create_log_group(function.name, f"/aws/lambda/{name}")
+        statements = [*policies.function_logs(self._args.account, f"/aws/lambda/{name}"), *function.statements]
+        role_arn = roles.role_arn(
+            self,
+            settings,
+            function.name,
+            given=settings.functions_role_arn,
+            trust=policies.trust("lambda.amazonaws.com"),
+            policy=policies.document(*statements),
+        )
+        return aws.lambda_.Function(
+            function.name,
+            name=name,
+            code=package(),
+            runtime=_RUNTIME,
+            architectures=[_ARCHITECTURE],
+            handler=f"functions.{function.module}.handler",
+            timeout=function.timeout,
+            memory_size=function.memory,
+            role=role_arn,
+            environment=aws.lambda_.FunctionEnvironmentArgs(variables=function.environment)
+            if function.environment
+            else None,
+            kms_key_arn=settings.kms_key_arn or None,
+            tracing_config=aws.lambda_.FunctionTracingConfigArgs(mode="Active"),
+            tags=settings.tags,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[log_group]),
+        )
+
+    def _create_quarter_machine(self, functions: Mapping[str, aws.lambda_.Function]) -> aws.sfn.StateMachine:
+        args, settings = self._args, self._args.settings
+        document = pulumi.Output.all(
+            {module: function.arn for module, function in functions.items()},
+            args.job_queue_arn,
+            args.job_definition_family,
+        ).apply(lambda known: self._quarter_document(*known))
+        function_arns = [args.account.arn("lambda", f"function:{settings.name(f.name)}") for f in self._functions()]
+        policy = pulumi.Output.all(args.job_queue_arn, args.job_definition_family).apply(
+            lambda known: policies.document(*policies.quarter_state_machine(args.account, function_arns, *known))
+        )
+        return self._create_machine("quarter-processor", document, policy)
+
+    def _create_quarters_machine(self, quarter_machine_arn: pulumi.Output[str]) -> aws.sfn.StateMachine:
+        args = self._args
+        document = quarter_machine_arn.apply(lambda arn: json.dumps(definition.quarters(arn)))
+        policy = policies.document(
+            *policies.quarters_state_machine(args.account, args.settings.name("quarter-processor", 80))
+        )
+        return self._create_machine("quarters", document, policy)
+
+    def _quarter_document(self, functions: Mapping[str, str], job_queue: str, family: str) -> str:
+        settings = self._args.settings
+        calls = definition.QuarterCalls(
+            **functions,
+            job_queue=job_queue,
+            job_definition=family.split("/")[-1],
+            job_name_prefix=settings.prefix,
+        )
+        # A day more than its attempts may take: the wait for a Spot host.
+        batch_timeout = (ATTEMPTS * settings.batch_timeout_hours + 24) * _HOUR
+        return json.dumps(definition.quarter(calls, settings.map_concurrency, batch_timeout))
+
+    def _create_machine(
+        self, name: str, document: pulumi.Input[str], policy: pulumi.Input[str]
+    ) -> aws.sfn.StateMachine:
+        settings = self._args.settings
+        full_name = settings.name(name, 80)
+        # The prefix keeps the log group out of CloudWatch's resource policy, whose size is limited.
+        log_group = self._create_log_group(name, f"/aws/vendedlogs/states/{full_name}")
+        role_arn = roles.role_arn(
+            self,
+            settings,
+            name,
+            given=settings.state_machine_role_arn,
+            trust=policies.trust("states.amazonaws.com", self._args.account),
+            policy=policy,
+        )
+        return aws.sfn.StateMachine(
+            name,
+            name=full_name,
+            definition=document,
+            role_arn=role_arn,
+            logging_configuration=aws.sfn.StateMachineLoggingConfigurationArgs(
+                level="ALL",
+                include_execution_data=False,
+                log_destination=pulumi.Output.concat(log_group.arn, ":*"),
+            ),
+            tracing_configuration=aws.sfn.StateMachineTracingConfigurationArgs(enabled=True),
+            tags=settings.tags,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _create_log_group(self, name: str, log_group: str) -> aws.cloudwatch.LogGroup:
+        settings = self._args.settings
+        return aws.cloudwatch.LogGroup(
+            name,
+            name=log_group,
+            retention_in_days=settings.log_retention_days,
+            kms_key_id=settings.kms_key_arn or None,
+            tags=settings.tags,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+def package() -> pulumi.AssetArchive:
+    """The functions' zip: their modules and the contract's, in one order, and nothing else, so that the same source
+    gives the same hash."""
+    files = sorted(path for package in _PACKAGES for path in (_ROOT / package).glob("*.py"))
+    return pulumi.AssetArchive({path.relative_to(_ROOT).as_posix(): pulumi.FileAsset(str(path)) for path in files})

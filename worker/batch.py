@@ -1,0 +1,253 @@
+"""One batch, from its line of the manifest to its last part.
+
+Firms flow through a window: another process finds the topics of the next ones while the LLM names those before them,
+and outcomes are taken in the order of the batch, so that parts are the same however fast the answers came. Every
+`CHECKPOINT_INTERVAL` firms a part is written, and then the progress that lists it; a worker killed in between writes
+the same part again. Memory holds one chunk of the prefetch and the window.
+"""
+
+import asyncio
+import signal
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from contract import ContractError
+from contract.batch import BatchProgress, Counts
+from contract.layout import part_key
+from worker import TemporaryError, WorkerError, chunks, parts
+from worker.firm import Firm
+from worker.llm import Clock, Llm
+from worker.namer import Namer
+from worker.settings import Settings
+from worker.storage import Storage
+from worker.topic_process import TopicProcess
+
+STOPPING_SECONDS = 20.0
+"""From SIGTERM, for the firms under way; SIGKILL follows after 30 s where nobody asked for more."""
+
+
+@dataclass
+class Outcome:
+    """What came of one firm: topics, or why it was skipped, or why it failed."""
+
+    firm_id: str
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    counts: Counts = field(default_factory=Counts)
+    skipped: str = ""
+    failed: str = ""
+
+
+async def process_batch(settings: Settings, clock: Clock) -> BatchProgress:
+    """Do the batch, or what earlier attempts left of it.
+
+    Returns:
+        Its progress, which is complete.
+
+    Raises:
+        ContractError: when the manifest or an earlier attempt's progress is broken.
+        WorkerError: when a firm failed, or the batch cannot go on; its progress says why.
+        TemporaryError: when another attempt can.
+    """
+    storage = Storage(settings)
+    line = storage.batch_line()
+    firm_ids = list(dict.fromkeys(line.firm_ids))
+    progress = storage.progress() or BatchProgress(
+        line.batch_id, line.quarter, settings.run, len(firm_ids), started_at=_now().isoformat()
+    )
+    if progress.state == "complete":
+        print(f"{line.batch_id}: complete already", flush=True)
+        return progress
+
+    batch = _Batch(settings, storage, progress, clock)
+    try:
+        await batch.run(firm_ids)
+    except (WorkerError, ContractError) as error:
+        progress.state, progress.error = "failed", str(error)
+        batch.put_progress()
+        raise
+    return progress
+
+
+class _Batch:
+    def __init__(self, settings: Settings, storage: Storage, progress: BatchProgress, clock: Clock) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._progress = progress
+        self._clock = clock
+        self._began = time.monotonic() - progress.seconds
+        # More firms than the LLM takes topics at once, so that it never waits for the next firm.
+        self._window = settings.llm.max_concurrent + 2
+        self._under_way: deque[asyncio.Task[Outcome]] = deque()
+        """In the order of the batch."""
+        self._done: list[Outcome] = []
+        """Since the last checkpoint."""
+        self._stopping = asyncio.Event()
+
+    async def run(self, firm_ids: list[str]) -> None:
+        """Do the firms that are not done yet.
+
+        Raises:
+            WorkerError, TemporaryError, ContractError: after what was done is written.
+        """
+        progress = self._progress
+        progress.state, progress.error, progress.failed = "running", "", {}
+        todo = [firm for firm in firm_ids if firm not in progress.completed and firm not in progress.skipped]
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
+        async with Llm(self._settings.llm, self._clock) as llm:
+            namer = Namer(llm)
+            with TopicProcess() as topics:
+                try:
+                    await self._unless_stopped(self._flow(todo, llm, topics, namer))
+                finally:
+                    await self._keep_what_is_done()
+        for reason, count in namer.fallbacks.most_common(5):
+            print(f"{progress.batch_id}: {count} topics keep their keywords: {reason}", flush=True)
+        self._end()
+
+    def put_progress(self) -> None:
+        self._progress.seconds = time.monotonic() - self._began
+        self._progress.updated_at = _now().isoformat()
+        self._storage.put_progress(self._progress)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`; after SIGTERM it gets a little time to end by itself."""
+        flow, stop = asyncio.create_task(work), asyncio.create_task(self._stop())
+        await asyncio.wait({flow, stop}, return_when=asyncio.FIRST_COMPLETED)
+        flow.cancel()
+        stop.cancel()
+        await asyncio.gather(flow, stop, return_exceptions=True)
+        if not flow.cancelled():
+            flow.result()
+
+    async def _stop(self) -> None:
+        await self._stopping.wait()
+        await self._clock.sleep(STOPPING_SECONDS)
+
+    async def _flow(self, firm_ids: list[str], llm: Llm, topics: TopicProcess, namer: Namer) -> None:
+        await llm.check_model()
+        print(
+            f"{self._progress.batch_id}: {len(firm_ids)} of {self._progress.firms} firms to do; {llm.model} at"
+            f" {llm.settings.base_url} names, {llm.settings.max_concurrent} topics at once",
+            flush=True,
+        )
+        async for firm in self._firms(firm_ids):
+            if self._stopping.is_set():
+                break
+            self._under_way.append(asyncio.create_task(self._outcome(firm, topics, namer)))
+            while self._under_way and (len(self._under_way) > self._window or self._under_way[0].done()):
+                await self._take_first()
+        while self._under_way:
+            await self._take_first()
+
+    async def _firms(self, firm_ids: list[str]) -> AsyncIterator[Firm | Outcome]:
+        """The firms with their sentences, chunk by chunk; a firm that cannot be read has failed."""
+        if not firm_ids:
+            return
+        manifest = await asyncio.to_thread(self._storage.prefetch_manifest)
+        by_chunk: dict[str, list[str]] = {}
+        for firm_id in firm_ids:
+            if firm_id in manifest.firm_to_chunk:
+                by_chunk.setdefault(manifest.firm_to_chunk[firm_id], []).append(firm_id)
+            else:
+                yield Outcome(firm_id, failed=f"the prefetch manifest of {manifest.quarter} does not name it")
+        for chunk, members in by_chunk.items():
+            try:
+                rows = await asyncio.to_thread(self._read_chunk, chunk, members)
+            except WorkerError as error:
+                for firm_id in members:
+                    yield Outcome(firm_id, failed=str(error))
+                continue
+            for firm in chunks.firms(rows, members):
+                yield firm
+
+    def _read_chunk(self, chunk: str, firm_ids: list[str]) -> Any:
+        with self._storage.chunk(chunk) as file:
+            return chunks.read_rows(file, chunk, firm_ids)
+
+    async def _outcome(self, firm: Firm | Outcome, topics: TopicProcess, namer: Namer) -> Outcome:
+        if isinstance(firm, Outcome):
+            return firm
+        try:
+            found = await topics.find_topics(firm)
+            if found.skipped:
+                return Outcome(firm.firm_id, skipped=found.skipped)
+            named, counts = await namer.name(firm, found)
+            return Outcome(firm.firm_id, parts.rows(firm, self._settings.quarter, named, _now()), counts)
+        except WorkerError:
+            raise
+        except Exception as error:  # one firm's trouble is not the batch's
+            return Outcome(firm.firm_id, failed=f"{type(error).__name__}: {error}")
+
+    async def _take_first(self) -> None:
+        task = self._under_way[0]
+        await asyncio.wait([task])
+        self._done.append(task.result())
+        self._under_way.popleft()
+        if len(self._done) == self._settings.checkpoint_interval:
+            await asyncio.to_thread(self._checkpoint)
+
+    async def _keep_what_is_done(self) -> None:
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        self._done += [task.result() for task in self._under_way if not task.cancelled() and not task.exception()]
+        self._under_way.clear()
+        if self._done:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Write a part of the firms done since the last one, and then the progress that lists it."""
+        progress = self._progress
+        rows = [row for outcome in self._done for row in outcome.rows]
+        if rows:
+            key = part_key(progress.quarter, progress.run, progress.batch_id, progress.checkpoints)
+            self._storage.put(key, parts.to_parquet(rows), "application/vnd.apache.parquet")
+            progress.parts.append(key)
+        for outcome in self._done:
+            if outcome.failed:
+                progress.failed[outcome.firm_id] = outcome.failed
+            elif outcome.skipped:
+                progress.skipped[outcome.firm_id] = outcome.skipped
+            else:
+                progress.completed[outcome.firm_id] = outcome.counts
+        self._done = []
+        progress.checkpoints += 1
+        if self._all_done():
+            progress.state = "complete"
+        self.put_progress()
+        print(_checkpoint_line(progress), flush=True)
+
+    def _all_done(self) -> bool:
+        return len(self._progress.completed) + len(self._progress.skipped) == self._progress.firms
+
+    def _end(self) -> None:
+        progress = self._progress
+        if progress.failed:
+            firm, reason = next(iter(progress.failed.items()))
+            raise WorkerError(
+                f"{len(progress.failed)} of {progress.firms} firms failed, the first of them {firm}: {reason}"
+            )
+        if not self._all_done():
+            raise TemporaryError("the batch was stopped by SIGTERM; another attempt, or a resumed run, continues it")
+        if progress.state != "complete":
+            progress.state = "complete"
+            self.put_progress()
+
+
+def _checkpoint_line(progress: BatchProgress) -> str:
+    completed, skipped, failed = len(progress.completed), len(progress.skipped), len(progress.failed)
+    counts = progress.counts
+    return (
+        f"{progress.batch_id}: {completed + skipped + failed} of {progress.firms} firms"
+        f" ({skipped} skipped, {failed} failed),"
+        f" {counts.topics} topics, {counts.named} named by the LLM, {counts.prompt_tokens} prompt tokens"
+        f" ({counts.cached_tokens} cached), {counts.retries} retries, {progress.seconds:.1f} s"
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,248 @@
+"""The client of the LLM: any OpenAI-compatible server, and vLLM on a Spot GPU above all.
+
+A replaced GPU must cost minutes and not the batch: whatever looks like a server that is away starts one shared watch
+(not one for each request in flight), which waits for it up to ten minutes; everything else that may pass is tried
+again a few times, with full jitter. What cannot pass (400, 404) is never tried again.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import openai
+
+from contract import env
+from worker import TemporaryError, WorkerError
+from worker.settings import LlmSettings
+
+PATIENCE_SECONDS = 600.0
+"""How long a server may stay away: a Spot GPU is replaced and warm within this."""
+ATTEMPTS = 6
+REQUEST_SECONDS = 240.0
+"""From the moment a request is sent. It covers vLLM's queue, and ends before the load balancer's 300 s."""
+_CONNECT_SECONDS = 10.0
+_BACKOFF_SECONDS = 1.0
+_MAX_BACKOFF_SECONDS = 20.0
+_PROBE_SECONDS = 5.0
+
+_AWAY = {500, 502, 503, 504}
+_PASSING = _AWAY | {408, 409, 425, 429}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, so that tests need not wait for it."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    jitter: Callable[[], float] = field(default=random.random)
+
+
+@dataclass(frozen=True)
+class Completion:
+    content: str
+    truncated: bool
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    retries: int
+
+
+class RequestFailed(Exception):  # noqa: N818 (not of the batch: one topic goes without its name)
+    """One request came to nothing, for a reason that lies in it."""
+
+    def __init__(self, reason: str, retries: int) -> None:
+        super().__init__(reason)
+        self.retries = retries
+
+
+class Llm:
+    """One per event loop. `async with` it; it closes its connections."""
+
+    def __init__(self, settings: LlmSettings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.model = settings.model or ""
+        self._clock = clock or Clock()
+        self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self._watch: asyncio.Task[None] | None = None
+        self._answered = 0
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.base_url,
+            api_key=settings.api_key or "none",
+            max_retries=0,
+            timeout=openai.Timeout(REQUEST_SECONDS, connect=_CONNECT_SECONDS),
+        )
+
+    async def __aenter__(self) -> "Llm":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch:
+            self._watch.cancel()
+        await self._client.close()
+
+    async def check_model(self) -> None:
+        """Wait for the server, and make sure that it has the model.
+
+        Raises:
+            TemporaryError: when the server stayed away.
+            WorkerError: when it lacks the model, refuses the key or is no LLM server.
+        """
+        await self._server()
+
+    async def complete(self, messages: list[dict[str, str]], max_tokens: int, schema: dict[str, Any]) -> Completion:
+        """One answer, bound by a response format.
+
+        Raises:
+            RequestFailed: when the server refuses this request, or fails at it again and again.
+            TemporaryError: when the server stayed away, or fails at every request.
+            WorkerError: when the server lacks the model or refuses the key.
+        """
+        async with self._slots:
+            reason, answered_before = "", self._answered
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    await self._back_off(attempt)
+                if self._watch:
+                    await self._server()
+                try:
+                    completion = await self._create(messages, max_tokens, schema, attempt)
+                except (openai.APIConnectionError, TimeoutError) as error:
+                    reason = f"no answer ({type(error).__name__})"
+                    if not isinstance(error, (openai.APITimeoutError, TimeoutError)):
+                        await self._server()
+                except openai.APIStatusError as error:
+                    self._refuse_if_final(error, attempt)
+                    reason = f"HTTP {error.status_code}"
+                    if error.status_code in _AWAY:
+                        await self._server()
+                else:
+                    self._answered += 1
+                    return completion
+        if self._answered == answered_before:  # it is not this request, then
+            raise TemporaryError(
+                f"the LLM at {self.settings.base_url} fails at every request ({reason}); the batch stops here,"
+                " and another attempt continues it"
+            )
+        raise RequestFailed(reason, ATTEMPTS - 1)
+
+    async def _create(
+        self, messages: list[dict[str, str]], max_tokens: int, schema: dict[str, Any], retries: int
+    ) -> Completion:
+        # Qwen3 thinks by default, at several times the cost, and a thinking answer is not bound by the schema.
+        switches = {} if self.settings.hosted else {"chat_template_kwargs": {"enable_thinking": False}}
+        async with asyncio.timeout(REQUEST_SECONDS):
+            try:
+                answer: Any = await self._client.chat.completions.create(
+                    model=self.model,
+                    messages=messages,  # pyright: ignore[reportArgumentType]
+                    max_tokens=max_tokens,
+                    temperature=0,
+                    response_format=schema,  # pyright: ignore[reportArgumentType]
+                    extra_body=switches,
+                )
+            except ValueError:
+                answer = None  # the body was no JSON
+        return _completion(answer, retries)
+
+    def _refuse_if_final(self, error: openai.APIStatusError, retries: int) -> None:
+        if error.status_code in _PASSING:
+            return
+        if error.status_code == 404:
+            raise WorkerError(
+                f"the LLM at {self.settings.base_url} has no model {self.model!r}: {_said(error)}"
+            ) from error
+        self._refuse_key(error)
+        raise RequestFailed(f"HTTP {error.status_code}", retries) from error
+
+    def _refuse_key(self, error: openai.APIStatusError) -> None:
+        if error.status_code in (401, 403):
+            raise WorkerError(
+                f"the LLM at {self.settings.base_url} refuses the key (HTTP {error.status_code}):"
+                f" check {env.LLM_API_KEY}"
+            ) from error
+
+    async def _back_off(self, attempt: int) -> None:
+        ceiling = min(_MAX_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2 ** (attempt - 1))
+        await self._clock.sleep(self._clock.jitter() * ceiling)
+
+    async def _server(self) -> None:
+        """Return as soon as the server is there; whoever waits for it waits for the same watch."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._watch_server())
+            self._watch.add_done_callback(self._watch_ended)
+        await asyncio.shield(self._watch)
+
+    def _watch_ended(self, watch: asyncio.Task[None]) -> None:
+        if not watch.cancelled() and watch.exception() is None:
+            self._watch = None
+
+    async def _watch_server(self) -> None:
+        start = self._clock.now()
+        while True:
+            reason = await self._probe()
+            if not reason:
+                return
+            if self._clock.now() - start >= PATIENCE_SECONDS:
+                minutes = round(PATIENCE_SECONDS / 60)
+                raise TemporaryError(
+                    f"the LLM at {self.settings.base_url} stayed away for {minutes} minutes ({reason}): see that vLLM"
+                    " runs (ftm vllm status), then resume the run"
+                )
+            await self._clock.sleep(_PROBE_SECONDS * (0.5 + self._clock.jitter()))
+
+    async def _probe(self) -> str:
+        """Why the server is not there; empty when it is, and has the model."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                served = [model.id for model in (await self._client.models.list()).data]
+        except (openai.APIConnectionError, TimeoutError) as error:
+            return type(error).__name__
+        except openai.APIStatusError as error:
+            self._refuse_key(error)
+            if error.status_code in _PASSING:
+                return f"HTTP {error.status_code}"
+            raise WorkerError(self._no_server(f"HTTP {error.status_code}")) from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise WorkerError(self._no_server("its list of models is none")) from error
+        self._choose_model(served)
+        return ""
+
+    def _choose_model(self, served: list[str]) -> None:
+        if not self.model and len(served) == 1:
+            self.model = served[0]
+        if self.model in served:
+            return
+        raise WorkerError(
+            f"the LLM at {self.settings.base_url} serves {', '.join(served) or 'no model'}, not"
+            f" {self.model or 'exactly one'}: set {env.LLM_MODEL_NAME} to a model that it serves"
+        )
+
+    def _no_server(self, what: str) -> str:
+        return f"{self.settings.base_url} is not an OpenAI-compatible server ({what}): check {env.LLM_BASE_URL}"
+
+
+def _completion(answer: Any, retries: int) -> Completion:
+    """What counts in an answer, however broken it is: an empty content fails the reading of the name."""
+    try:
+        choice = answer.choices[0]
+        content, truncated = choice.message.content or "", choice.finish_reason == "length"
+    except (AttributeError, IndexError, TypeError):
+        content, truncated = "", False
+    usage = getattr(answer, "usage", None)
+    details = getattr(usage, "prompt_tokens_details", None)
+    return Completion(
+        content=content if isinstance(content, str) else "",
+        truncated=truncated,
+        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
+        cached_tokens=getattr(details, "cached_tokens", None) or 0,
+        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
+        retries=retries,
+    )
+
+
+def _said(error: openai.APIStatusError) -> str:
+    return " ".join(str(error.message).split())[:200]

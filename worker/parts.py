@@ -1,0 +1,78 @@
+"""The Parquet parts: one row a topic, columns as in `contract.topics`."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.topics import TOPIC_COLUMNS, NamingMethod, topic_id
+from worker.firm import Firm, Topic
+
+SCHEMA = pa.schema(
+    [
+        pa.field("firm_id", pa.string(), nullable=False),
+        pa.field("firm_name", pa.string(), nullable=False),
+        pa.field("quarter", pa.string(), nullable=False),
+        pa.field("permno", pa.int64()),
+        pa.field("gvkey", pa.string()),
+        pa.field("earnings_call_date", pa.date32()),
+        pa.field("topic_id", pa.string(), nullable=False),
+        pa.field("local_topic_id", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("summary", pa.string(), nullable=False),
+        pa.field("naming_method", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("keywords", pa.list_(pa.string()), nullable=False),
+        pa.field("n_sentences", pa.int32(), nullable=False),
+        pa.field("sentence_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("processed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+if tuple(SCHEMA.names) != TOPIC_COLUMNS:
+    raise TypeError("the parts' schema is not the contract's")
+
+
+@dataclass(frozen=True)
+class NamedTopic:
+    topic: Topic
+    name: str
+    summary: str
+    """Empty when the topic fell back to its keywords."""
+    method: NamingMethod
+    model: str | None
+    """The LLM that named it."""
+
+
+def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: datetime) -> list[dict[str, Any]]:
+    """One row a topic of a firm, in the order of the topics."""
+    return [
+        {
+            "firm_id": firm.firm_id,
+            "firm_name": firm.firm_name,
+            "quarter": quarter,
+            "permno": firm.permno,
+            "gvkey": firm.gvkey,
+            "earnings_call_date": firm.earnings_call_date,
+            "topic_id": topic_id(firm.firm_id, number),
+            "local_topic_id": number,
+            "name": named.name,
+            "summary": named.summary,
+            "naming_method": named.method,
+            "model": named.model,
+            "keywords": named.topic.keywords,
+            "n_sentences": len(named.topic.sentence_ids),
+            "sentence_ids": named.topic.sentence_ids,
+            "processed_at": processed_at,
+        }
+        for number, named in enumerate(topics)
+    ]
+
+
+def to_parquet(topic_rows: list[dict[str, Any]]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(topic_rows, SCHEMA), sink, compression="zstd")
+    return sink.getvalue()

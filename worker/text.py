@@ -1,0 +1,159 @@
+"""What a call's sentences are made of: words that carry meaning, phrases that do not, and names.
+
+Everything here is deterministic and looks at one firm only, so that a firm's topics never depend on its batch.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+from worker.firm import Sentence
+
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_FIGURE = re.compile(r"\d")
+
+# Words that scikit-learn counts as stop words and that mean something in a call about money.
+_MEANINGFUL = {"amount", "bill", "bottom", "detail", "fire", "interest", "mill", "system", "thick", "thin", "top"}
+
+_CALL_WORDS = set(
+    """
+    able absolutely actually additional additionally afternoon ago ahead analyst analysts answer appreciate
+    approximately
+    ask asked basically believe better big bit bring bringing came certain certainly clear clearly color come comes
+    coming comment commented comments company conference consider considered continue continued continues continuing
+    couple course data day days definitely did different directly does doing don doesn didn isn wasn aren won couldn
+    wouldn ended ending end especially essentially evening exactly example executive expect expected expecting expects
+    extent fact fair fairly far feel feeling feels felt final finally fiscal follow following forward frankly generally
+    gentlemen gets getting given gives giving glad goes going good got great guess guys guy half happen happened happens
+    happy hard hear heard hello help hey high higher hold honestly hope hopefully idea important include included
+    includes including individual instance isn issue issues item items just kind know knows ladies large larger largely
+    later let lets level levels like likely line little long longer look looked looking looks lot lots low lower main
+    make makes making matter maybe mean means mention mentioned million billion moment moments month months morning near
+    nearly necessarily need needed needs new nice notable note noted number numbers obviously okay old open operator
+    opportunities opportunity original overall particular particularly past people percent period perspective picture
+    piece pieces place pleased plus point points possible potential potentially presentation president pretty previous
+    previously prior probably provide provided provides providing quarter quarterly quarters question questions quick
+    quickly quite range real really reason reasons recall recent recently reference regard regarding related relative
+    relatively remain remains remember report reported reporting result results right said saw say saying says second
+    seeing seen sense set shown significant significantly similar simply sir slide slides slightly small smaller sort
+    speak specific specifically spoke standpoint start started starting step strong stuff subject sure taken takes
+    taking talk talked talking talks tell tend term terms thank thanks thing things think thinking thought time times
+    today told tonight took total try trying turn turning type types understand unk use used uses using usual usually
+    various versus view want wanted wants way ways website week weeks welcome went whatsoever word words work worked
+    working world worth yeah year years yes yesterday yet
+    january february march april june july august september october november december
+    """.split()  # noqa: SIM905
+)
+
+STOP_WORDS = (ENGLISH_STOP_WORDS - _MEANINGFUL) | _CALL_WORDS
+MIN_CONTENT_WORDS = 3
+
+_OPERATOR = re.compile(
+    r"operator instructions|go ahead with your question|your line is (now )?open|(your|our) (next|first|last) question"
+    r"|question (comes|is coming|is) from|you may (now )?disconnect|concludes (today|our|the|this)"
+    r"|(any|no) (further|more|other|additional) questions|in (the|your) question queue|open (up )?the (call|line|floor)"
+    r"|questions? at this time"
+)
+_LEGAL = re.compile(
+    r"forward[- ]looking (statement|information|comment)|safe harbou?r|risks? and uncertaint"
+    r"|actual (results|events|performance).{0,80}differ|(assume|undertake|have|take)s? no (duty|obligation|responsib)"
+    r"|obligation to update|required by (applicable )?law|filed with the (sec|securities)|form (10|8)-?[kq]\b"
+    r"|sec filings|non-gaap (financial )?(measure|metric|number)"
+    r"|reconciliations?\b.{0,80}(gaap|press release|website|appendix)"
+    r"|risk factors|private securities litigation"
+)
+_REPLAY = re.compile(r"\breplay\b|webcast|(being|be) recorded|recording of (this|today)|this call is the property")
+_POINTER = re.compile(
+    r"(turn|turning|refer|referring|move|moving|go|going|look|looking|start|starting|see|shown|on|to|with) "
+    r"(now )?(to |at |on )?(the )?(slides?|pages?)( number)? (\d+|one|two|three)|\b(our|company'?s|the) web ?site"
+    r"|investor relations (section|page|portion)|(earnings|press|news) release|posted (on|to)\b|slide presentation"
+)
+_HAND_OVER = re.compile(
+    r"\b(turn|hand|pass|send|toss|throw)(ing)? (it|things|this|that|the (call|conference|floor|discussion|meeting)|you"
+    r"|over).{0,40}\b(over|back|to)\b|\bturn to q&a\b|take your questions|for (your )?questions|opening remarks"
+    r"|prepared remarks"
+)
+_COURTESY = re.compile(
+    r"(joining|with) (me|us)( here)? (today|on (the|today|this)|this|are|is)|joining me"
+    r"|good (morning|afternoon|evening)|\bwelcome (to|everyone|you)"
+    r"|thanks?( you)?( all| everyone| again)?,? (for|to) (joining|participat|your (interest|time|question|attention"
+    r"|support|continued|participation)|taking|everyone|all|being|listening|the question)"
+    r"|\b(congrat|appreciate (your|the) (time|question|interest))|(talk|speak|speaking) (to|with) you"
+    r" (again|next|soon)"
+    r"|look(ing)? forward to (speaking|talking|updating|seeing|reporting)|follow-?ups?\b|have a (good|great|nice)"
+)
+
+# A sentence that only greets, points or hands over is short; a longer one says something besides.
+_MAX_POINTER_WORDS = 9
+
+
+def content_words(sentence: Sentence) -> list[str]:
+    """The words of a sentence that carry meaning, in lower case."""
+    return [word for word in _WORD.findall(sentence.cleaned_text.lower()) if word not in STOP_WORDS]
+
+
+def has_figure(text: str) -> bool:
+    return bool(_FIGURE.search(text))
+
+
+def is_boilerplate(sentence: Sentence, words: int) -> bool:
+    """Whether a sentence with so many content words is said in every call: it drops about a fifth of the rows."""
+    raw = sentence.raw_text.lower()
+    if sentence.speaker_type.casefold() == "operator" or _OPERATOR.search(raw):
+        return True
+    if words < MIN_CONTENT_WORDS and not (words and has_figure(raw)):
+        return True
+    if _LEGAL.search(raw) or _REPLAY.search(raw):
+        return True
+    return words <= _MAX_POINTER_WORDS and any(p.search(raw) for p in (_POINTER, _HAND_OVER, _COURTESY))
+
+
+# After these words comes whoever is greeted, thanked or introduced.
+_PERSON = re.compile(
+    r"(?:[Tt]hanks?(?: you)?(?: very much| so much| a lot)?|[Gg]ood (?:morning|afternoon|evening)|\b[Hh]i|[Hh]ello"
+    r"|\b[Hh]ey|over to|back to|joined by|line of|question (?:comes |is )?from|my name is|\b(?:Mr|Ms|Mrs|Dr)\.?),? "
+    r"((?:[A-Z][\w'’-]+\.? ?){1,4})"
+)
+_ADDRESSED = re.compile(r", ([A-Z][a-z'’-]+)[.?!]$")
+# iPhone, YouTube; or a word with a trade mark. Not the abbreviations that finance writes this way.
+_PRODUCT = re.compile(r"\b(\w*[a-z][A-Z]\w*)|(\w+)\s?[®™]")
+_ABBREVIATIONS = {"capex", "opex", "saas", "iaas", "paas", "iot", "fintech", "ecommerce", "latam", "ebitda", "adtech"}
+_LEGAL_FORMS = {
+    "inc",
+    "corp",
+    "corporation",
+    "company",
+    "companies",
+    "ltd",
+    "limited",
+    "plc",
+    "llc",
+    "holdings",
+    "holding",
+}
+
+
+def names(firm_name: str, sentences: Iterable[Sentence]) -> frozenset[str]:
+    """Words in lower case of the names of the firm, of people met as speakers, and of products.
+
+    A word that the call also writes in lower case is a common one ("credit" of a broker's name, "gap", "airlines"),
+    and no name.
+    """
+    texts = [sentence.raw_text for sentence in sentences]
+    lower = Counter(word for text in texts for word in re.findall(r"\b[a-z]{3,}\b", text))
+    capital = Counter(word.lower() for text in texts for word in re.findall(r"\b[A-Z]\w{2,}\b", text))
+
+    called = set(_WORD.findall(firm_name.lower())) - _LEGAL_FORMS
+    of_the_firm = {word for word in called if lower[word] * 2 <= capital[word]}
+
+    found: set[str] = set()
+    for text in texts:
+        for person in [*_PERSON.findall(text), *_ADDRESSED.findall(text)]:
+            found.update(_WORD.findall(person.lower()))
+        for product in _PRODUCT.findall(text):
+            found.update(_WORD.findall("".join(product).lower()))
+    return frozenset(
+        of_the_firm | {word for word in found - _ABBREVIATIONS if not lower[word] and word not in STOP_WORDS}
+    )

@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from local import state
+from local import alb, stand_in, state
+from local.deployment import Deployment
 from local.state import REGION, STACK, Llm, LocalError, LocalState
 
 
@@ -46,10 +47,12 @@ def _deploy(port: int, llm_url: str | None, cleanup: ExitStack) -> None:
     Raises:
         LocalError: when something does not start.
     """
-    from local import alb, program, resources, stand_in
+    deployment = Deployment()  # loads while the rest starts
+    cleanup.callback(deployment.stop)
+    target = alb.RealServer(llm_url) if llm_url else stand_in.StandIn()
+
     from local.aws import EmbeddedAws, EmbeddedAwsError
 
-    target = alb.RealServer(llm_url) if llm_url else stand_in.StandIn()
     try:
         aws = EmbeddedAws.start(port)
     except EmbeddedAwsError as error:
@@ -58,17 +61,14 @@ def _deploy(port: int, llm_url: str | None, cleanup: ExitStack) -> None:
     balancer = alb.LocalAlb(target, _has_healthy_target)
     balancer.start()
     cleanup.callback(balancer.stop)
-    cloud = resources.EmbeddedCloud(aws.endpoint, REGION, balancer.address)
-    run = program.up(STACK, cloud, {"ftm:vllmServedModelName": target.model})
-    for warning in run.warnings:
-        logging.getLogger("pulumi").warning("%s", warning)
+    outputs = deployment.run(STACK, aws.endpoint, balancer.address, {"ftm:vllmServedModelName": target.model})
     state.write(
         LocalState(
             pid=os.getpid(),
             stack=STACK,
             endpoint=aws.endpoint,
             region=REGION,
-            outputs=run.outputs,
+            outputs=outputs,
             llm=Llm(target.model, stand_in=not llm_url, url=llm_url or ""),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -172,10 +172,10 @@ class _Program:
 
     def explain(self) -> str:
         """Why the run failed, in one sentence."""
+        if isinstance(self.error, pulumi.RunError):
+            return str(self.error)  # the program's own sentence
         if self._monitor.failed:
             return f"the program could not make {self._monitor.failed[0]}"
-        if isinstance(self.error, pulumi.RunError | LocalError):
-            return str(self.error)
         return f"the program __main__.py failed: {_describe(self.error)}"
 
     async def _run(self) -> None:

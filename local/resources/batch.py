@@ -13,7 +13,7 @@ _LINKED_ROLE = "AWSServiceRoleForBatch"
 def compute_environment(aws: Aws, resource: Resource) -> Created:
     inputs, name = resource.inputs, physical_name(resource)
     resources = inputs.get("computeResources") or {}
-    without = ("name", "namePrefix", "computeResources", "ec2Configurations")
+    without = ("name", "namePrefix", "computeResources", "updatePolicy")  # the policy is of later updates
     made = aws.call(
         "batch",
         "create_compute_environment",

@@ -20,10 +20,9 @@ def log_group(aws: Aws, resource: Resource) -> Created:
 @creates("aws:cloudwatch/logMetricFilter:LogMetricFilter")
 def log_metric_filter(aws: Aws, resource: Resource) -> Created:
     name = physical_name(resource)
-    renamed = {
-        "filterPattern": resource.inputs["pattern"],
-        "metricTransformations": [resource.inputs["metricTransformation"]],
-    }
+    metric = dict(resource.inputs["metricTransformation"])
+    metric |= {f"metric{key.capitalize()}": metric.pop(key) for key in ("name", "namespace", "value")}
+    renamed = {"filterPattern": resource.inputs["pattern"], "metricTransformations": [metric]}
     without = ("name", "pattern", "metricTransformation")
     aws.call("logs", "put_metric_filter", resource.inputs | renamed, without, filterName=name)
     return name, {"name": name}

@@ -36,8 +36,11 @@ def function(aws: Aws, resource: Resource) -> Created:
 
 @creates("aws:sfn/stateMachine:StateMachine")
 def state_machine(aws: Aws, resource: Resource) -> Created:
-    name = physical_name(resource)
-    made = aws.call("stepfunctions", "create_state_machine", resource.inputs, ("name", "namePrefix"), name=name)
+    inputs, name = dict(resource.inputs), physical_name(resource)
+    if logging := dict(inputs.get("loggingConfiguration") or {}):
+        destination = {"cloudWatchLogsLogGroup": {"logGroupArn": logging.pop("logDestination", None)}}
+        inputs["loggingConfiguration"] = {**logging, "destinations": [destination]}
+    made = aws.call("stepfunctions", "create_state_machine", inputs, ("name", "namePrefix"), name=name)
     arn = made["stateMachineArn"]
     return arn, {"name": name, "arn": arn, "status": "ACTIVE"}
 

@@ -1,0 +1,203 @@
+"""Every resource type that the embedded AWS supports, registered by a program and looked up through AWS's API."""
+
+import io
+import json
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pulumi
+import pytest
+
+from local import program
+from local.aws import EmbeddedAws
+from local.resources import EmbeddedCloud
+from local.resources.calls import Aws
+from local.resources.stepfunctions import zip_archive
+from local.state import REGION, LocalError
+
+pytestmark = pytest.mark.xdist_group("embedded-aws")  # one embedded AWS a process
+
+CATALOGUE = """
+import json
+import pulumi, pulumi_aws as aws
+
+role_document = json.dumps({"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]})
+policy = json.dumps({"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::calls/*"}]})
+tags = {"Project": "ftm"}
+
+me = aws.get_caller_identity()
+vpc = aws.ec2.get_vpc(default=True)
+subnets = aws.ec2.get_subnets(filters=[aws.ec2.GetSubnetsFilterArgs(name="vpc-id", values=[vpc.id])])
+subnet = aws.ec2.get_subnet(id=subnets.ids[0])
+ami = aws.ssm.get_parameter(name="/aws/service/ecs/optimized-ami/amazon-linux-2023/gpu/recommended/image_id")
+
+bucket = aws.s3.Bucket("calls", bucket="calls", force_destroy=True, tags=tags)
+aws.s3.BucketVersioning("calls", bucket=bucket.bucket, versioning_configuration={"status": "Enabled"})
+aws.s3.BucketServerSideEncryptionConfiguration("calls", bucket=bucket.bucket, rules=[
+    {"apply_server_side_encryption_by_default": {"sse_algorithm": "aws:kms"}, "bucket_key_enabled": True}])
+aws.s3.BucketPublicAccessBlock("calls", bucket=bucket.bucket, block_public_acls=True, block_public_policy=True,
+    ignore_public_acls=True, restrict_public_buckets=True)
+aws.s3.BucketLifecycleConfiguration("calls", bucket=bucket.bucket, rules=[
+    {"id": "forget", "status": "Enabled", "filter": {"prefix": ""},
+     "noncurrent_version_expiration": {"noncurrent_days": 30}}])
+aws.s3.BucketOwnershipControls("calls", bucket=bucket.bucket, rule={"object_ownership": "BucketOwnerEnforced"})
+aws.s3.BucketPolicy("calls", bucket=bucket.bucket, policy=policy)
+
+role = aws.iam.Role("role", name="role", assume_role_policy=role_document, tags=tags)
+aws.iam.RolePolicy("role", role=role.name, name="read", policy=policy)
+extra = aws.iam.Policy("extra", policy=policy)
+aws.iam.RolePolicyAttachment("extra", role=role.name, policy_arn=extra.arn)
+profile = aws.iam.InstanceProfile("profile", name="profile", role=role.name)
+
+alb_group = aws.ec2.SecurityGroup("alb", name="alb", vpc_id=vpc.id, tags=tags)
+gpu_group = aws.ec2.SecurityGroup("gpu", vpc_id=vpc.id)
+aws.vpc.SecurityGroupIngressRule("gpu", security_group_id=gpu_group.id, ip_protocol="tcp", from_port=8000,
+    to_port=8000, referenced_security_group_id=alb_group.id, tags=tags)
+aws.vpc.SecurityGroupEgressRule("gpu", security_group_id=gpu_group.id, ip_protocol="tcp", from_port=443, to_port=443,
+    cidr_ipv4="0.0.0.0/0", description="out")
+template = aws.ec2.LaunchTemplate("gpu", name="gpu", image_id=ami.value, user_data="IyEvYmluL3No",
+    iam_instance_profile={"arn": profile.arn}, vpc_security_group_ids=[gpu_group.id],
+    metadata_options={"http_tokens": "required", "http_put_response_hop_limit": 1},
+    block_device_mappings=[{"device_name": "/dev/xvda",
+        "ebs": {"encrypted": "true", "volume_size": 100, "volume_type": "gp3", "throughput": 500}}],
+    tag_specifications=[{"resource_type": "instance", "tags": tags}], update_default_version=True, tags=tags)
+group = aws.autoscaling.Group("gpu", name="gpu", min_size=0, max_size=2, desired_capacity=0,
+    vpc_zone_identifiers=subnets.ids, capacity_rebalance=True, protect_from_scale_in=False,
+    wait_for_capacity_timeout="0", health_check_grace_period=600,
+    mixed_instances_policy={
+        "launch_template": {
+            "launch_template_specification": {"launch_template_id": template.id, "version": "$Latest"},
+            "overrides": [{"instance_type": "g6.xlarge"}, {"instance_type": "g5.xlarge"}]},
+        "instances_distribution": {"on_demand_base_capacity": 1, "on_demand_percentage_above_base_capacity": 0,
+            "spot_allocation_strategy": "price-capacity-optimized"}},
+    tags=[{"key": "Name", "value": "gpu", "propagate_at_launch": True}])
+off = aws.autoscaling.Policy("off", autoscaling_group_name=group.name, adjustment_type="ExactCapacity",
+    scaling_adjustment=0)
+
+cluster = aws.ecs.Cluster("vllm", name="vllm", settings=[{"name": "containerInsights", "value": "enabled"}], tags=tags)
+provider = aws.ecs.CapacityProvider("vllm", name="vllm", auto_scaling_group_provider={
+    "auto_scaling_group_arn": group.arn, "managed_scaling": {"status": "DISABLED"},
+    "managed_termination_protection": "DISABLED", "managed_draining": "ENABLED"})
+aws.ecs.ClusterCapacityProviders("vllm", cluster_name=cluster.name, capacity_providers=[provider.name],
+    default_capacity_provider_strategies=[{"capacity_provider": provider.name, "weight": 1}])
+task = aws.ecs.TaskDefinition("vllm", family="vllm", network_mode="host", requires_compatibilities=["EC2"],
+    task_role_arn=role.arn, execution_role_arn=role.arn, volumes=[{"name": "cache", "host_path": "/var/cache"}],
+    container_definitions=json.dumps([{"name": "vllm", "image": "vllm/vllm-openai:v1", "memory": 1024,
+        "command": ["Qwen/Qwen3-8B", "--max-model-len", "4096"]}]), tags=tags)
+alb = aws.lb.LoadBalancer("alb", name="alb", internal=True, load_balancer_type="application", subnets=subnets.ids,
+    security_groups=[alb_group.id], idle_timeout=300, drop_invalid_header_fields=True,
+    enable_deletion_protection=False, tags=tags)
+targets = aws.lb.TargetGroup("vllm", name="vllm", port=8000, protocol="HTTP", target_type="instance", vpc_id=vpc.id,
+    deregistration_delay=45, load_balancing_algorithm_type="least_outstanding_requests",
+    health_check={"path": "/health", "matcher": "200", "interval": 15, "timeout": 5, "healthy_threshold": 2})
+listener = aws.lb.Listener("http", load_balancer_arn=alb.arn, port=80, protocol="HTTP",
+    default_actions=[{"type": "forward", "target_group_arn": targets.arn}])
+service = aws.ecs.Service("vllm", name="vllm", cluster=cluster.arn, task_definition=task.arn, desired_count=0,
+    capacity_provider_strategies=[{"capacity_provider": provider.name, "weight": 1}],
+    deployment_minimum_healthy_percent=0, deployment_maximum_percent=100, health_check_grace_period_seconds=1800,
+    load_balancers=[{"target_group_arn": targets.arn, "container_name": "vllm", "container_port": 8000}],
+    wait_for_steady_state=False, enable_ecs_managed_tags=True, propagate_tags="SERVICE",
+    opts=pulumi.ResourceOptions(depends_on=[listener]))
+
+logs = aws.cloudwatch.LogGroup("batch", name="/aws/batch/ftm", retention_in_days=30, tags=tags)
+environment = aws.batch.ComputeEnvironment("cpu", name_prefix="cpu-", type="MANAGED", compute_resources={
+    "type": "SPOT", "allocation_strategy": "SPOT_PRICE_CAPACITY_OPTIMIZED", "min_vcpus": 0, "max_vcpus": 4,
+    "instance_types": ["c7i", "m7i"], "subnets": subnets.ids, "security_group_ids": [gpu_group.id],
+    "instance_role": profile.arn, "tags": tags})
+queue = aws.batch.JobQueue("jobs", name="jobs", priority=1, state="ENABLED",
+    compute_environment_orders=[{"order": 1, "compute_environment": environment.arn}],
+    job_state_time_limit_actions=[{"action": "CANCEL", "max_time_seconds": 3600, "state": "RUNNABLE",
+        "reason": "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"}])
+definition = aws.batch.JobDefinition("worker", name="worker", type="container", platform_capabilities=["EC2"],
+    container_properties=json.dumps({"image": "worker:1", "command": ["python", "-m", "worker"],
+        "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "512"}]}),
+    retry_strategy={"attempts": 3, "evaluate_on_exits": [{"action": "RETRY", "on_status_reason": "Host EC2*"},
+        {"action": "EXIT", "on_reason": "*"}]},
+    timeout={"attempt_duration_seconds": 600}, propagate_tags=True, tags=tags)
+
+topic = aws.sns.Topic("done", name="done", tags=tags)
+aws.sns.TopicPolicy("done", arn=topic.arn, policy=policy)
+aws.sns.TopicSubscription("done", topic=topic.arn, protocol="email", endpoint="someone@example.com")
+function = aws.lambda_.Function("check", name="check", role=role.arn, runtime="python3.13", handler="check.handler",
+    architectures=["arm64"], timeout=30, memory_size=256, tracing_config={"mode": "Active"},
+    environment={"variables": {"LEVEL": "info"}}, logging_config={"log_format": "JSON", "log_group": logs.name},
+    code=pulumi.AssetArchive({"check.py": pulumi.StringAsset("def handler(event, context): return event")}), tags=tags)
+machine = aws.sfn.StateMachine("quarter", name="quarter", role_arn=role.arn, type="STANDARD",
+    definition=json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}),
+    logging_configuration={"level": "ALL", "include_execution_data": False,
+        "log_destination": pulumi.Output.concat(logs.arn, ":*")},
+    tracing_configuration={"enabled": True}, tags=tags)
+parameter = aws.ssm.Parameter("url", name="/ftm/vllm/base_url", type="String",
+    value=pulumi.Output.concat("http://", alb.dns_name, "/v1"))
+repository = aws.ecr.Repository("worker", name="worker", image_tag_mutability="IMMUTABLE",
+    image_scanning_configuration={"scan_on_push": True}, encryption_configurations=[{"encryption_type": "KMS"}])
+aws.ecr.LifecyclePolicy("worker", repository=repository.name, policy=json.dumps({"rules": [{"rulePriority": 1,
+    "selection": {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 5},
+    "action": {"type": "expire"}}]}))
+
+aws.cloudwatch.LogMetricFilter("errors", name="errors", log_group_name=logs.name, pattern="ERROR",
+    metric_transformation={"name": "Errors", "namespace": "ftm", "value": "1"})
+aws.cloudwatch.MetricAlarm("failed", name="failed", namespace="AWS/States", metric_name="ExecutionsFailed",
+    statistic="Sum", period=300, evaluation_periods=1, threshold=1,
+    comparison_operator="GreaterThanOrEqualToThreshold", dimensions={"StateMachineArn": machine.arn},
+    alarm_actions=[topic.arn, off.arn], treat_missing_data="notBreaching", tags=tags)
+aws.cloudwatch.MetricAlarm("idle", name="idle", evaluation_periods=1, threshold=0,
+    comparison_operator="LessThanOrEqualToThreshold", metric_queries=[
+        {"id": "n", "expression": "FILL(m, 0)", "return_data": True},
+        {"id": "m", "metric": {"namespace": "AWS/ApplicationELB", "metric_name": "RequestCount", "period": 60,
+            "stat": "Sum", "dimensions": {"LoadBalancer": alb.arn_suffix}}}])
+aws.cloudwatch.Dashboard("ftm", dashboard_name="ftm", dashboard_body=json.dumps({"widgets": []}))
+aws.budgets.Budget("month", name="month", budget_type="COST", time_unit="MONTHLY", limit_amount="50",
+    limit_unit="USD", notifications=[{"comparison_operator": "GREATER_THAN", "threshold": 80,
+        "threshold_type": "PERCENTAGE", "notification_type": "ACTUAL",
+        "subscriber_email_addresses": ["someone@example.com"]}])
+
+for name, value in {
+    "account": me.account_id, "subnet": subnet.vpc_id, "ami": ami.value, "bucket": bucket.arn, "dns": alb.dns_name,
+    "template": template.latest_version, "prefix": definition.arn_prefix, "revision": definition.revision,
+    "environment": environment.name, "queue": queue.arn, "group": group.arn, "cluster": cluster.arn,
+    "service": service.id, "task": task.arn, "targets": targets.arn, "suffix": targets.arn_suffix,
+    "function": function.arn, "machine": machine.arn, "topic": topic.arn, "parameter": parameter.arn,
+    "repository": repository.repository_url, "logs": logs.arn, "profile": profile.arn, "role": role.arn,
+    "off": off.arn,
+}.items():
+    pulumi.export(name, value)
+"""
+
+
+@pytest.fixture(scope="module")
+def aws():
+    embedded = EmbeddedAws.start()
+    yield Aws(embedded.endpoint, REGION)
+    embedded.stop()
+
+
+@pytest.fixture(scope="module")
+def cloud(aws: Aws) -> EmbeddedCloud:
+    return EmbeddedCloud(aws.endpoint, REGION, "127.0.0.1:4000")
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_program(tmp_path_factory.mktemp("catalogue"), CATALOGUE)
+
+
+@pytest.fixture(scope="module")
+def deployed(catalogue: Path, cloud: EmbeddedCloud) -> program.Run:
+    return program.up("local", cloud, root=catalogue)
+
+
+def write_program(root: Path, source: str) -> Path:
+    (root / "Pulumi.yaml").write_text("name: ftm\nruntime: python\n")
+    (root / "Pulumi.local.yaml").write_text("config: {}\n")
+    (root / "__main__.py").write_text(textwrap.dedent(source))
+    return root
+
+
+def test_every_type_of_the_catalogue_is_made_and_every_output_known(deployed: program.Run):
+    assert all(deployed.outputs.values()), deployed.outputs

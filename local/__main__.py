@@ -47,9 +47,9 @@ def _deploy(port: int, llm_url: str | None, cleanup: ExitStack) -> None:
     Raises:
         LocalError: when something does not start.
     """
-    deployment = Deployment()  # loads while the rest starts
-    cleanup.callback(deployment.stop)
     target = alb.RealServer(llm_url) if llm_url else stand_in.StandIn()
+    deployment = Deployment(STACK, {"ftm:vllmServedModelName": target.model})
+    cleanup.callback(deployment.stop)
 
     from local.aws import EmbeddedAws, EmbeddedAwsError
 
@@ -61,7 +61,7 @@ def _deploy(port: int, llm_url: str | None, cleanup: ExitStack) -> None:
     balancer = alb.LocalAlb(target, _has_healthy_target)
     balancer.start()
     cleanup.callback(balancer.stop)
-    outputs = deployment.run(STACK, aws.endpoint, balancer.address, {"ftm:vllmServedModelName": target.model})
+    outputs = deployment.finish(aws.endpoint, balancer.address)
     state.write(
         LocalState(
             pid=os.getpid(),

@@ -1,7 +1,7 @@
 """Deploys the stack in a process of its own.
 
-So what Pulumi and the AWS clients need, about 250 MB, is free again when the stack stands, and the process can load
-them while the embedded AWS starts. It reads one line of JSON, what to deploy and where, and says one line: the
+So what Pulumi and the AWS clients take, about 200 MB, is free again when the stack stands; and the program can load and
+begin while the embedded AWS starts. The process is told where that answers by one line of JSON, and says one line: the
 stack's outputs, or the error.
 """
 
@@ -9,62 +9,88 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import suppress
-from typing import Any
+import threading
+from typing import TYPE_CHECKING, Any
 
 from local.state import REGION, ROOT, LocalError
 
+if TYPE_CHECKING:
+    from local.program import Resource
+    from local.resources import EmbeddedCloud
+
 
 class Deployment:
-    """One deployment: constructed it loads, `run` deploys, and `stop` ends it at any time."""
+    """One deployment: it begins at once, `finish` waits for it, and `stop` ends it at any time.
 
-    def __init__(self) -> None:
+    Args:
+        stack: Its settings are in `Pulumi.<stack>.yaml`.
+        overrides: Settings that win over those.
+    """
+
+    def __init__(self, stack: str, overrides: dict[str, Any]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "local.deployment"],
+            [sys.executable, "-m", "local.deployment", stack, json.dumps(overrides)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, stack: str, endpoint: str, alb_address: str, overrides: dict[str, Any]) -> dict[str, Any]:
-        """Deploy `stack` to the embedded AWS at `endpoint`; return its outputs.
+    def finish(self, endpoint: str, alb_address: str) -> dict[str, Any]:
+        """Deploy to the embedded AWS at `endpoint`; return the stack's outputs.
 
         Raises:
             LocalError: when the program fails or a resource cannot be made.
         """
-        order = {"stack": stack, "endpoint": endpoint, "alb_address": alb_address, "overrides": overrides}
-        with suppress(BrokenPipeError):  # then it has no answer either
-            said, _ = self._process.communicate(json.dumps(order))
-            if said:
-                answer = json.loads(said)
-                if "error" in answer:
-                    raise LocalError(answer["error"])
-                return answer["outputs"]
-        raise LocalError(f"the deployment ended with exit code {self._process.wait()} and said nothing")
+        said, _ = self._process.communicate(json.dumps({"endpoint": endpoint, "alb_address": alb_address}))
+        if not said:
+            raise LocalError(f"the deployment ended with exit code {self._process.returncode} and said nothing")
+        answer = json.loads(said)
+        if "error" in answer:
+            raise LocalError(answer["error"])
+        return answer["outputs"]
 
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
 
 
+class _CloudToCome:
+    """The embedded AWS, which may still be starting: the first who needs it waits until its address is read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cloud: EmbeddedCloud | None = None
+
+    def create(self, resource: "Resource") -> tuple[str, dict[str, Any]]:
+        return self._wait().create(resource)
+
+    def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
+        return self._wait().invoke(token, args)
+
+    def _wait(self) -> "EmbeddedCloud":
+        from local.resources import EmbeddedCloud
+
+        with self._lock:
+            if self._cloud is None:
+                line = sys.stdin.readline()
+                if not line:
+                    raise LocalError("the embedded AWS did not start")
+                where = json.loads(line)
+                self._cloud = EmbeddedCloud(where["endpoint"], REGION, where["alb_address"])
+            return self._cloud
+
+
 def main() -> None:
-    """Load, wait for the order, deploy, answer."""
+    """Deploy the stack of the first argument, with the overrides of the second, and answer."""
     # Standard output is for the answer; whatever the program prints goes to the log.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    import pulumi_aws  # noqa: F401 - loaded while the embedded AWS starts
+    from local import program
 
-    from local import program, resources
-
-    line = sys.stdin.readline()
-    if not line:
-        return  # the daemon failed meanwhile
-    order = json.loads(line)
-    cloud = resources.EmbeddedCloud(order["endpoint"], REGION, order["alb_address"])
     try:
-        run = program.up(order["stack"], cloud, order["overrides"])
+        run = program.up(sys.argv[1], _CloudToCome(), json.loads(sys.argv[2]))
     except LocalError as error:
         answer = {"error": str(error)}
     else:

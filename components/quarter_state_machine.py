@@ -71,7 +71,13 @@ class QuarterStateMachine(pulumi.ComponentResource):
         bucket, key = self._args.account.bucket_arn(self._args.bucket), settings.kms_key_arn
         return [
             _Function("prefetch_check", policies.prefetch_check_function(bucket, key), timeout=20),
-            _Function("create_batch_manifest", policies.create_batch_manifest_function(bucket, key), timeout=240),
+            # The largest prefetch manifest takes 230 MiB.
+            _Function(
+                "create_batch_manifest",
+                policies.create_batch_manifest_function(bucket, key),
+                timeout=240,
+                memory=512,
+            ),
             _Function(
                 "summarize_results",
                 policies.summarize_results_function(bucket, key),

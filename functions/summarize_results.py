@@ -132,7 +132,24 @@ def explain(failures: list[Failure], run: str) -> None:
         except (BotoCoreError, ClientError):
             continue
         if job:
-            _add_job(failure, job)
+            add_job(failure, job)
+
+
+def add_job(failure: Failure, job: dict[str, Any]) -> None:
+    """Add what the description of a batch's job says of its end."""
+    attempts: list[dict[str, Any]] = job.get("attempts", [])
+    # The log stream is missing on the job when its host was lost; the attempts have theirs.
+    containers = [job.get("container", {}), *(attempt.get("container", {}) for attempt in reversed(attempts))]
+    reasons = [job.get("statusReason"), _first(containers, lambda container: container.get("reason"))]
+    if text := "; ".join(dict.fromkeys(reason for reason in reasons if reason)):
+        failure["status_reason"] = text[:_MAX_TEXT]
+    exit_code = _first(containers, lambda container: container.get("exitCode"))
+    if exit_code is not None:
+        failure["exit_code"] = exit_code
+    if log_stream := _first(containers, lambda container: container.get("logStreamName")):
+        failure["log_stream"] = log_stream
+    if attempts:
+        failure["attempts"] = len(attempts)
 
 
 def record(bucket: str, run: Run, summary: Summary, execution: str) -> None:
@@ -256,22 +273,6 @@ def _last_job(name: str) -> dict[str, Any] | None:
     newest = max(jobs, key=lambda job: job.get("createdAt", 0))
     described = batch.describe_jobs(jobs=[newest["jobId"]])["jobs"]
     return cast(dict[str, Any], described[0]) if described else None
-
-
-def _add_job(failure: Failure, job: dict[str, Any]) -> None:
-    attempts: list[dict[str, Any]] = job.get("attempts", [])
-    # The log stream is missing on the job when its host was lost; the attempts have theirs.
-    containers = [job.get("container", {}), *(attempt.get("container", {}) for attempt in reversed(attempts))]
-    reasons = [job.get("statusReason"), _first(containers, lambda container: container.get("reason"))]
-    if text := "; ".join(dict.fromkeys(reason for reason in reasons if reason)):
-        failure["status_reason"] = text[:_MAX_TEXT]
-    exit_code = _first(containers, lambda container: container.get("exitCode"))
-    if exit_code is not None:
-        failure["exit_code"] = exit_code
-    if log_stream := _first(containers, lambda container: container.get("logStreamName")):
-        failure["log_stream"] = log_stream
-    if attempts:
-        failure["attempts"] = len(attempts)
 
 
 def _first(containers: list[dict[str, Any]], get: Callable[[dict[str, Any]], Any]) -> Any:

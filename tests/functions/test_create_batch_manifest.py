@@ -202,7 +202,7 @@ def test_a_hundred_thousand_firms_fit_the_function(firms: int) -> None:
             aws_secret_access_key="testing",
         )
         s3.create_bucket(Bucket=BUCKET)
-        manifest = prefetch_manifest({f"FIRM-{n:07d}": f"chunk_{n // 500:04d}.parquet" for n in range(firms)})
+        manifest = prefetch_manifest({f"{n:064d}": f"chunk_{n // 500:04d}.parquet" for n in range(firms)})
         s3.put_object(Bucket=BUCKET, Key=layout.prefetch_manifest_key(QUARTER), Body=json.dumps(manifest))
         for chunk in manifest["chunk_sizes"]:
             s3.put_object(Bucket=BUCKET, Key=layout.chunk_key(QUARTER, chunk))

@@ -1,0 +1,81 @@
+import json
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.functions.conftest import EXECUTION, QUARTER, RUN
+
+SUMMARY: dict[str, Any] = {
+    "quarter": QUARTER,
+    "run": RUN,
+    "has_failures": False,
+    "message": "2023Q1 succeeded: 6 of 6 firms completed.",
+    "batches": {"total": 3, "succeeded": 3, "failed": 0},
+    "firms": {"total": 6, "completed": 6, "skipped": 0, "failed": 0},
+    "topics": {"total": 20, "named": 20},
+    "tokens": {"prompt": 0, "cached": 0, "completion": 0},
+    "seconds": 4.5,
+    "failures": [],
+}
+
+
+@pytest.fixture
+def notify(modules: dict[str, ModuleType], s3: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.delenv("SNS_TOPIC_ARN", raising=False)
+    return modules["notify_completion"]
+
+
+@pytest.fixture
+def inbox(notify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Reads what was published, through a queue that subscribes to the topic."""
+    sns, sqs = boto3.client("sns"), boto3.client("sqs")
+    topic = sns.create_topic(Name="runs")["TopicArn"]
+    queue = sqs.create_queue(QueueName="inbox")["QueueUrl"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint="arn:aws:sqs:us-east-1:123456789012:inbox")
+    monkeypatch.setenv("SNS_TOPIC_ARN", topic)
+    return lambda: [json.loads(message["Body"]) for message in sqs.receive_message(QueueUrl=queue).get("Messages", [])]
+
+
+def test_without_a_topic_nobody_is_told_and_it_says_so(notify: ModuleType) -> None:
+    assert notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None) == {
+        "notified": False,
+        "reason": "no SNS topic is configured for this stack",
+    }
+
+
+def test_a_success_is_published(notify: ModuleType, inbox: Any) -> None:
+    answer = notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)
+    assert answer["notified"] is True
+    (message,) = inbox()
+    assert message["Subject"] == f"ftm: 2023Q1 succeeded (run {RUN})"
+    assert message["Message"].startswith(SUMMARY["message"])
+    assert EXECUTION in message["Message"]
+    assert "ftm resume" not in message["Message"]
+
+
+def test_a_failure_names_each_batch_and_what_to_do(notify: ModuleType, inbox: Any) -> None:
+    failure = {
+        "batch_id": "2023Q1_batch_0001",
+        "reason": "it left no result",
+        "status_reason": "Host EC2 terminated",
+        "exit_code": 137,
+        "attempts": 3,
+        "log_stream": "ftm/default/abc",
+    }
+    summary = SUMMARY | {"has_failures": True, "failures": [failure, {"batch_id": "b2", "reason": "gone"}]}
+    notify.handler({"summary": summary, "execution": EXECUTION}, None)
+    (message,) = inbox()
+    assert message["Subject"] == f"ftm: 2023Q1 failed (run {RUN})"
+    assert "- 2023Q1_batch_0001: it left no result\n" in message["Message"]
+    assert "Batch says Host EC2 terminated, exit code 137, attempts 3, log stream ftm/default/abc" in message["Message"]
+    assert "- b2: gone\n" in message["Message"]
+    assert f"ftm resume 2023Q1 {RUN}" in message["Message"]
+
+
+def test_a_topic_that_is_gone_never_fails_the_run(notify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:gone")
+    answer = notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)
+    assert answer["notified"] is False
+    assert answer["reason"].startswith("SNS did not take the message: ")

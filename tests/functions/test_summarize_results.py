@@ -1,0 +1,284 @@
+import json
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from contract import layout
+from contract.batch import Counts
+from tests.functions.conftest import BUCKET, EXECUTION, QUARTER, RUN, Bucket
+
+LATEST = f"progress/{QUARTER}/latest.json"
+RECORD = f"manifests/{QUARTER}/summary_{RUN}.json"
+FIRST = f"{QUARTER}_batch_0000"
+
+
+@pytest.fixture
+def summarize(modules: dict[str, ModuleType], s3: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    # moto's queue does not exist: what Batch knows is an extra that may be missing.
+    monkeypatch.setenv("JOB_QUEUE_ARN", "arn:aws:batch:us-east-1:123456789012:job-queue/none")
+    monkeypatch.setenv("JOB_NAME_PREFIX", "ftm")
+    monkeypatch.delenv("MIN_NAMED_SHARE", raising=False)
+    return modules["summarize_results"]
+
+
+def state(bucket: Bucket, **changes: Any) -> dict[str, Any]:
+    """The state machine's data after a Map all of whose jobs succeeded."""
+    ids = [line.batch_id for line in bucket.lines]
+    return {
+        "quarter": QUARTER,
+        "bucket": BUCKET,
+        "prefetch": {"exists": True},
+        "manifest": {"run": bucket.run, "manifest_key": "...", "firms": 6, "batch_size": 2, "batch_ids": ids},
+        "batches": [{"batch_id": batch_id, "status": "SUCCEEDED"} for batch_id in ids],
+    } | changes
+
+
+def ask(summarize: ModuleType, bucket: Bucket, **changes: Any) -> Any:
+    return summarize.handler({"state": state(bucket, **changes), "execution": EXECUTION}, None)
+
+
+def test_a_run_succeeds_when_all_is_there(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run(batches=3, firms=2)
+    progress = bucket.complete(bucket.lines[0])
+    progress.skipped["F0_1"] = "too few sentences"
+    del progress.completed["F0_1"]
+    bucket.put_progress(progress)
+    summary = ask(summarize, bucket)
+    assert summary == {
+        "quarter": QUARTER,
+        "run": RUN,
+        "has_failures": False,
+        "message": "2023Q1 succeeded: 5 of 6 firms completed, 1 skipped, 20 of 20 topics named by the LLM.",
+        "batches": {"total": 3, "succeeded": 3, "failed": 0},
+        "firms": {"total": 6, "completed": 5, "skipped": 1, "failed": 0},
+        "topics": {"total": 20, "named": 20},
+        "tokens": {"prompt": 500, "cached": 0, "completion": 0},
+        "seconds": 4.5,
+        "failures": [],
+    }
+
+
+def test_a_run_that_succeeds_becomes_the_latest(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run(batches=2, firms=2)
+    summary = ask(summarize, bucket)
+    latest = bucket.json(LATEST)
+    assert latest == bucket.json(RECORD)
+    assert (latest["run"], latest["execution"], latest["summary"]) == (RUN, EXECUTION, summary)
+    assert latest["batches"][1] == {
+        "batch_id": f"{QUARTER}_batch_0001",
+        "succeeded": True,
+        "firms": {"total": 2, "completed": 2, "skipped": 0, "failed": 0},
+        "topics": {"total": 8, "named": 8},
+        "tokens": {"prompt": 200, "cached": 0, "completion": 0},
+        "seconds": 1.5,
+    }
+
+
+@pytest.mark.parametrize(("before", "after"), [("20230405_101459", RUN), ("20230405_101501", "20230405_101501")])
+def test_an_older_run_never_replaces_a_newer_one(
+    summarize: ModuleType, bucket: Bucket, before: str, after: str
+) -> None:
+    bucket.put_run()
+    bucket.put(LATEST, json.dumps({"run": before}))
+    assert not ask(summarize, bucket)["has_failures"]
+    assert bucket.json(LATEST)["run"] == after
+    assert bucket.json(RECORD)["run"] == RUN
+
+
+def test_a_latest_record_that_nobody_can_read_is_replaced(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run()
+    bucket.put(LATEST, "{")
+    ask(summarize, bucket)
+    assert bucket.json(LATEST)["run"] == RUN
+
+
+def lose_the_result(bucket: Bucket) -> None:
+    bucket.delete(bucket.progress_key(FIRST))
+
+
+def break_the_result(bucket: Bucket) -> None:
+    bucket.put(bucket.progress_key(FIRST), '{"batch_id": "2023Q1_batch_0000"}')
+
+
+def take_another_batch_s_result(bucket: Bucket) -> None:
+    bucket.put(bucket.progress_key(FIRST), bucket.complete(bucket.lines[1]).to_json())
+
+
+def lose_a_part(bucket: Bucket) -> None:
+    bucket.delete(layout.part_key(QUARTER, RUN, FIRST, 0))
+
+
+def write_counts_as_text(bucket: Bucket) -> None:
+    text = bucket.complete(bucket.lines[0]).to_json().replace(b'"topics": 4', b'"topics": "4"')
+    bucket.put(bucket.progress_key(FIRST), text)
+
+
+def change(**changes: Any) -> Any:
+    def apply(bucket: Bucket) -> None:
+        progress = bucket.complete(bucket.lines[0])
+        for name, value in changes.items():
+            setattr(progress, name, value)
+        bucket.put_progress(progress)
+
+    return apply
+
+
+GOOD = Counts(topics=4, named=4)
+BAD_RESULTS = {
+    "missing": (lose_the_result, "it left no result"),
+    "unreadable": (break_the_result, "the progress record is not one of ftm's"),
+    "another batch's": (take_another_batch_s_result, "its result is that of '2023Q1_batch_0001'"),
+    "part missing": (lose_a_part, "1 of its parts are not in the bucket, the first is intermediate/"),
+    "running": (change(state="running"), "it stopped before it was complete, after 2 of 2 firms"),
+    "unknown state": (change(state="done"), "the progress record is not one of ftm's"),
+    "failed firm": (
+        change(completed={"F0_0": GOOD}, failed={"F0_1": "the LLM stayed away"}, state="failed"),
+        "1 firms failed, the first is F0_1: the LLM stayed away",
+    ),
+    "failed": (change(error="no chunk", state="failed"), "no chunk"),
+    "firm unaccounted for": (change(completed={"F0_0": GOOD}), "1 firms are unaccounted for, the first is F0_1"),
+    "strange firm": (change(skipped={"X": "?"}), "counts firms that are not in the batch"),
+    "firm twice": (change(skipped={"F0_0": "?"}), "counts a firm twice"),
+    "no parts": (change(parts=[]), "its result is absurd: 8 topics, 8 named, 0 parts"),
+    "more named than there are": (
+        change(completed={"F0_0": GOOD, "F0_1": Counts(topics=1, named=2)}),
+        "its result is absurd: 5 topics, 6 named",
+    ),
+    "counts that are text": (
+        write_counts_as_text,
+        "the progress record is not one of ftm's: ValueError: counts are {'topics': '4'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RESULTS)
+def test_a_batch_whose_result_is_not_whole_has_failed(summarize: ModuleType, bucket: Bucket, case: str) -> None:
+    spoil, words = BAD_RESULTS[case]
+    bucket.put_run(batches=3, firms=2)
+    spoil(bucket)
+    summary = ask(summarize, bucket)
+    assert summary["has_failures"] is True
+    assert summary["batches"] == {"total": 3, "succeeded": 2, "failed": 1}
+    assert [failure["batch_id"] for failure in summary["failures"]] == [FIRST]
+    assert words in summary["failures"][0]["reason"]
+    assert f"1 of 3 batches failed, the first is {FIRST}: " in summary["message"]
+    assert not [key for key in bucket.keys() if key == LATEST]  # noqa: SIM118
+    assert bucket.json(RECORD)["batches"][0]["problem"] == summary["failures"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        (
+            [{"batch_id": FIRST, "status": "FAILED", "error": "States.TaskFailed"}],
+            "its job ended with States.TaskFailed",
+        ),
+        ([{"batch_id": FIRST, "status": "FAILED"}], "its job ended with FAILED"),
+        ([], "the Map reports nothing of its job"),
+        ([{"batch_id": FIRST, "status": "GREEN"}], "an outcome of unknown shape"),
+        ([None], "an outcome of unknown shape: None"),
+        (None, "the Map reported None instead of a list of outcomes"),
+        ({"Error": "States.DataLimitExceeded", "Cause": "too large"}, "States.DataLimitExceeded: too large"),
+    ],
+)
+def test_a_map_that_does_not_report_success_is_a_failure(
+    summarize: ModuleType, bucket: Bucket, batches: Any, words: str
+) -> None:
+    bucket.put_run(batches=1)
+    summary = ask(summarize, bucket, batches=batches)
+    assert summary["has_failures"] is True
+    assert words in summary["message"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        (None, "the run has no batch manifest: None"),
+        ({"run": 7, "batch_ids": []}, "the run has no batch manifest"),
+        ({"Error": "Lambda.Unknown", "Cause": "the function timed out"}, "Lambda.Unknown: the function timed out"),
+        (
+            {"Error": "ContractError", "Cause": json.dumps({"errorMessage": "2023Q1 names no firm", "stackTrace": []})},
+            "2023Q1 failed: 2023Q1 names no firm.",
+        ),
+        ({"run": "20200101_000000", "batch_ids": []}, "2023Q1 has no run 20200101_000000"),
+    ],
+)
+def test_a_run_without_a_manifest_says_why(summarize: ModuleType, bucket: Bucket, manifest: Any, words: str) -> None:
+    summary = ask(summarize, bucket, manifest=manifest)
+    assert summary["has_failures"] is True
+    assert words in summary["message"]
+    assert summary["batches"]["total"] == 0
+
+
+def test_a_resumed_run_is_judged_whole(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run(batches=3)
+    only = bucket.lines[1].batch_id
+    resumed = {"run": RUN, "batch_ids": [only]}
+    outcome = [{"batch_id": only, "status": "SUCCEEDED"}]
+    assert not ask(summarize, bucket, manifest=resumed, batches=outcome)["has_failures"]
+    lose_the_result(bucket)
+    assert ask(summarize, bucket, manifest=resumed, batches=outcome)["batches"]["failed"] == 1
+
+
+def test_a_batch_that_the_manifest_does_not_name_is_a_failure(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run(batches=1)
+    outcome = [{"batch_id": batch_id, "status": "SUCCEEDED"} for batch_id in (FIRST, "stranger")]
+    summary = ask(summarize, bucket, manifest={"run": RUN, "batch_ids": [FIRST, "stranger"]}, batches=outcome)
+    assert summary["has_failures"] is True
+
+
+@pytest.mark.parametrize(("share", "fails"), [(None, True), ("0.98", True), ("0.97", False), ("0", False)])
+def test_too_few_named_topics_are_a_failure(
+    summarize: ModuleType, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, share: str | None, fails: bool
+) -> None:
+    if share:
+        monkeypatch.setenv("MIN_NAMED_SHARE", share)
+    bucket.put_run(batches=1, firms=1)
+    change(completed={"F0_0": Counts(topics=1000, named=979)})(bucket)
+    summary = ask(summarize, bucket)
+    assert summary["has_failures"] is fails
+    if fails:
+        assert summary["message"] == ("2023Q1 failed: the LLM named 979 of 1000 topics, 97.9%; at least 98.0% must be.")
+
+
+def test_a_quarter_without_topics_is_a_failure(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run(batches=1, firms=1)
+    change(completed={}, skipped={"F0_0": "too few sentences"}, parts=[])(bucket)
+    assert ask(summarize, bucket)["message"] == "2023Q1 failed: no firm has a topic."
+
+
+def test_an_enlarged_batch_size_is_told(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run(batches=1)
+    manifest = {"run": RUN, "batch_ids": [FIRST], "note": "Batches were made larger."}
+    assert ask(summarize, bucket, manifest=manifest)["message"].endswith("named by the LLM. Batches were made larger.")
+
+
+def test_a_summary_of_all_failures_is_small(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run(batches=100, firms=1)
+    for line in bucket.lines:
+        progress = bucket.complete(line)
+        progress.error = "x" * 10_000
+        bucket.put_progress(progress)
+    summary = ask(summarize, bucket)
+    assert summary["batches"] == {"total": 100, "succeeded": 0, "failed": 100}
+    assert len(summary["failures"]) == 20
+    assert len(json.dumps(summary)) < 20_000
+    assert sum("problem" in entry for entry in bucket.json(RECORD)["batches"]) == 100
+
+
+def test_what_batch_knows_of_a_job_is_told() -> None:
+    from functions.summarize_results import add_job
+
+    failure: Any = {"batch_id": FIRST, "reason": "it left no result"}
+    lost = {"container": {}, "statusReason": "Host EC2 (instance i-1) terminated."}
+    died = {"container": {"exitCode": 137, "reason": "OutOfMemoryError", "logStreamName": "ftm/default/abc"}}
+    add_job(failure, {"statusReason": "Essential container in task exited", "container": {}, "attempts": [lost, died]})
+    assert failure == {
+        "batch_id": FIRST,
+        "reason": "it left no result",
+        "status_reason": "Essential container in task exited; OutOfMemoryError",
+        "exit_code": 137,
+        "log_stream": "ftm/default/abc",
+        "attempts": 2,
+    }

@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from contract import ContractError
 
@@ -112,8 +113,11 @@ def _explain_aws(error: BaseException) -> tuple[str, ExitCode]:
     if name == "NoRegionError":
         return "no AWS region: give --region, or set AWS_REGION", ExitCode.USAGE
     if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError"):
-        endpoint = getattr(error, "kwargs", {}).get("endpoint_url", "AWS")
-        return f"{endpoint} does not answer: check the network, the stack and its region", ExitCode.NOT_FOUND
+        url = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", "")))
+        return (
+            f"{url.scheme}://{url.netloc} does not answer: check the network, the stack and its region",
+            ExitCode.NOT_FOUND,
+        )
     return f"the AWS SDK refused: {_described(error)}", ExitCode.FAILED
 
 

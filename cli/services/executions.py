@@ -166,7 +166,7 @@ def _cause(cause: str) -> str:
 
 def _first_exit(stack: Stack, arn: str, state: str, *, newest_first: bool = False) -> dict[str, Any]:
     """What the state put out when it was left first, or last; empty when it was not left."""
-    return next(_exits(stack, arn, state, newest_first), {})
+    return next(_exits(stack, arn, state, newest_first), dict[str, Any]())
 
 
 def _exits(stack: Stack, arn: str, state: str, newest_first: bool) -> Iterator[dict[str, Any]]:

@@ -66,7 +66,8 @@ def repeated_ids(chunks: Sequence[Chunk]) -> list[str]:
 
     ids = pa.chunked_array([part.cast(pa.string()) for chunk in chunks for part in chunk.ids.chunks], pa.string())
     counts = ids.value_counts()
-    return counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    repeated = pc.greater(counts.field("counts"), 1)  # pyright: ignore[reportAttributeAccessIssue] - made at import
+    return counts.filter(repeated).field("values").to_pylist()
 
 
 def read_rows(body: bytes, columns: Sequence[str], firm: str | None) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def load(quarter: str, folder: Path) -> Prefetch:
     manifest_path = folder / "manifest.json"
     manifest = _parse(manifest_path.read_bytes(), quarter, str(manifest_path))
     # Only the manifest's chunks count: whatever else lies in the folder stays there.
-    chunks = [_check_chunk(folder / chunk, manifest) for chunk in _chunk_names(manifest, manifest_path)]
+    chunks = [_check_chunk(folder / chunk, manifest) for chunk in manifest.chunk_sizes]
     if repeated := parquet.repeated_ids(chunks):
         raise UsageError(f"{folder}: {len(repeated)} sentence ids appear twice, the first is {repeated[0]}")
     paths = [manifest_path, *(folder / chunk for chunk in manifest.chunk_sizes)]
@@ -118,13 +118,6 @@ def _parse(body: bytes, quarter: str, where: str) -> PrefetchManifest:
         return parse_prefetch_manifest(body, quarter)
     except ContractError as error:
         raise ContractError(f"{where}: {error}") from error
-
-
-def _chunk_names(manifest: PrefetchManifest, path: Path) -> list[str]:
-    for chunk in manifest.chunk_sizes:
-        if Path(chunk).name != chunk:
-            raise UsageError(f"{path} names the chunk {chunk!r}: a chunk is a file beside the manifest")
-    return list(manifest.chunk_sizes)
 
 
 def _check_chunk(path: Path, manifest: PrefetchManifest) -> parquet.Chunk:

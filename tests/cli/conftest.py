@@ -1,0 +1,349 @@
+"""A stack for the CLI's tests: a moto server with what a deployed stack has, registered as the stack `local`.
+
+Its state machine keeps the names of the real one's states and says by the quarter how the run ends, so that each end
+can be had at once; the whole program is run by the tests of the embedded AWS.
+"""
+
+import io
+import json
+import os
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from moto.core.config import default_user_config
+from moto.server import ThreadedMotoServer
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from contract import layout
+from contract.batch import BatchProgress, Counts
+from contract.topics import TOPIC_COLUMNS
+from local import state
+
+BUCKET = "ftm-local-test"
+RUN = "20230405_101500"
+SUCCEEDS, FAILS, BREAKS, WAITS = "2023Q1", "2023Q2", "2023Q3", "2023Q4"
+"""What a run of each quarter does."""
+
+Ftm = Callable[..., Result]
+
+
+@dataclass(frozen=True)
+class Aws:
+    """The moto server's address, and clients of it."""
+
+    endpoint: str
+    outputs: dict[str, Any]
+
+    def client(self, service: str) -> Any:
+        return _client(service, self.endpoint)
+
+
+@cache
+def _client(service: str, endpoint: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=state.ACCESS_KEY,
+        aws_secret_access_key=state.SECRET_KEY,
+    )
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    default_user_config["stepfunctions"] = {"execute_state_machine": True}
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    before = os.environ.get("MOTO_PORT")
+    os.environ["MOTO_PORT"] = str(port)
+    yield f"http://{host}:{port}"
+    os.environ.pop("MOTO_PORT") if before is None else os.environ.update(MOTO_PORT=before)
+    default_user_config["stepfunctions"] = {"execute_state_machine": False}
+    server.stop()
+
+
+@pytest.fixture
+def aws(moto_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """A deployed stack `local`, new for each test."""
+    monkeypatch.setenv("FTM_LOCAL_DIR", str(tmp_path / "ftm"))
+    monkeypatch.setenv("FTM_STACK", "local")
+    urllib.request.urlopen(urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST"))  # noqa: S310
+    aws = Aws(moto_server, {})
+    aws.outputs.update(deploy(aws))
+    daemon = state.hold()
+    register(aws)
+    yield aws
+    stop_executions(aws)
+    if daemon:
+        daemon.close()
+
+
+def register(aws: Aws) -> None:
+    """Make it the stack `local`, with the outputs that it has now."""
+    llm = state.Llm("stand-in", True)
+    state.write(state.LocalState(os.getpid(), "local", aws.endpoint, "us-east-1", aws.outputs, llm, "2023-04-05"))
+
+
+@pytest.fixture
+def ftm(aws: Aws) -> Ftm:
+    """Run `ftm` in this process, as its console script would."""
+
+    def run(*arguments: str, exit_code: int = 0) -> Result:
+        result = CliRunner().invoke(app, list(arguments), prog_name="ftm")
+        assert result.exit_code == exit_code, f"{result.stdout}\n{result.stderr}\n{result.exception!r}"
+        assert "Traceback" not in result.stderr
+        return result
+
+    return run
+
+
+def deploy(aws: Aws) -> dict[str, Any]:
+    """What the program deploys, as far as the CLI looks at it; returns the stack's outputs."""
+    aws.client("s3").create_bucket(Bucket=BUCKET)
+    machine = aws.client("stepfunctions").create_state_machine(
+        name="ftm-local-quarter-processor",
+        definition=json.dumps(DEFINITION),
+        roleArn="arn:aws:iam::123456789012:role/ftm-local",
+    )
+    ec2 = aws.client("ec2")
+    ec2.create_launch_template(
+        LaunchTemplateName="gpu", LaunchTemplateData={"ImageId": "ami-12c6146b", "InstanceType": "g5.xlarge"}
+    )
+    aws.client("autoscaling").create_auto_scaling_group(
+        AutoScalingGroupName="ftm-local-vllm-asg",
+        LaunchTemplate={"LaunchTemplateName": "gpu"},
+        MinSize=0,
+        MaxSize=2,
+        DesiredCapacity=0,
+        AvailabilityZones=["us-east-1a"],
+    )
+    ecs = aws.client("ecs")
+    ecs.create_cluster(clusterName="ftm-local-vllm-cluster")
+    ecs.register_task_definition(
+        family="vllm", containerDefinitions=[{"name": "vllm", "image": "vllm", "memory": 1000}]
+    )
+    ecs.create_service(
+        cluster="ftm-local-vllm-cluster", serviceName="ftm-local-vllm-service", taskDefinition="vllm", desiredCount=0
+    )
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    group = aws.client("elbv2").create_target_group(Name="vllm", Protocol="HTTP", Port=8000, VpcId=vpc)
+    return {
+        "bucket": BUCKET,
+        "region": "us-east-1",
+        "state_machine_arn": machine["stateMachineArn"],
+        "job_queue_arn": _job_queue(aws),
+        "vllm_asg_name": "ftm-local-vllm-asg",
+        "vllm_cluster_name": "ftm-local-vllm-cluster",
+        "vllm_service_name": "ftm-local-vllm-service",
+        "vllm_target_group_arn": group["TargetGroups"][0]["TargetGroupArn"],
+        "vllm_base_url": "http://127.0.0.1:9/v1",
+    }
+
+
+def stop_executions(aws: Aws) -> None:
+    machines = aws.client("stepfunctions")
+    for machine in machines.list_state_machines()["stateMachines"]:
+        arn = machine["stateMachineArn"]
+        for item in machines.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]:
+            machines.stop_execution(executionArn=item["executionArn"])
+
+
+def make_vllm_healthy(aws: Aws) -> None:
+    """One GPU up, as it is after a scale-up has settled."""
+    aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName="ftm-local-vllm-asg", DesiredCapacity=1)
+    aws.client("ecs").update_service(cluster="ftm-local-vllm-cluster", service="ftm-local-vllm-service", desiredCount=1)
+    instance = aws.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
+    aws.client("elbv2").register_targets(
+        TargetGroupArn=aws.outputs["vllm_target_group_arn"], Targets=[{"Id": instance}]
+    )
+
+
+def put_manifest(aws: Aws, quarter: str, firms: int = 3, **changes: Any) -> None:
+    """A prefetch of `firms` firms in the bucket, as far as the CLI looks into it."""
+    ids = [f"F{number}" for number in range(firms)]
+    manifest = {
+        "quarter": quarter,
+        "created_at": "2023-04-01T00:00:00Z",
+        "n_firms": firms,
+        "n_chunks": 1,
+        "chunk_sizes": {"chunk_0000.parquet": firms},
+        "firm_to_chunk": dict.fromkeys(ids, "chunk_0000.parquet"),
+    }
+    s3 = aws.client("s3")
+    s3.put_object(Bucket=BUCKET, Key=layout.chunk_key(quarter, "chunk_0000.parquet"), Body=b"")
+    s3.put_object(
+        Bucket=BUCKET, Key=layout.prefetch_manifest_key(quarter), Body=json.dumps({**manifest, **changes}).encode()
+    )
+
+
+def put_run(aws: Aws, quarter: str, run: str = RUN, *, latest: bool = True) -> None:
+    """The results of a run with one batch: F0 has two topics, F1 was skipped, F2 has one; one part does not count."""
+    s3 = aws.client("s3")
+    batch = layout.batch_id(quarter, 0)
+    part, half = (layout.part_key(quarter, run, batch, number) for number in (0, 1))
+    s3.put_object(Bucket=BUCKET, Key=part, Body=parquet(quarter, [("F2", 0), ("F0", 10), ("F0", 2)]))
+    s3.put_object(Bucket=BUCKET, Key=half, Body=parquet(quarter, [("F0", 11)]))
+    record = BatchProgress(
+        batch,
+        quarter,
+        run,
+        firms=3,
+        state="complete",
+        completed={"F0": Counts(topics=2, named=2, prompt_tokens=80), "F2": Counts(topics=1, named=1)},
+        skipped={"F1": "2 usable sentences, at least 3 are needed"},
+        parts=[part],
+    )
+    s3.put_object(Bucket=BUCKET, Key=layout.progress_key(quarter, run, batch), Body=record.to_json())
+    if latest:
+        s3.put_object(Bucket=BUCKET, Key=layout.latest_key(quarter), Body=json.dumps({"run": run}).encode())
+
+
+def parquet(quarter: str, topics: list[tuple[str, int]]) -> bytes:
+    """A part that holds the topics `(firm, number)`."""
+    rows = [
+        {
+            **dict.fromkeys(TOPIC_COLUMNS),
+            "firm_id": firm,
+            "firm_name": f"{firm} Corp",
+            "quarter": quarter,
+            "topic_id": f"{firm}_{number}",
+            "local_topic_id": number,
+            "name": f"Topic {number} of {firm}",
+            "summary": "A sentence about it.",
+            "naming_method": "llm",
+            "keywords": ["margin", "growth"],
+            "n_sentences": 7,
+        }
+        for firm, number in topics
+    ]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def _job_queue(aws: Aws) -> str:
+    ec2 = aws.client("ec2")
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    group = ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]
+    batch = aws.client("batch")
+    role = aws.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    environment = batch.create_compute_environment(
+        computeEnvironmentName="ftm-local",
+        type="MANAGED",
+        serviceRole=role,
+        computeResources={
+            "type": "FARGATE",
+            "maxvCpus": 4,
+            "subnets": [subnet],
+            "securityGroupIds": [group],
+        },
+    )
+    queue = batch.create_job_queue(
+        jobQueueName="ftm-local",
+        state="ENABLED",
+        priority=1,
+        computeEnvironmentOrder=[{"order": 1, "computeEnvironment": environment["computeEnvironmentArn"]}],
+    )
+    return queue["jobQueueArn"]
+
+
+def _summary(quarter: str, failed: bool) -> dict[str, Any]:
+    failures = [{"batch_id": f"{quarter}_batch_0001", "reason": "Essential container exited", "exit_code": 1}]
+    return {
+        "quarter": quarter,
+        "run": RUN,
+        "has_failures": failed,
+        "message": "1 of 2 batches failed" if failed else "all of 3 firms are accounted for",
+        "batches": {"total": 2, "succeeded": 1 if failed else 2, "failed": int(failed)},
+        "firms": {"total": 3, "completed": 2, "skipped": 1, "failed": 0},
+        "topics": {"total": 3, "named": 3},
+        "tokens": {"prompt": 100, "cached": 80, "completion": 30},
+        "seconds": 1.5,
+        "failures": failures if failed else [],
+    }
+
+
+def _branch(quarter: str, then: str) -> dict[str, str]:
+    return {"Variable": "$.quarter", "StringEquals": quarter, "Next": then}
+
+
+DEFINITION: dict[str, Any] = {
+    "StartAt": "CheckPrefetch",
+    "States": {
+        "CheckPrefetch": {
+            "Type": "Choice",
+            "Choices": [_branch(BREAKS, "PrefetchRequired")],
+            "Default": "CreateBatchManifest",
+        },
+        "PrefetchRequired": {
+            "Type": "Fail",
+            "Error": "PrefetchRequired",
+            "Cause": json.dumps({"errorMessage": "the prefetch of 2023Q3 is broken", "stackTrace": ["somewhere"]}),
+        },
+        "CreateBatchManifest": {
+            "Type": "Pass",
+            "Result": {"run": RUN, "manifest_key": "", "firms": 3, "batch_size": 2, "batch_ids": ["a", "b"]},
+            "ResultPath": "$.manifest",
+            "Next": "ProcessBatches",
+        },
+        "ProcessBatches": {
+            "Type": "Map",
+            "MaxConcurrency": 5,
+            "ItemsPath": "$.manifest.batch_ids",
+            "ItemProcessor": {"StartAt": "Job", "States": {"Job": {"Type": "Pass", "End": True}}},
+            "ResultPath": "$.batches",
+            "Next": "HowItEnds",
+        },
+        "HowItEnds": {
+            "Type": "Choice",
+            "Choices": [_branch(WAITS, "Wait"), _branch(FAILS, "FailOneBatch")],
+            "Default": "FailNone",
+        },
+        "Wait": {"Type": "Wait", "Seconds": 600, "Next": "FailNone"},
+        "FailNone": {
+            "Type": "Pass",
+            "Result": _summary(SUCCEEDS, failed=False),
+            "ResultPath": "$.counted",
+            "Next": "SummarizeResults",
+        },
+        "FailOneBatch": {
+            "Type": "Pass",
+            "Result": _summary(FAILS, failed=True),
+            "ResultPath": "$.counted",
+            "Next": "SummarizeResults",
+        },
+        "SummarizeResults": {
+            "Type": "Pass",
+            "InputPath": "$.counted",
+            "ResultPath": "$.summary",
+            "Next": "CheckForFailures",
+        },
+        "CheckForFailures": {
+            "Type": "Choice",
+            "Choices": [
+                {
+                    "Variable": "$.summary.has_failures",
+                    "BooleanEquals": False,
+                    "Next": "QuarterCompletedSuccessfully",
+                }
+            ],
+            "Default": "QuarterCompletedWithFailures",
+        },
+        "QuarterCompletedWithFailures": {
+            "Type": "Fail",
+            "Error": "QuarterCompletedWithFailures",
+            "CausePath": "$.summary.message",
+        },
+        "QuarterCompletedSuccessfully": {"Type": "Succeed"},
+    },
+}

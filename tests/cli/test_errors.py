@@ -1,0 +1,165 @@
+"""Failures from outside: each one a sentence, the right exit code, never a traceback."""
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from typer.testing import CliRunner, Result
+
+from cli.errors import ExitCode, explain
+from cli.main import app
+from local import state
+
+from .conftest import Aws, Ftm
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments), prog_name="ftm")
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    return result
+
+
+@pytest.fixture
+def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `pulumi` on the PATH that answers as the real one does in a situation, told by its script's text."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path / "pulumi"
+
+
+def answer(pulumi: Path, stderr: str = "", stdout: str = "", code: int = 255) -> None:
+    pulumi.write_text(f"#!/bin/sh\necho {stderr!r} >&2\necho {stdout!r}\nexit {code}\n")
+    pulumi.chmod(pulumi.stat().st_mode | stat.S_IXUSR)
+
+
+def test_no_pulumi(pulumi: Path) -> None:
+    result = run("--stack", "prod", "topics", "2023Q1")
+
+    assert result.exit_code == 3
+    assert "install it from https://www.pulumi.com/docs/install" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence", "code"),
+    [
+        ("error: no stack named 'nowhere' found", "there is no stack 'nowhere'", 3),
+        ("error: PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions", "`pulumi login`", 4),
+        ("error: could not list bucket: ... AccessDenied: not yours", "may not read the stack nowhere", 4),
+        ("error: something else broke", "something else broke", 3),
+    ],
+)
+def test_what_pulumi_cannot_do(pulumi: Path, told: str, sentence: str, code: int) -> None:
+    answer(pulumi, told.replace("'", ""))
+    told_stack = "nowhere"
+
+    result = run("--stack", told_stack, "vllm", "status")
+
+    assert result.exit_code == code
+    assert sentence in result.stderr
+
+
+def test_a_stack_that_was_never_deployed(pulumi: Path) -> None:
+    answer(pulumi, stdout="{}", code=0)
+
+    result = run("--stack", "new", "vllm", "status")
+
+    assert result.exit_code == 3
+    assert "pulumi up --stack new" in result.stderr
+
+
+def test_the_local_stack_when_it_is_not_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTM_LOCAL_DIR", str(tmp_path))
+
+    result = run("--stack", "local", "run-quarter", "2023Q1")
+
+    assert result.exit_code == 3
+    assert "start it with `ftm local up`" in result.stderr
+
+
+def test_an_output_that_the_stack_lacks(aws: Aws, ftm: Ftm) -> None:
+    del aws.outputs["state_machine_arn"]
+    state.write(
+        state.LocalState(os.getpid(), "local", aws.endpoint, "us-east-1", aws.outputs, state.Llm("m", True), "")
+    )
+
+    assert "no output 'state_machine_arn'" in ftm("run-quarter", "2023Q1", exit_code=3).stderr
+
+
+def test_an_aws_that_does_not_answer(aws: Aws, ftm: Ftm) -> None:
+    state.write(
+        state.LocalState(os.getpid(), "local", "http://127.0.0.1:9", "us-east-1", aws.outputs, state.Llm("m", True), "")
+    )
+
+    assert "http://127.0.0.1:9 does not answer" in ftm("topics", "2023Q1", exit_code=3).stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "exit_code"),
+    [
+        ("ExpiredToken", "the AWS credentials have expired", ExitCode.DENIED),
+        ("InvalidAccessKeyId", "does not know these credentials", ExitCode.DENIED),
+        ("AccessDenied", "no permission for GetObject: because", ExitCode.DENIED),
+        ("SlowDown", "throttled GetObject", ExitCode.FAILED),
+        ("NoSuchBucket", "the bucket is not there", ExitCode.NOT_FOUND),
+        ("InternalError", "AWS refused GetObject: InternalError: because", ExitCode.FAILED),
+    ],
+)
+def test_aws_s_refusals(code: str, words: str, exit_code: ExitCode) -> None:
+    s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    with Stubber(s3) as stub:
+        stub.add_client_error("get_object", code, "because.")
+        with pytest.raises(s3.exceptions.ClientError) as refused:
+            s3.get_object(Bucket="b", Key="k")
+
+    sentence, told_code = explain(refused.value)
+    assert words in sentence
+    assert told_code == exit_code
+
+
+def test_no_credentials(pulumi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(pulumi, stdout='{"bucket": "b", "region": "us-east-1"}', code=0)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    result = run("topics", "2023Q1")
+
+    assert result.exit_code == 4
+    assert "no AWS credentials" in result.stderr
+
+
+def test_a_profile_that_does_not_exist(pulumi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(pulumi, stdout='{"bucket": "b", "region": "us-east-1"}', code=0)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    result = run("--profile", "nobody", "topics", "2023Q1")
+
+    assert result.exit_code == 4
+    assert "(nobody)" in result.stderr
+
+
+def test_starting_takes_no_heavy_import() -> None:
+    heavy = {"boto3", "botocore", "rich", "pyarrow", "moto", "pulumi"}
+    code = f"import sys, cli.main; print(sorted({heavy} & set(sys.modules)))"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_help_is_there_at_once() -> None:
+    command = [sys.executable, "-c", "from cli.main import main; main()", "--help"]
+    seconds: list[float] = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        seconds.append(time.perf_counter() - begun)
+
+    assert min(seconds) < 1  # 0.1 s on an idle machine; a heavy import takes more than one
+    for words in ("run-quarter", "Exit codes", "FTM_STACK"):
+        assert words in text

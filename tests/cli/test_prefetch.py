@@ -1,0 +1,212 @@
+"""`ftm prefetch put`: what is not whole is refused before a byte of it is in the bucket."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract import layout
+from contract.prefetch import SENTENCE_COLUMNS
+
+from .conftest import BUCKET, SUCCEEDS, WAITS, Aws, Ftm, make_vllm_healthy, put_manifest
+
+Q = SUCCEEDS
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A prefetch of three firms in two chunks."""
+    write_chunk(tmp_path, "chunk_0000.parquet", ["A", "B"])
+    write_chunk(tmp_path, "chunk_0001.parquet", ["C"])
+    write_manifest(tmp_path)
+    return tmp_path
+
+
+def sentences(firms: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            **dict.fromkeys(SENTENCE_COLUMNS, ""),
+            "firm_id": firm,
+            "sentence_id": f"{firm}_1_{position:04d}",
+            "permno": None,
+            "position": position,
+            "quarter": Q,
+        }
+        for firm in firms
+        for position in range(2)
+    ]
+
+
+def write_chunk(folder: Path, name: str, firms: list[str], **changes: Any) -> None:
+    rows = [{**row, **changes} for row in sentences(firms)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / name)
+
+
+def write_manifest(folder: Path, **changes: Any) -> None:
+    manifest = {
+        "quarter": Q,
+        "created_at": "2023-04-01T00:00:00Z",
+        "n_firms": 3,
+        "n_chunks": 2,
+        "chunk_sizes": {"chunk_0000.parquet": 2, "chunk_0001.parquet": 1},
+        "firm_to_chunk": {"A": "chunk_0000.parquet", "B": "chunk_0000.parquet", "C": "chunk_0001.parquet"},
+    }
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def uploaded(aws: Aws) -> list[str]:
+    listing = aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=layout.prefetch_prefix(Q))
+    return [item["Key"].rsplit("/")[-1] for item in listing.get("Contents", [])]
+
+
+def test_put_uploads_manifest_and_chunks(aws: Aws, ftm: Ftm, folder: Path) -> None:
+    (folder / "notes.txt").write_text("of no concern")
+
+    result = ftm("prefetch", "put", Q, str(folder), "--json")
+
+    assert json.loads(result.stdout) == {"quarter": Q, "bucket": BUCKET, "firms": 3, "chunks": 2, "sentences": 6}
+    assert uploaded(aws) == ["chunk_0000.parquet", "chunk_0001.parquet", "manifest.json"]
+
+
+def test_what_was_put_can_be_run(aws: Aws, ftm: Ftm, folder: Path) -> None:
+    make_vllm_healthy(aws)
+    ftm("prefetch", "put", Q, str(folder))
+
+    assert "firms\t3" in ftm("run-quarter", Q, "--yes").stderr
+
+
+def test_the_folder_may_be_the_bucket_s_root(aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "prefetch/transcripts").mkdir(parents=True)
+    place = root / layout.prefetch_prefix(Q)
+    place.mkdir()
+    for path in folder.glob("*.*"):
+        path.rename(place / path.name)
+
+    ftm("prefetch", "put", Q, str(root))
+
+    assert len(uploaded(aws)) == 3
+
+
+def test_a_gzipped_manifest_stays_gzipped_and_says_so(aws: Aws, ftm: Ftm, folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+    ftm("prefetch", "put", Q, str(folder))
+
+    answer = aws.client("s3").get_object(Bucket=BUCKET, Key=layout.prefetch_manifest_key(Q))
+    assert answer["ContentEncoding"] == "gzip"
+    assert answer["Body"].read() == path.read_bytes()
+
+
+def not_parquet(folder: Path) -> None:
+    (folder / "chunk_0001.parquet").write_text("firm_id,raw_text\n")
+
+
+def torn(folder: Path) -> None:
+    path = folder / "chunk_0001.parquet"
+    body = path.read_bytes()
+    path.write_bytes(body[:20] + b"\xff" * 200 + body[220:])
+
+
+def lacks_a_column(folder: Path) -> None:
+    path = folder / "chunk_0001.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["cleaned_text"]), path)
+
+
+def wrong_type(folder: Path) -> None:
+    write_chunk(folder, "chunk_0001.parquet", ["C"], raw_text=7)
+
+
+def repeated_sentence(folder: Path) -> None:
+    write_chunk(folder, "chunk_0001.parquet", ["C"], sentence_id="A_1_0000")
+
+
+BROKEN: list[tuple[Callable[[Path], object], str]] = [
+    (lambda folder: (folder / "chunk_0001.parquet").unlink(), "chunk_0001.parquet is missing, though the manifest"),
+    (lambda folder: (folder / "manifest.json").unlink(), "holds no prefetch of 2023Q1"),
+    (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: the prefetch manifest is not JSON"),
+    (not_parquet, "chunk_0001.parquet is not a Parquet file that can be read"),
+    (torn, "chunk_0001.parquet is not a Parquet file that can be read"),
+    (lacks_a_column, "chunk_0001.parquet lacks the column cleaned_text"),
+    (wrong_type, "the column raw_text is int64, not string"),
+    (repeated_sentence, "1 sentence ids appear twice, the first is A_1_0000"),
+    (lambda folder: write_chunk(folder, "chunk_0001.parquet", ["D"]), "lacks 1 firms that the manifest puts there"),
+    (
+        lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C", "D"]),
+        "puts elsewhere, the first is D",
+    ),
+    (lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C"], quarter="2022Q4"), "holds sentences of 2022Q4"),
+    (
+        lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C"], firm_id=None),
+        "firm_id is null, not string",
+    ),
+    (lambda folder: write_manifest(folder, quarter="2022Q4"), "of quarter '2022Q4', not 2023Q1"),
+    (lambda folder: write_manifest(folder, chunk_sizes={"chunk_0000.parquet": 3, "chunk_0001.parquet": 0}), "holds 2"),
+    (
+        lambda folder: write_manifest(
+            folder,
+            chunk_sizes={"../chunk_0000.parquet": 3},
+            n_chunks=1,
+            firm_to_chunk=dict.fromkeys("ABC", "../chunk_0000.parquet"),
+        ),
+        "a chunk lies beside it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "sentence"), BROKEN)
+def test_what_is_not_whole_is_refused_and_leaves_nothing(
+    aws: Aws, ftm: Ftm, folder: Path, damage: Callable[[Path], object], sentence: str
+) -> None:
+    damage(folder)
+
+    result = ftm("prefetch", "put", Q, str(folder), exit_code=2)
+
+    assert sentence in result.stderr
+    assert not uploaded(aws)
+
+
+def test_an_upload_that_breaks_off_leaves_no_manifest(
+    aws: Aws, ftm: Ftm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older manifest must not stand over chunks of two prefetches."""
+    ftm("prefetch", "put", Q, str(folder))
+    gone = folder / "chunk_0001.parquet"
+
+    def lose_the_second_chunk(chunk: str) -> None:
+        gone.unlink(missing_ok=True)
+
+    from cli.services import prefetch
+    from cli.stack import Target, connect
+
+    checked = prefetch.load(Q, folder)
+    with pytest.raises(OSError, match=gone.name):
+        prefetch.upload(connect(Target("local")), checked, on_chunk=lose_the_second_chunk)
+
+    assert "manifest.json" not in uploaded(aws)
+
+
+def test_not_a_folder(ftm: Ftm, tmp_path: Path) -> None:
+    assert "is not a folder" in ftm("prefetch", "put", Q, str(tmp_path / "nowhere"), exit_code=2).stderr
+
+
+def test_a_running_quarter_keeps_its_prefetch(aws: Aws, ftm: Ftm, folder: Path) -> None:
+    make_vllm_healthy(aws)
+    put_manifest(aws, WAITS)
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+    write_manifest(folder, quarter=WAITS)
+    for name, firms in (("chunk_0000.parquet", ["A", "B"]), ("chunk_0001.parquet", ["C"])):
+        write_chunk(folder, name, firms, quarter=WAITS)
+
+    assert "is being run" in ftm("prefetch", "put", WAITS, str(folder), exit_code=5).stderr
+
+
+@pytest.mark.parametrize("firms", ["0", "-3"])
+def test_a_sample_of_no_firms(ftm: Ftm, firms: str) -> None:
+    ftm("prefetch", "sample", Q, "--firms", firms, exit_code=2)

@@ -1,0 +1,286 @@
+"""`ftm run-quarter`, `watch` and `stop`: what is checked, planned, started, told, and the exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from contract import layout
+
+from .conftest import BREAKS, BUCKET, FAILS, RUN, SUCCEEDS, WAITS, Aws, Ftm, make_vllm_healthy, put_manifest, put_run
+
+
+@pytest.fixture
+def ready(aws: Aws) -> Aws:
+    """The stack with a prefetch of each quarter and vLLM up."""
+    make_vllm_healthy(aws)
+    for quarter in (SUCCEEDS, FAILS, BREAKS, WAITS):
+        put_manifest(aws, quarter)
+    return aws
+
+
+def executions(aws: Aws) -> list[dict[str, str]]:
+    return aws.client("stepfunctions").list_executions(stateMachineArn=aws.outputs["state_machine_arn"])["executions"]
+
+
+def test_success_exits_0_with_the_summary_as_json(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", SUCCEEDS, "--batch-size", "2", "--yes", "--json")
+
+    report = json.loads(result.stdout)
+    assert report.pop("seconds") >= 0
+    assert report.pop("execution_arn").startswith("arn:aws:states:")
+    assert report == {
+        "quarter": SUCCEEDS,
+        "run": RUN,
+        "status": "SUCCEEDED",
+        "batches": {"total": 2, "succeeded": 2, "failed": 0},
+        "firms": {"total": 3, "completed": 2, "skipped": 1, "failed": 0},
+        "topics": {"total": 3, "named": 3},
+        "tokens": {"prompt": 100, "cached": 80, "completion": 30},
+    }
+
+
+def test_the_execution_gets_what_was_asked_under_a_readable_name(ready: Aws, ftm: Ftm) -> None:
+    arn = json.loads(ftm("run-quarter", SUCCEEDS, "--batch-size", "2", "--yes", "--json").stdout)["execution_arn"]
+
+    execution = ready.client("stepfunctions").describe_execution(executionArn=arn)
+    assert json.loads(execution["input"]) == {"quarter": SUCCEEDS, "bucket": BUCKET, "batch_size": 2}
+    assert layout.run_id(execution["startDate"])[:8] == execution["name"][:8]
+    assert SUCCEEDS in execution["name"]
+    assert len(execution["name"]) <= 80
+
+
+def test_a_person_reads_the_plan_before_and_the_counts_after(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", SUCCEEDS, "--batch-size", "2", "--yes")
+
+    assert "2 of up to 2 firms, 5 at once" in result.stderr
+    assert f"{SUCCEEDS} SUCCEEDED" in result.stdout
+    assert "firms\t3\t2\t1\t0" in result.stdout
+    assert "80% cached" in result.stdout
+    assert "vllm scale 0" in result.stderr  # a GPU left running costs money
+
+
+def test_a_failed_run_exits_1_and_says_which_batch_and_why(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", FAILS, "--yes", exit_code=1)
+
+    assert "1 of 2 batches failed" in result.stdout
+    assert "2023Q2_batch_0001\tEssential container exited\t1" in result.stdout
+    assert f"resume {FAILS} {RUN}" in result.stderr
+
+
+def test_a_failed_run_keeps_stdout_to_one_json_document(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", FAILS, "--yes", "--json", exit_code=1)
+
+    assert json.loads(result.stdout)["batches"] == {"total": 2, "succeeded": 1, "failed": 1}
+    assert "2023Q2_batch_0001\tEssential container exited" in result.stderr
+
+
+def test_a_run_that_ends_before_its_summary_tells_the_function_s_sentence(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", BREAKS, "--yes", "--json", exit_code=1)
+
+    assert "PrefetchRequired: the prefetch of 2023Q3 is broken\n" in result.stderr
+    assert json.loads(result.stdout)["run"] is None
+    assert json.loads(result.stdout)["status"] == "FAILED"
+
+
+def test_detach_returns_at_once_and_says_how_to_watch_and_to_stop(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", WAITS, "--yes", "--detach")
+
+    assert result.stdout.strip() == executions(ready)[0]["executionArn"]
+    assert f"ftm --stack local watch {WAITS}" in result.stderr
+    assert "stop-execution --execution-arn arn:" in result.stderr
+
+
+def test_detach_prints_the_same_json_shape(ready: Aws, ftm: Ftm) -> None:
+    report = json.loads(ftm("run-quarter", WAITS, "--yes", "--detach", "--json").stdout)
+
+    assert report["status"] == "RUNNING"
+    assert report["run"] is None
+
+
+def test_the_same_quarter_again_is_a_conflict_that_names_the_running_one(ready: Aws, ftm: Ftm) -> None:
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+
+    result = ftm("run-quarter", WAITS, "--yes", exit_code=5)
+
+    assert executions(ready)[0]["name"] in result.stderr
+    assert len(executions(ready)) == 1
+
+
+def test_one_started_by_hand_in_the_console_is_a_conflict_too(ready: Aws, ftm: Ftm) -> None:
+    ready.client("stepfunctions").start_execution(
+        stateMachineArn=ready.outputs["state_machine_arn"],
+        name="5f2c7b1e-0000-4000-8000-000000000000",
+        input=json.dumps({"quarter": WAITS, "bucket": BUCKET}),
+    )
+
+    ftm("run-quarter", WAITS, "--yes", exit_code=5)
+
+
+def test_force_starts_a_second_one(ready: Aws, ftm: Ftm) -> None:
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+    ftm("run-quarter", WAITS, "--yes", "--detach", "--force")
+
+    assert len(executions(ready)) == 2
+
+
+def test_another_operator_s_claim_of_this_moment_is_a_conflict(ready: Aws, ftm: Ftm) -> None:
+    """The claim decides between two who both saw no execution run."""
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+    s3 = ready.client("s3")
+    claim = json.loads(s3.get_object(Bucket=BUCKET, Key=layout.claim_key(WAITS))["Body"].read())
+    ftm("stop", WAITS, "--yes")
+    s3.put_object(
+        Bucket=BUCKET, Key=layout.claim_key(WAITS), Body=json.dumps({**claim, "execution": "not-yet-to-be-seen"})
+    )
+
+    result = ftm("run-quarter", WAITS, "--yes", exit_code=5)
+
+    assert "not-yet-to-be-seen" in result.stderr
+
+
+def test_a_claim_whose_starter_was_killed_does_not_hold_for_long(ready: Aws, ftm: Ftm) -> None:
+    claim = {"execution": "never-started", "claimed_at": "2023-04-05T10:15:00+00:00"}
+    ready.client("s3").put_object(Bucket=BUCKET, Key=layout.claim_key(SUCCEEDS), Body=json.dumps(claim))
+
+    ftm("run-quarter", SUCCEEDS, "--yes")
+
+
+def test_a_quarter_can_be_run_again_when_it_has_ended(ready: Aws, ftm: Ftm) -> None:
+    ftm("run-quarter", SUCCEEDS, "--yes")
+    ftm("run-quarter", SUCCEEDS, "--yes")
+
+    assert len(executions(ready)) == 2
+
+
+@pytest.mark.parametrize("quarter", ["2023Q5", "23Q1", "2023q1", ""])
+def test_not_a_quarter(ftm: Ftm, quarter: str) -> None:
+    result = ftm("run-quarter", quarter, exit_code=2)
+
+    assert "is not a quarter: write the year and Q1 to Q4, such as 2023Q1" in result.stderr
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "1000000", "many"])
+def test_batch_sizes_that_cannot_be(ready: Aws, ftm: Ftm, size: str) -> None:
+    result = ftm("run-quarter", SUCCEEDS, "--yes", "--batch-size", size, exit_code=2)
+
+    assert "--batch-size" in result.stderr
+    assert not executions(ready)
+
+
+def test_a_quarter_without_prefetch(aws: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
+
+    assert f"{SUCCEEDS} has no prefetch in {BUCKET}" in result.stderr
+    assert "prefetch put" in result.stderr
+
+
+def test_a_prefetch_that_lacks_a_chunk(ready: Aws, ftm: Ftm) -> None:
+    ready.client("s3").delete_object(Bucket=BUCKET, Key=layout.chunk_key(SUCCEEDS, "chunk_0000.parquet"))
+
+    result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
+
+    assert "chunk_0000.parquet" in result.stderr
+
+
+def test_a_broken_prefetch_manifest(ready: Aws, ftm: Ftm) -> None:
+    put_manifest(ready, SUCCEEDS, n_firms=99)
+
+    result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=2)
+
+    assert "n_firms = 99" in result.stderr
+    assert "manifest.json" in result.stderr
+
+
+def test_vllm_scaled_to_zero_says_the_command_that_scales_it(aws: Aws, ftm: Ftm) -> None:
+    put_manifest(aws, SUCCEEDS)
+
+    result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
+
+    assert "`ftm --stack local vllm scale 1 --wait`" in result.stderr
+    assert not executions(aws)
+
+
+def test_more_vllm_than_the_group_holds(aws: Aws, ftm: Ftm) -> None:
+    put_manifest(aws, SUCCEEDS)
+
+    result = ftm("run-quarter", SUCCEEDS, "--yes", "--vllm", "3", exit_code=2)
+
+    assert "0 to 2 instances" in result.stderr
+
+
+def test_nobody_to_ask_names_yes(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", SUCCEEDS, exit_code=2)
+
+    assert "--yes" in result.stderr
+    assert not executions(ready)
+
+
+def test_a_state_machine_that_is_gone(ready: Aws, ftm: Ftm) -> None:
+    ready.client("stepfunctions").delete_state_machine(stateMachineArn=ready.outputs["state_machine_arn"])
+
+    result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
+
+    assert "the state machine is not there" in result.stderr
+
+
+def test_a_bucket_that_is_gone(ready: Aws, ftm: Ftm) -> None:
+    bucket = ready.client("s3")
+    for item in bucket.list_objects_v2(Bucket=BUCKET)["Contents"]:
+        bucket.delete_object(Bucket=BUCKET, Key=item["Key"])
+    bucket.delete_bucket(Bucket=BUCKET)
+
+    result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
+
+    assert f"the bucket is not there ({BUCKET})" in result.stderr
+
+
+def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(ready: Aws) -> None:
+    command = [sys.executable, "-c", "from cli.main import main; main()", "run-quarter", WAITS, "--yes"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "batches 0/2" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+
+    assert process.returncode == 130
+    assert f"the run of {WAITS} goes on without you" in told
+    assert f"ftm --stack local stop {WAITS}" in told
+    assert "Traceback" not in told
+    assert executions(ready)[0]["status"] == "RUNNING"
+
+
+def test_watch_ends_as_the_run_does(ready: Aws, ftm: Ftm) -> None:
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+    command = [sys.executable, "-c", "from cli.main import main; main()", "watch", WAITS, "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=dict(os.environ), **pipes) as process:
+        assert process.stderr
+        assert process.stdout
+        for line in process.stderr:
+            if "batches 0/2" in line:
+                break
+        ftm("stop", WAITS, "--yes")
+        report, told = json.loads(process.stdout.read()), process.stderr.read()
+
+    assert process.returncode == 1
+    assert report["status"] == "ABORTED"
+    assert "the execution was stopped" in told
+
+
+def test_nothing_to_watch_or_to_stop(ready: Aws, ftm: Ftm) -> None:
+    assert f"no execution of {SUCCEEDS} runs" in ftm("watch", SUCCEEDS, exit_code=3).stderr
+    assert f"no execution of {SUCCEEDS} runs" in ftm("stop", SUCCEEDS, "--yes", exit_code=3).stderr
+
+
+def test_progress_of_firms_is_told_while_the_run_goes_on(ready: Aws, ftm: Ftm) -> None:
+    put_run(ready, SUCCEEDS)  # of a batch that is not this execution's
+
+    result = ftm("run-quarter", SUCCEEDS, "--yes")
+
+    assert "batches 0/2; firms 0/3" in result.stderr

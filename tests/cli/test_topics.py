@@ -1,0 +1,70 @@
+"""`ftm topics`: only what counts is shown."""
+
+import json
+
+import pytest
+
+from .conftest import RUN, SUCCEEDS, Aws, Ftm, put_run
+
+
+def test_only_listed_parts_count_sorted_by_firm_and_number(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS)
+
+    topics = json.loads(ftm("topics", SUCCEEDS, "--json").stdout)
+
+    assert [topic["topic_id"] for topic in topics] == ["F0_2", "F0_10", "F2_0"]
+    assert topics[0] == {
+        "firm_id": "F0",
+        "firm_name": "F0 Corp",
+        "topic_id": "F0_2",
+        "name": "Topic 2 of F0",
+        "summary": "A sentence about it.",
+        "keywords": ["margin", "growth"],
+        "n_sentences": 7,
+        "naming_method": "llm",
+    }
+
+
+def test_lines_for_a_person_or_a_pipe(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS)
+
+    result = ftm("topics", SUCCEEDS)
+
+    assert "F2\tF2_0\tTopic 0 of F2\t7\tmargin, growth\tllm" in result.stdout
+    assert "3 topics of 2 firms, 3 named by the LLM" in result.stderr
+
+
+def test_one_firm(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS)
+
+    topics = json.loads(ftm("topics", SUCCEEDS, "--firm", "F2", "--json").stdout)
+
+    assert [topic["firm_id"] for topic in topics] == ["F2"]
+
+
+@pytest.mark.parametrize(
+    ("firm", "reason"), [("NOPE", "not among the firms"), ("F1", "it was skipped, 2 usable sentences")]
+)
+def test_a_firm_without_topics(aws: Aws, ftm: Ftm, firm: str, reason: str) -> None:
+    put_run(aws, SUCCEEDS)
+
+    assert reason in ftm("topics", SUCCEEDS, "--firm", firm, exit_code=3).stderr
+
+
+def test_another_run(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS, latest=False)
+
+    assert f"--run {RUN}" in ftm("topics", SUCCEEDS, exit_code=3).stderr  # none has succeeded, one has begun
+    assert len(json.loads(ftm("topics", SUCCEEDS, "--run", RUN, "--json").stdout)) == 3
+
+
+def test_no_such_run(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS)
+
+    result = ftm("topics", SUCCEEDS, "--run", "20200101_000000", exit_code=3)
+
+    assert f"has no run 20200101_000000; its runs: {RUN}" in result.stderr
+
+
+def test_a_quarter_without_runs(aws: Aws, ftm: Ftm) -> None:
+    assert "run-quarter 2019Q1" in ftm("topics", "2019Q1", exit_code=3).stderr

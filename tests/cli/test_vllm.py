@@ -1,0 +1,76 @@
+"""`ftm vllm`: GPUs on and off, in the right order, within the group's limits."""
+
+import json
+import logging
+
+import pytest
+
+from .conftest import Aws, Ftm, make_vllm_healthy, register
+
+
+def test_status_at_zero(aws: Aws, ftm: Ftm) -> None:
+    vllm = json.loads(ftm("vllm", "status", "--json").stdout)
+
+    assert vllm["desired"] == vllm["running"] == vllm["healthy"] == 0
+    assert vllm["maximum"] == 2
+    assert vllm["base_url"] == "http://127.0.0.1:9/v1"
+
+
+def test_status_of_a_healthy_one(aws: Aws, ftm: Ftm) -> None:
+    make_vllm_healthy(aws)
+
+    assert json.loads(ftm("vllm", "status", "--json").stdout)["healthy"] == 1
+    assert "1\t1\t1\t1\t2\thttp://127.0.0.1:9/v1" in ftm("vllm", "status").stdout
+
+
+def test_scaling_sets_group_and_service(aws: Aws, ftm: Ftm) -> None:
+    ftm("vllm", "scale", "2")
+
+    vllm = json.loads(ftm("vllm", "status", "--json").stdout)
+    assert (vllm["desired"], vllm["desired_tasks"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "order"),
+    [("0", "1", ["SetDesiredCapacity", "UpdateService"]), ("1", "0", ["UpdateService", "SetDesiredCapacity"])],
+)
+def test_up_the_group_goes_first_and_down_the_service(
+    ftm: Ftm, caplog: pytest.LogCaptureFixture, before: str, after: str, order: list[str]
+) -> None:
+    ftm("vllm", "scale", before)
+    caplog.set_level(logging.DEBUG, logger="botocore.endpoint")
+    caplog.clear()
+    ftm("vllm", "scale", after)
+
+    assert sorted(order, key=caplog.text.index) == order
+
+
+def test_wait_returns_when_what_runs_is_what_was_asked(aws: Aws, ftm: Ftm) -> None:
+    make_vllm_healthy(aws)
+
+    assert json.loads(ftm("vllm", "scale", "1", "--wait", "--json").stdout)["healthy"] == 1
+
+
+def test_more_than_the_maximum_changes_nothing(aws: Aws, ftm: Ftm) -> None:
+    result = ftm("vllm", "scale", "3", exit_code=2)
+
+    assert "cannot be scaled to 3" in result.stderr
+    assert "0 to 2 instances" in result.stderr
+    assert json.loads(ftm("vllm", "status", "--json").stdout)["desired"] == 0
+
+
+def test_a_negative_number(aws: Aws, ftm: Ftm) -> None:
+    ftm("vllm", "scale", "--", "-1", exit_code=2)
+
+
+def test_a_stack_without_vllm(aws: Aws, ftm: Ftm) -> None:
+    del aws.outputs["vllm_asg_name"]
+    register(aws)
+
+    assert "has no vLLM" in ftm("vllm", "status", exit_code=3).stderr
+
+
+def test_a_group_that_is_gone(aws: Aws, ftm: Ftm) -> None:
+    aws.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName="ftm-local-vllm-asg", ForceDelete=True)
+
+    assert "ftm-local-vllm-asg is not there" in ftm("vllm", "scale", "1", exit_code=3).stderr

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check bench constraints clean
+.PHONY: install demo test check bench image push constraints clean
 
 install: $(INSTALLED)
 
@@ -27,6 +27,17 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench
+
+# The worker's image, and into the repository of STACK. Its tags are immutable: a new image needs a new workerImageTag
+# in the stack's config, and `pulumi up` before `make push`.
+STACK ?= prod
+image:
+	docker build --platform linux/amd64 --file worker/Dockerfile --tag ftm-worker .
+
+push: image
+	image=$$(pulumi stack output worker_image --stack $(STACK)) && \
+	aws ecr get-login-password --region "$$(echo "$$image" | cut -d. -f4)" | docker login --username AWS --password-stdin "$${image%%/*}" && \
+	docker tag ftm-worker "$$image" && docker push "$$image"
 
 # Pins what a fresh environment resolves to today; run `make test` afterwards.
 constraints:

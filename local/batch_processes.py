@@ -78,7 +78,11 @@ class _Attempt:
 
     def container(self, region: str, account: str) -> dict[str, Any]:
         instance = f"arn:aws:ecs:{region}:{account}:container-instance/{self.host}"
-        details = {"containerInstanceArn": instance, "taskArn": self.task_arn, "logStreamName": self.log_stream}
+        details: dict[str, Any] = {
+            "containerInstanceArn": instance,
+            "taskArn": self.task_arn,
+            "logStreamName": self.log_stream,
+        }
         if self.exit_code is not None:
             details["exitCode"] = self.exit_code
         if self.reason:
@@ -137,7 +141,7 @@ class BatchProcesses:
         # moto iterates over all jobs, while other threads add some.
         replace(BatchBackend, "describe_jobs", "b46db4fe2254", _describe_jobs)
         replace(BatchBackend, "list_jobs", "aea6ceec237f", _list_jobs)
-        Job.start = lambda self: None  # a job starts when its queue comes to it
+        Job.start = _stay  # a job starts when its queue comes to it
 
     def _submit(self, original: Any, response: BatchResponse) -> str:
         for unsupported in ("arrayProperties", "dependsOn", "eksPropertiesOverride", "nodeOverrides"):
@@ -276,7 +280,9 @@ class BatchProcesses:
     def _follow(self, run: _Run, logs: "_Logs") -> None:
         """Carry the process's output to its log stream until it ends, and settle how it ended."""
         process, attempt = run.process, run.attempt
-        assert process and process.stdout and attempt  # noqa: S101 - set by _start
+        assert process  # noqa: S101 - set by _start
+        assert process.stdout  # noqa: S101 - a pipe was asked for
+        assert attempt  # noqa: S101 - set by _start
         timeout = run.job._get_attempt_duration()
         deadline = time.monotonic() + timeout if timeout else math.inf
         with selectors.DefaultSelector() as selector:
@@ -388,6 +394,10 @@ class _Logs:
         now = unix_time_millis()
         messages = [line[:_MAX_LOG_EVENT_BYTES].decode(errors="replace") for line in lines]
         self._logs.put_log_events(self._group, self._stream, [{"timestamp": now, "message": m} for m in messages])
+
+
+def _stay(self: Job) -> None:
+    """Do not start yet."""
 
 
 def _describe_jobs(_original: Any, backend: BatchBackend, jobs: list[str] | None) -> list[dict[str, Any]]:

@@ -90,11 +90,11 @@ def _set_desired_capacity(original: Any, backend: AutoScalingBackend, group_name
     group = backend.autoscaling_groups.get(group_name)
     if group is None:
         raise ValidationError(f"AutoScalingGroup name not found - {group_name}")
-    if capacity is not None and capacity > group.max_size:
+    if capacity is not None and capacity > int(group.max_size or 0):
         raise ValidationError(
             f"New SetDesiredCapacity value {capacity} is above max value {group.max_size} for the AutoScalingGroup."
         )
-    if capacity is not None and capacity < group.min_size:
+    if capacity is not None and capacity < int(group.min_size or 0):
         raise ValidationError(
             f"New SetDesiredCapacity value {capacity} is below min value {group.min_size} for the AutoScalingGroup."
         )

@@ -20,7 +20,7 @@ def main(task_root, site_packages, token):
     sys.path.append(site_packages)
     requests = os.fdopen(os.dup(0), "r")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
 
     handler, error = load(os.environ["_HANDLER"])
     answer(token, {"ready": True})

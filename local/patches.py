@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.model import StructureShape
-from jsonpath_ng.ext import parse
+from jsonpath_ng.ext.parser import parse
 from moto.core.responses import ActionResult
 from moto.stepfunctions.models import StateMachine
 from moto.stepfunctions.parser.api import HistoryEventType
@@ -31,6 +31,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_sfn import (
     StateTaskServiceSfn,
 )
+from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackOutcomeTimedOut, HeartbeatTimedOut
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.evaluation_details import ExecutionDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
@@ -50,6 +51,13 @@ _LOOK_SECONDS = 0.5
 
 _INDEFINITE = re.compile(r"\.\.|\*|\[\s*\?|\[[^\]'\"]*[:,]")
 """A JSONPath that may select more than one value: deep scan, wildcard, filter, slice or union."""
+
+_LAST_EVENTS = (
+    HistoryEventType.ExecutionSucceeded,
+    HistoryEventType.ExecutionFailed,
+    HistoryEventType.ExecutionAborted,
+    HistoryEventType.ExecutionTimedOut,
+)
 
 MAX_HISTORY_PAGE = 1000
 
@@ -101,6 +109,8 @@ class StepFunctionsPatches:
         replace(StateMachine, "stop_execution", "9fde91ccb013", _stop_execution)
         replace(StepFunctionResponse, "stop_execution", "633c8a544aac", _respond_stop_execution)
         replace(ExecutionWorker, "stop", "dc18be1944e1", _stop_worker)
+        # Iterations that notice later would write their events after the execution's last.
+        replace(EventManager, "_publish_history_event", "717125b52998", _publish_history_event)
         replace(BaseExecutionWorkerCommunication, "terminated", "360372a6a57b", self._terminated)
 
     def _mend_api(self) -> None:
@@ -229,8 +239,9 @@ class _StoppedError(Exception):
 
 def _eval_sync(original: Any, task: Any, *, sync_resolver: "_Sync", **kwargs: Any) -> Any:
     outcome = original(task, sync_resolver=sync_resolver, **kwargs)
-    if outcome is None:
+    if outcome is None or isinstance(outcome, (CallbackOutcomeTimedOut, HeartbeatTimedOut)):
         sync_resolver.cancel()
+    if outcome is None:
         raise _StoppedError
     return outcome
 
@@ -322,6 +333,12 @@ def _stop_worker(original: Any, worker: ExecutionWorker, **kwargs: Any) -> None:
     original(worker, **kwargs)
     if isinstance(worker.env.program_state(), ProgramStopped):
         worker._execution_communication.terminated()
+
+
+def _publish_history_event(original: Any, manager: EventManager, **event: Any) -> None:
+    written = manager._history_event_list
+    if not written or written[-1].get("type") not in _LAST_EVENTS:
+        original(manager, **event)
 
 
 def _describe_execution(original: Any, response: StepFunctionResponse) -> ActionResult:

@@ -223,8 +223,8 @@ def test_what_does_not_run_here_is_refused(aws, queue):
     batch = aws.client("batch")
     with pytest.raises(batch.exceptions.ClientException, match="arrayProperties"):
         aws.submit(queue, aws.job_definition(""), arrayProperties={"size": 2})
+    environment = [{"name": "A", "value": "x" * 8200}]
     with pytest.raises(batch.exceptions.ClientException, match="8192"):
-        environment = [{"name": "A", "value": "x" * 8200}]
         aws.submit(queue, aws.job_definition(""), containerOverrides={"environment": environment})
 
 

@@ -101,7 +101,7 @@ def test_an_exception_is_told_as_aws_does(aws):
     ],
 )
 def test_other_failures(aws, code, error_type, message):
-    name = function(aws, code, Timeout=1)
+    name = function(aws, code, Timeout=1 if error_type == "Sandbox.Timedout" else 30)
     for _ in range(2):  # the second time in a new process
         answer, payload = invoke(aws, name)
         assert answer["FunctionError"] == "Unhandled"

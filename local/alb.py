@@ -58,7 +58,7 @@ class LocalAlb:
         """Host and port: the DNS name."""
 
     def start(self) -> None:
-        Thread(target=self._server.serve_forever, daemon=True, name="alb").start()
+        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True, name="alb").start()
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -88,6 +88,8 @@ class RealServer:
         health = request.path == "/health"
         try:
             answer = self._ask(request.method, "/v1/models" if health else request.path, request)
+        except urllib3.exceptions.NewConnectionError:  # a kind of TimeoutError to urllib3
+            return _html(HTTPStatus.BAD_GATEWAY)
         except urllib3.exceptions.TimeoutError:
             return _html(HTTPStatus.GATEWAY_TIMEOUT)
         except urllib3.exceptions.HTTPError:

@@ -1,0 +1,145 @@
+"""The definitions: what they promise, state by state, and that two machines' worth of it is well formed."""
+
+import json
+from typing import Any
+
+import pytest
+from statelint.linter import Linter
+
+from components import definition
+from contract.run import MAX_BATCHES
+
+FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:ftm-"
+CALLS = definition.QuarterCalls(
+    prefetch_check=f"{FUNCTION}prefetch-check",
+    create_batch_manifest=f"{FUNCTION}create-batch-manifest",
+    summarize_results=f"{FUNCTION}summarize-results",
+    notify_completion=f"{FUNCTION}notify-completion",
+    job_queue="arn:aws:batch:us-east-1:123456789012:job-queue/ftm-queue",
+    job_definition="ftm-worker",
+    job_name_prefix="ftm",
+)
+QUARTER = definition.quarter(CALLS, concurrency=5, batch_timeout=3600)
+QUARTERS = definition.quarters("arn:aws:states:us-east-1:123456789012:stateMachine:ftm-quarter-processor")
+BATCH = QUARTER["States"]["ProcessBatches"]["ItemProcessor"]
+
+
+@pytest.mark.parametrize("document", [QUARTER, QUARTERS], ids=["quarter", "quarters"])
+def test_the_linter_has_nothing_to_say(document: dict[str, Any]) -> None:
+    assert Linter.validate(document) == []
+
+
+def test_the_states_are_the_designs() -> None:
+    assert list(QUARTER["States"]) == [
+        "CheckPrefetch",
+        "PrefetchExists?",
+        "PrefetchRequired",
+        "CreateBatchManifest",
+        "ProcessBatches",
+        "SummarizeResults",
+        "NotifyCompletion",
+        "CheckForFailures",
+        "QuarterCompletedWithFailures",
+        "QuarterCompletedSuccessfully",
+    ]
+    assert list(BATCH["States"]) == ["SubmitBatchJob", "JobSucceeded", "JobFailed"]
+
+
+def test_a_job_gets_keys_never_lists() -> None:
+    submit = BATCH["States"]["SubmitBatchJob"]["Parameters"]
+    assert submit["JobName.$"] == "States.Format('ftm-{}-{}', $.run, $.batch_id)"
+    assert {item["Name"]: item["Value.$"] for item in submit["ContainerOverrides"]["Environment"]} == {
+        "S3_BUCKET": "$.bucket",
+        "QUARTER": "$.quarter",
+        "BATCH_ID": "$.batch_id",
+        "MANIFEST_S3_KEY": "$.manifest_key",
+    }
+
+
+def test_an_iteration_returns_its_outcome_and_nothing_else() -> None:
+    states = BATCH["States"]
+    assert states["JobSucceeded"]["Parameters"].keys() == {"batch_id.$", "status"}
+    assert states["JobFailed"]["Parameters"] == {
+        "batch_id.$": "$.batch_id",
+        "status": "FAILED",
+        "error.$": "$.error.Error",
+    }
+
+
+def tasks(document: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [state for state in document["States"].values() if state["Type"] == "Task"]
+    inner = [state["ItemProcessor"] for state in document["States"].values() if state["Type"] == "Map"]
+    return found + [task for processor in inner for task in tasks(processor)]
+
+
+@pytest.mark.parametrize("document", [QUARTER, QUARTERS], ids=["quarter", "quarters"])
+def test_everything_is_bounded_in_time_and_patient_with_a_busy_service(document: dict[str, Any]) -> None:
+    assert document["TimeoutSeconds"]
+    for task in tasks(document):
+        assert task["TimeoutSeconds"] < document["TimeoutSeconds"]
+        (retry,) = task["Retry"]
+        assert retry["JitterStrategy"] == "FULL"
+        assert retry["MaxAttempts"] == 10
+        assert retry["MaxDelaySeconds"] == 60
+        # A task that ran and failed is not run again: Batch has its own retries.
+        assert not {"States.ALL", "States.TaskFailed", "States.Timeout"} & set(retry["ErrorEquals"])
+
+
+def test_throttled_submissions_are_retried() -> None:
+    (retry,) = BATCH["States"]["SubmitBatchJob"]["Retry"]
+    assert {"Batch.AWSBatchException", "Batch.TooManyRequestsException"} <= set(retry["ErrorEquals"])
+
+
+def test_too_much_data_is_caught_by_its_name() -> None:
+    catching = [
+        *(QUARTER["States"][name] for name in ("CreateBatchManifest", "ProcessBatches", "NotifyCompletion")),
+        BATCH["States"]["SubmitBatchJob"],
+    ]
+    for state in catching:
+        assert [catcher["ErrorEquals"] for catcher in state["Catch"]] == [["States.DataLimitExceeded"], ["States.ALL"]]
+
+
+@pytest.mark.parametrize("name", ["PrefetchExists?", "CheckForFailures"])
+def test_only_the_boolean_itself_lets_a_run_go_on_or_succeed(name: str) -> None:
+    (rule,) = QUARTER["States"][name]["Choices"]
+    assert [next(iter(test.keys() - {"Variable"})) for test in rule["And"]] == [
+        "IsPresent",
+        "IsBoolean",
+        "BooleanEquals",
+    ]
+    otherwise = QUARTER["States"][QUARTER["States"][name]["Default"]]
+    assert otherwise["Type"] == "Fail"
+
+
+def test_the_largest_run_fits_a_state_and_the_history() -> None:
+    """The worst data by hand: the real execution that measures the same is in tests/state_machine."""
+    ids = [f"2023Q1_batch_{number:04d}" for number in range(MAX_BATCHES)]
+    # No error of Batch or Step Functions has a longer name than States.ExceedToleratedFailureThreshold.
+    longest_error = "x" * 40
+    data = {
+        "quarter": "2023Q1",
+        "bucket": "b" * 63,
+        "batch_size": 10_000,
+        "resume": "20230405_101500",
+        "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID": "x" * 300,
+        "prefetch": {"exists": True},
+        "manifest": {
+            "run": "20230405_101500",
+            "manifest_key": "manifests/2023Q1/manifest_20230405_101500.jsonl",
+            "firms": 200_000,
+            "batch_size": 10_000,
+            "note": "x" * 300,
+            "batch_ids": ids,
+        },
+        "batches": [{"batch_id": batch_id, "status": "FAILED", "error": longest_error} for batch_id in ids],
+    }
+    payload = {"state": data, "execution": "x" * 300}
+    size = len(json.dumps(payload, separators=(",", ":")))
+    assert size < 256 * 1024, size
+
+    # MapIterationStarted, TaskStateEntered, TaskScheduled, TaskStarted, TaskSubmitted, TaskFailed, TaskStateExited,
+    # PassStateEntered, PassStateExited, MapIterationSucceeded; and four functions, two choices and the Map around them.
+    events = 10 * MAX_BATCHES + 4 * 5 + 2 * 2 + 4 + 3
+    spare = 25_000 - events
+    # A throttled submission costs TaskScheduled, TaskStarted and TaskSubmitFailed.
+    assert spare // 3 > 1_600

@@ -1,5 +1,6 @@
 """How a run looks: its plan, its progress while it goes on, and how it ended."""
 
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _JOBS_SHOWN = 12
+
+_QUIET_SECONDS = 10.0
+"""Without a terminal: how often progress of firms alone is worth a line."""
 
 
 def print_plan(plan: Plan) -> None:
@@ -73,11 +77,12 @@ def print_failures(failures: Sequence[Failure], message: str, *, err: bool) -> N
 
 
 class Progress:
-    """A run's progress on stderr: redrawn on a terminal, a line at each change elsewhere."""
+    """A run's progress on stderr: redrawn on a terminal; elsewhere a line when a batch changes, and now and then."""
 
     def __init__(self) -> None:
         self._live = _Live() if output.stderr().is_terminal else None
-        self._told = ""
+        self._told = self._told_firms = ""
+        self._told_at = 0.0
 
     def __enter__(self) -> Self:
         if self._live:
@@ -94,10 +99,12 @@ class Progress:
         if self._live:
             self._live.update(draw(look))
             return
-        line = _line(look)
-        if line != self._told:
-            output.hint(f"{duration(look.execution.seconds)} {line}")
-            self._told = line
+        steps, firms = _lines(look)
+        now = time.monotonic()
+        if steps == self._told and (firms == self._told_firms or now - self._told_at < _QUIET_SECONDS):
+            return
+        output.hint(f"{duration(look.execution.seconds)} {'; '.join(filter(None, (steps, firms)))}")
+        self._told, self._told_firms, self._told_at = steps, firms, now
 
 
 class _Live:
@@ -158,16 +165,17 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _line(look: Look) -> str:
+def _lines(look: Look) -> tuple[str, str]:
+    """What is worth a line at each change, and what changes all the time."""
     if not look.manifest:
-        return "checking the prefetch, making batches"
-    words = [f"batches {_batches_line(look)}", f"firms {_firms_line(look)}", f"topics {look.counts.topics:,}"]
-    words += [
+        return "checking the prefetch, making batches", ""
+    steps = [f"batches {_batches_line(look)}"]
+    steps += [
         f"{job.batch_id} is at attempt {job.attempt}{f' ({job.reason})' if job.reason else ''}"
         for job in look.jobs
         if job.attempt > 1
     ]
-    return "; ".join(words)
+    return "; ".join(steps), f"firms {_firms_line(look)}; topics {look.counts.topics:,}"
 
 
 def _batches_line(look: Look) -> str:

@@ -114,7 +114,8 @@ def _tell_that_it_goes_on(stack: Stack, execution: Execution) -> None:
     quarter = execution.input["quarter"]
     stop_execution = stack.aws_command(f"stepfunctions stop-execution --execution-arn {execution.arn}")
     output.hint(f"watch it: {stack.command} watch {quarter}")
-    output.hint(f"stop it:  {stack.command} stop {quarter}   (or {stop_execution})")
+    output.hint(f"stop it:  {stack.command} stop {quarter}")
+    output.hint(f"          or {stop_execution}")
 
 
 def _tell_the_end(stack: Stack, look: Look, as_json: bool) -> None:
@@ -139,4 +140,4 @@ def _tell_next(stack: Stack, look: Look, succeeded: bool) -> None:
     elif look.manifest:
         output.hint(f"process what is not complete: {stack.command} resume {quarter} {look.manifest['run']}")
     if vllm.is_part_of(stack) and (left := vllm.status(stack).desired):
-        output.hint(f"vLLM still runs ({left} GPU instances): {stack.command} vllm scale 0")
+        output.hint(f"vLLM still runs on {left} GPU{'s' * (left > 1)}; switch it off: {stack.command} vllm scale 0")

@@ -235,8 +235,9 @@ def records_of(stack: Stack, quarter: str, run: str) -> dict[str, BatchProgress]
 
 
 def _job(job: "JobDetailTypeDef", prefix: str) -> Job:
-    ended = job.get("attempts", [])
+    # A job whose attempt has succeeded is still called RUNNING for a moment: that attempt is not retried.
+    lost = [attempt for attempt in job.get("attempts", []) if attempt.get("container", {}).get("exitCode") != 0]
     reason = job.get("statusReason", "")
-    if ended:
-        reason = ended[-1].get("statusReason", "") or ended[-1].get("container", {}).get("reason", "") or reason
-    return Job(job["jobName"].removeprefix(prefix), job["status"], len(ended) + 1, reason)
+    if lost:
+        reason = lost[-1].get("statusReason", "") or lost[-1].get("container", {}).get("reason", "") or reason
+    return Job(job["jobName"].removeprefix(prefix), job["status"], len(lost) + 1, reason)

@@ -1,15 +1,11 @@
 """The account that the program deploys to, and whether what the settings name is really there: looked up at preview,
 before anything is created."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pulumi_aws as aws
 
 from components.settings import Settings, SettingsError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,20 +33,13 @@ def find_account(settings: Settings) -> Account:
     Raises:
         SettingsError: one sentence for each adopted thing that is another account's, another region's or missing.
     """
-    identity = _ask("whose credentials these are", aws.get_caller_identity)
-    region = _ask("which region this is", aws.get_region).region
+    identity = aws.get_caller_identity()
+    region = aws.get_region().region
     problems = [*_misplaced(settings, identity.account_id, region), *_not_own_buckets(settings, region)]
     if problems:
         raise SettingsError("; ".join(problems))
     vpc_id, subnet_ids = _find_network(settings, region)
     return Account(identity.account_id, region, identity.arn.split(":")[1], vpc_id, subnet_ids)
-
-
-def _ask(what: str, invoke: Callable[[], T]) -> T:
-    try:
-        return invoke()
-    except Exception as error:  # the engine raises a bare Exception
-        raise SettingsError(f"AWS does not say {what}: {error}") from error
 
 
 def _misplaced(settings: Settings, account_id: str, region: str) -> list[str]:
@@ -79,7 +68,7 @@ def _not_own_buckets(settings: Settings, region: str) -> list[str]:
     for key, name in (("bucketName", settings.bucket_name), ("accessLogsBucket", settings.access_logs_bucket)):
         if not name:
             continue
-        own = _ask("which buckets the account has", lambda wanted=name: aws.s3.get_buckets(prefix=wanted)).buckets
+        own = aws.s3.get_buckets(prefix=name).buckets
         regions = [bucket.bucket_region for bucket in own if bucket.name == name]
         if not regions:
             problems.append(f"ftm:{key} is {name}, which is not a bucket of this account: create it, or name another")
@@ -89,40 +78,30 @@ def _not_own_buckets(settings: Settings, region: str) -> list[str]:
 
 
 def _find_network(settings: Settings, region: str) -> tuple[str, list[str]]:
-    if not settings.vpc_id:
-        return _default_network(region)
-    zones: set[str] = set()
-    for subnet_id in settings.subnet_ids:
-        subnet = _ask(
-            f"where subnet {subnet_id} of ftm:subnetIds is",
-            lambda subnet_id=subnet_id: aws.ec2.get_subnet(id=subnet_id),
+    # Only lists are asked for: a lookup of a single thing that is not there would end in the engine's own words.
+    if settings.vpc_id:
+        _check_subnets(settings)
+        return settings.vpc_id, settings.subnet_ids
+    subnet_ids = sorted(_list_subnets("default-for-az", "true"))
+    if not subnet_ids:
+        raise SettingsError(f"the account has no default VPC in {region}: give ftm:vpcId and ftm:subnetIds")
+    return aws.ec2.get_subnet(id=subnet_ids[0]).vpc_id, subnet_ids
+
+
+def _check_subnets(settings: Settings) -> None:
+    known = _list_subnets("vpc-id", settings.vpc_id)
+    strangers = [subnet for subnet in settings.subnet_ids if subnet not in known]
+    if strangers:
+        raise SettingsError(
+            f"ftm:subnetIds holds {', '.join(strangers)}: it should hold subnets of ftm:vpcId, {settings.vpc_id}, "
+            f"which are {', '.join(known) or 'none'}"
         )
-        if subnet.vpc_id != settings.vpc_id:
-            raise SettingsError(
-                f"ftm:subnetIds holds {subnet_id}, of {subnet.vpc_id}: it should be of ftm:vpcId, {settings.vpc_id}"
-            )
-        zones.add(subnet.availability_zone)
+    zones = {aws.ec2.get_subnet(id=subnet).availability_zone for subnet in settings.subnet_ids}
     if len(zones) < 2:
         raise SettingsError(
             f"ftm:subnetIds are all in {', '.join(zones)}: a load balancer needs two availability zones at least"
         )
-    return settings.vpc_id, settings.subnet_ids
 
 
-def _default_network(region: str) -> tuple[str, list[str]]:
-    try:
-        vpc = aws.ec2.get_vpc(default=True)
-    except Exception as error:
-        raise SettingsError(
-            f"the account has no default VPC in {region}: give ftm:vpcId and ftm:subnetIds ({error})"
-        ) from error
-    subnets = _ask(
-        f"which subnets {vpc.id} has",
-        lambda: aws.ec2.get_subnets(
-            filters=[
-                aws.ec2.GetSubnetsFilterArgs(name="vpc-id", values=[vpc.id]),
-                aws.ec2.GetSubnetsFilterArgs(name="default-for-az", values=["true"]),
-            ]
-        ),
-    )
-    return vpc.id, sorted(subnets.ids)
+def _list_subnets(filter_name: str, value: str) -> list[str]:
+    return aws.ec2.get_subnets(filters=[aws.ec2.GetSubnetsFilterArgs(name=filter_name, values=[value])]).ids

@@ -1,0 +1,57 @@
+"""Runs the program against an account that exists on paper only."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local import program
+from tests.components.paper import Deploy, Deployed, PaperCloud
+
+ROOT = Path(__file__).parents[2]
+
+_DEPLOYED: dict[str, Deployed] = {}
+"""Stacks in the usual account that a test had deployed already: nobody changes what was registered."""
+
+
+@pytest.fixture
+def cloud() -> PaperCloud:
+    return PaperCloud()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[str, dict[str, Any]], Path]:
+    """Writes a project whose stack has these settings, and returns its folder."""
+
+    def write(stack: str, settings: dict[str, Any]) -> Path:
+        for file in ("Pulumi.yaml", "__main__.py"):
+            shutil.copy(ROOT / file, tmp_path)
+        config = {f"ftm:{key}": value for key, value in settings.items()}
+        (tmp_path / f"Pulumi.{stack}.yaml").write_text(yaml.safe_dump({"config": config}))
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def deploy(
+    cloud: PaperCloud, project: Callable[[str, dict[str, Any]], Path], monkeypatch: pytest.MonkeyPatch
+) -> Deploy:
+    """`deploy(stack="dev", preview=False, vllmEnabled=False)` runs the program of that stack with those settings."""
+    monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
+
+    def run(stack: str = "prod", preview: bool = False, **settings: Any) -> Deployed:
+        key = repr((stack, preview, settings))
+        usual = cloud == PaperCloud()
+        if usual and key in _DEPLOYED:
+            return _DEPLOYED[key]
+        evaluate = program.preview if preview else program.up
+        deployed = Deployed(evaluate(stack, cloud, root=project(stack, settings)), cloud.invoked)
+        if usual:
+            _DEPLOYED[key] = deployed
+        return deployed
+
+    return run

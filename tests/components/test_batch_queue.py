@@ -1,0 +1,130 @@
+"""The batch queue, as it is registered."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.components.paper import ACCOUNT, REGION, VARIANTS, Deploy, Deployed
+
+
+def container(deployed: Deployed) -> dict[str, Any]:
+    return json.loads(deployed.one("batch/jobDefinition:JobDefinition")["containerProperties"])
+
+
+def environment(deployed: Deployed) -> dict[str, str]:
+    return {one["name"]: one["value"] for one in container(deployed)["environment"]}
+
+
+def resources(deployed: Deployed) -> dict[str, str]:
+    return {one["type"]: one["value"] for one in container(deployed)["resourceRequirements"]}
+
+
+def test_jobs_run_on_cpu_spot_of_several_families_and_nothing_runs_when_idle(deploy: Deploy) -> None:
+    deployed = deploy()
+    compute = deployed.one("batch/computeEnvironment:ComputeEnvironment")["computeResources"]
+    assert (compute["type"], compute["allocationStrategy"]) == ("SPOT", "SPOT_PRICE_CAPACITY_OPTIMIZED")
+    assert compute["minVcpus"] == 0
+    assert "desiredVcpus" not in compute
+    assert len(compute["instanceTypes"]) == 8
+    assert compute["ec2Configurations"] == [{"imageType": "ECS_AL2023"}]
+    assert resources(deployed) == {"VCPU": "2", "MEMORY": "3500"}
+
+
+def test_a_gpu_is_a_matter_of_config(deploy: Deploy) -> None:
+    deployed = deploy(**VARIANTS["GPU Batch"])
+    compute = deployed.one("batch/computeEnvironment:ComputeEnvironment")["computeResources"]
+    assert compute["instanceTypes"] == ["g4dn", "g5"]
+    assert compute["ec2Configurations"] == [{"imageType": "ECS_AL2023_NVIDIA"}]
+    assert resources(deployed)["GPU"] == "1"
+
+
+def test_a_running_job_outlives_a_deployment(deploy: Deploy) -> None:
+    deployed = deploy()
+    environment = deployed.one("batch/computeEnvironment:ComputeEnvironment")
+    assert environment["updatePolicy"]["terminateJobsOnUpdate"] is False
+    assert "name" not in environment  # a fixed name could not be replaced while the queue uses it
+    assert environment["namePrefix"] == "ftm-batch-"
+
+
+def test_instances_are_locked_down(deploy: Deploy) -> None:
+    template = deploy().one("ec2/launchTemplate:LaunchTemplate", "batch")
+    assert template["metadataOptions"]["httpTokens"] == "required"
+    assert template["metadataOptions"]["httpPutResponseHopLimit"] == 1
+    assert template["blockDeviceMappings"][0]["ebs"]["encrypted"] == "true"
+
+
+def test_lost_hosts_failed_pulls_and_temporary_failures_are_retried_and_nothing_else(deploy: Deploy) -> None:
+    strategy = deploy().one("batch/jobDefinition:JobDefinition")["retryStrategy"]
+    assert strategy == {
+        "attempts": 5,
+        "evaluateOnExits": [
+            {"action": "RETRY", "onStatusReason": "Host EC2*"},
+            {"action": "RETRY", "onReason": "CannotPullContainerError:*"},
+            {"action": "RETRY", "onExitCode": "75"},
+            {"action": "EXIT", "onReason": "*"},
+        ],
+    }
+
+
+def test_an_attempt_ends_some_day(deploy: Deploy) -> None:
+    assert deploy().one("batch/jobDefinition:JobDefinition")["timeout"] == {"attemptDurationSeconds": 12 * 3600}
+
+
+def test_a_job_that_can_never_run_is_cancelled(deploy: Deploy) -> None:
+    actions = deploy().one("batch/jobQueue:JobQueue")["jobStateTimeLimitActions"]
+    assert {action["reason"] for action in actions} == {
+        "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE",
+        "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT",
+        "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
+    }
+    assert all((action["state"], action["action"]) == ("RUNNABLE", "CANCEL") for action in actions)
+    assert all(600 <= action["maxTimeSeconds"] <= 86_400 for action in actions)  # what Batch allows
+
+
+def test_the_worker_is_told_where_vllm_is(deploy: Deploy) -> None:
+    deployed = deploy()
+    assert environment(deployed) == {
+        "AWS_DEFAULT_REGION": REGION,
+        "CHECKPOINT_INTERVAL": "25",
+        "LLM_BASE_URL": deployed.run.outputs["vllm_base_url"],
+        "LLM_MODEL_NAME": "Qwen/Qwen3-8B",
+        "LLM_MAX_CONCURRENT": "3",
+    }
+
+
+def test_without_vllm_the_worker_is_told_nothing_of_an_llm_but_its_key(deploy: Deploy) -> None:
+    key = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:llm-AbCdEf"
+    deployed = deploy(vllmEnabled=False, llmApiKeySecretArn=key)
+    assert environment(deployed) == {"AWS_DEFAULT_REGION": REGION, "CHECKPOINT_INTERVAL": "25"}
+    assert container(deployed)["secrets"] == [{"name": "LLM_API_KEY", "valueFrom": key}]
+    assert "LLM_BASE_URL" not in str([resource.inputs for resource in deployed.custom])
+
+
+def test_the_container_is_hardened(deploy: Deploy) -> None:
+    worker = container(deploy())
+    assert worker["privileged"] is False
+    assert worker["readonlyRootFilesystem"] is True
+    assert worker["command"] == ["python", "-m", "worker"]
+    assert worker["jobRoleArn"] != worker["executionRoleArn"]
+
+
+def test_the_repository_is_immutable_scanned_and_tidied(deploy: Deploy) -> None:
+    deployed = deploy(workerImageTag="v7")
+    repository = deployed.one("ecr/repository:Repository")
+    assert repository["imageTagMutability"] == "IMMUTABLE"
+    assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
+    (rule,) = json.loads(deployed.one("ecr/lifecyclePolicy:LifecyclePolicy")["policy"])["rules"]
+    assert rule["selection"]["countNumber"] == 10
+    image = container(deployed)["image"]
+    assert image == deployed.run.outputs["worker_image"] == f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/ftm-worker:v7"
+    policy = json.loads(deployed.one("iam/rolePolicy:RolePolicy", "batch-execution")["policy"])
+    assert [f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/ftm-worker"] in [one["Resource"] for one in policy["Statement"]]
+
+
+def test_the_image_holds_the_worker_and_runs_as_nobody() -> None:
+    text = (Path(__file__).parents[2] / "worker/Dockerfile").read_text()
+    stages = text.split("FROM ")[1:]
+    assert all("-slim" in stage.splitlines()[0] for stage in stages)
+    assert "USER 10001:10001" in stages[-1]
+    assert "RUN" not in stages[-1]
+    assert "pulumi" not in text.lower()

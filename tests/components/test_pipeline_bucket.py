@@ -1,0 +1,49 @@
+"""The bucket, as it is registered."""
+
+import json
+
+from tests.components.paper import ACCOUNT, EVERYTHING_GIVEN, REGION, Deploy
+
+ENCRYPTION = "s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
+NAME = f"ftm-dev-{ACCOUNT}-{REGION}"
+
+
+def test_it_is_private_encrypted_and_versioned(deploy: Deploy) -> None:
+    deployed = deploy("dev")
+    assert deployed.one("s3/bucket:Bucket")["bucket"] == NAME
+    closed = deployed.one("s3/bucketPublicAccessBlock:BucketPublicAccessBlock")
+    assert [value for key, value in closed.items() if key != "bucket"] == [True] * 4
+    assert deployed.one("s3/bucketVersioning:BucketVersioning")["versioningConfiguration"] == {"status": "Enabled"}
+    (rule,) = deployed.one(ENCRYPTION)["rules"]
+    assert rule["applyServerSideEncryptionByDefault"] == {"sseAlgorithm": "aws:kms"}
+
+
+def test_it_refuses_whoever_does_not_come_over_tls(deploy: Deploy) -> None:
+    policy = json.loads(deploy("dev").one("s3/bucketPolicy:BucketPolicy")["policy"])
+    (statement,) = policy["Statement"]
+    assert statement["Effect"] == "Deny"
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert statement["Resource"] == [f"arn:aws:s3:::{NAME}", f"arn:aws:s3:::{NAME}/*"]
+
+
+def test_half_uploads_and_old_versions_do_not_stay_for_ever(deploy: Deploy) -> None:
+    (rule,) = deploy("dev").one("s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")["rules"]
+    assert rule["abortIncompleteMultipartUpload"] == {"daysAfterInitiation": 7}
+    assert rule["noncurrentVersionExpiration"] == {"noncurrentDays": 30}
+    assert "expiration" not in rule
+
+
+def test_its_data_outlives_a_protected_stack(deploy: Deploy) -> None:
+    (kept,) = deploy("dev", deletionProtection=True).all("s3/bucket:Bucket")
+    assert (kept.protect, kept.retain_on_delete) == (True, True)
+    (let_go,) = deploy("dev").all("s3/bucket:Bucket")
+    assert (let_go.protect, let_go.retain_on_delete) == (False, False)
+    assert "forceDestroy" not in let_go.inputs
+
+
+def test_a_given_key_encrypts_and_a_given_bucket_takes_the_access_log(deploy: Deploy) -> None:
+    key = EVERYTHING_GIVEN["kmsKeyArn"]
+    deployed = deploy("dev", kmsKeyArn=key, accessLogsBucket="access-logs")
+    (rule,) = deployed.one(ENCRYPTION)["rules"]
+    assert rule["applyServerSideEncryptionByDefault"]["kmsMasterKeyId"] == key
+    assert deployed.one("s3/bucketLogging:BucketLogging")["targetBucket"] == "access-logs"

@@ -1,0 +1,68 @@
+"""IAM documents: nothing wider than it must be, in every variant of the stack."""
+
+import json
+from typing import Any
+
+import pytest
+
+from components import policies
+from components.account import Account
+from tests.components.paper import ACCOUNT, REGION, VARIANTS, Deploy
+
+HERE = Account(ACCOUNT, REGION, "aws", "vpc-1", [])
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
+
+
+def actions(document: str) -> dict[str, list[str]]:
+    """Each action to its resources."""
+    return {action: one["Resource"] for one in json.loads(document)["Statement"] for action in one["Action"]}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_wildcard_action_and_no_needless_wildcard_resource(deploy: Deploy, variant: str) -> None:
+    attached = deploy(**VARIANTS[variant]).all("iam/rolePolicy:RolePolicy")
+    statements: list[dict[str, Any]] = [
+        statement for policy in attached for statement in json.loads(policy.inputs["policy"])["Statement"]
+    ]
+    for statement in statements:
+        assert statement["Effect"] == "Allow"
+        assert not [action for action in statement["Action"] if "*" in action], statement
+        if "*" in statement["Resource"]:
+            assert set(statement["Action"]) <= policies.NO_NARROWER_RESOURCE.keys(), statement
+
+
+def test_every_wildcard_resource_has_its_reason() -> None:
+    assert all(policies.NO_NARROWER_RESOURCE.values())
+
+
+def test_the_worker_reads_prefetch_and_manifests_and_writes_results_and_progress_and_no_more() -> None:
+    assert actions(policies.batch_job("arn:aws:s3:::calls", "")) == {
+        "s3:GetObject": [f"arn:aws:s3:::calls/{prefix}/*" for prefix in ("prefetch", "manifests", "progress")],
+        "s3:PutObject": [f"arn:aws:s3:::calls/{prefix}/*" for prefix in ("intermediate/firm-topics", "progress")],
+        "s3:ListBucket": ["arn:aws:s3:::calls"],
+    }
+    assert actions(policies.batch_job("arn:aws:s3:::calls", KEY))["kms:Decrypt"] == [KEY]
+
+
+def test_ecs_pulls_from_the_images_own_repository_only() -> None:
+    image = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/team/worker:v3"
+    pulled = actions(policies.task_execution(HERE, "/aws/batch/ftm", image, []))
+    assert pulled["ecr:BatchGetImage"] == [f"arn:aws:ecr:eu-west-1:{ACCOUNT}:repository/team/worker"]
+    assert pulled["logs:PutLogEvents"] == [f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/batch/ftm:log-stream:*"]
+    assert "secretsmanager:GetSecretValue" not in pulled
+
+
+def test_ecs_asks_ecr_nothing_for_a_public_image() -> None:
+    assert not [one for one in actions(policies.task_execution(HERE, "/l", "vllm/vllm-openai:v1", [])) if "ecr" in one]
+
+
+def test_ecs_reads_the_given_secrets_only() -> None:
+    read = actions(policies.task_execution(HERE, "/l", "x:1", ["arn:secret-a"], KEY))
+    assert read["secretsmanager:GetSecretValue"] == ["arn:secret-a"]
+    assert read["kms:Decrypt"] == [KEY]
+
+
+def test_roles_are_taken_on_this_accounts_behalf_only() -> None:
+    (statement,) = json.loads(policies.trust("ecs-tasks.amazonaws.com", HERE))["Statement"]
+    assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}

@@ -1,0 +1,193 @@
+"""The whole program: what every stack has in common, in every variant."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from local.state import LocalError
+from tests.components.paper import ACCOUNT, EVERYTHING_GIVEN, REGION, VARIANTS, Deploy, PaperCloud
+
+NAME_LIMITS = {
+    "aws:lb/loadBalancer:LoadBalancer": 32,
+    "aws:lb/targetGroup:TargetGroup": 32,
+    "aws:iam/role:Role": 64,
+    "aws:lambda/function:Function": 64,
+    "aws:s3/bucket:Bucket": 63,
+    "aws:sfn/stateMachine:StateMachine": 80,
+    "aws:batch/jobQueue:JobQueue": 128,
+    "aws:batch/jobDefinition:JobDefinition": 128,
+    "aws:ec2/launchTemplate:LaunchTemplate": 128,
+    "aws:iam/instanceProfile:InstanceProfile": 128,
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_preview_registers_and_exports_what_up_does(deploy: Deploy, variant: str) -> None:
+    before, after = (deploy(preview=preview, **VARIANTS[variant]).run for preview in (True, False))
+
+    def kinds(resources: Any) -> Counter[tuple[str, str]]:
+        return Counter((resource.type, resource.name) for resource in resources)
+
+    assert kinds(before.resources) == kinds(after.resources)
+    assert before.outputs.keys() == after.outputs.keys()
+    assert "Output[T]" not in str(after.outputs)
+
+
+def test_the_exports_are_the_designs(deploy: Deploy) -> None:
+    outputs = deploy().run.outputs
+    assert outputs.keys() >= {"job_definition_arn", "job_queue_arn", "state_machine_arn", "vllm_target_group_arn"}
+    assert {key: value for key, value in outputs.items() if "arn" not in key} == {
+        "region": REGION,
+        "bucket": f"ftm-{ACCOUNT}-{REGION}",
+        "map_concurrency": 5,
+        "worker_image": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/ftm-worker:v1",
+        "batch_log_group": "/aws/batch/ftm",
+        "vllm_cluster_name": "ftm-vllm-cluster",
+        "vllm_service_name": "ftm-vllm-service",
+        "vllm_asg_name": "ftm-vllm-asg",
+        "vllm_base_url": "http://internal-ftm-vllm-alb.elb.amazonaws.com/v1",
+        "vllm_log_group": "/ecs/ftm-vllm",
+    }
+
+
+def test_every_resource_that_takes_tags_has_the_three(deploy: Deploy) -> None:
+    wanted = {"Project": "ftm", "Stack": "dev", "ManagedBy": "pulumi"}
+    without = {
+        "BucketPublicAccessBlock",
+        "BucketPolicy",
+        "BucketServerSideEncryptionConfiguration",
+        "BucketVersioning",
+        "BucketLifecycleConfiguration",
+        "RolePolicy",
+        "ClusterCapacityProviders",
+        "LifecyclePolicy",
+    }
+    for resource in deploy("dev").custom:
+        tags = resource.inputs.get("tags")
+        if resource.type.split(":")[-1] in without:
+            assert tags is None, resource
+        elif isinstance(tags, list):  # the Auto Scaling group's own form
+            assert {tag["key"]: tag["value"] for tag in tags}.items() >= wanted.items(), resource
+            assert all(tag["propagateAtLaunch"] for tag in tags)
+        else:
+            assert tags == wanted, resource
+
+
+def test_two_stacks_share_no_name(deploy: Deploy) -> None:
+    def named(stack: str) -> set[tuple[str, str]]:
+        return {
+            (resource.type, str(resource.inputs[key]))
+            for resource in deploy(stack).custom
+            for key in ("name", "bucket", "family", "namePrefix")
+            if key in resource.inputs
+        }
+
+    one, two = named("dev"), named("dev-2")
+    assert one
+    assert not one & two
+    assert not one & named("prod")
+
+
+def test_a_long_stack_name_stays_within_awss_limits(deploy: Deploy) -> None:
+    resources = deploy("a" + "b" * 62 + "c").custom
+    checked = Counter[str]()
+    for resource in resources:
+        name = resource.inputs.get("name") or resource.inputs.get("bucket")
+        if resource.type in NAME_LIMITS:
+            assert len(str(name)) <= NAME_LIMITS[resource.type], resource
+            checked[resource.type] += 1
+    assert checked.keys() == NAME_LIMITS.keys()
+
+
+def test_with_the_roles_given_no_iam_call_is_made(deploy: Deploy) -> None:
+    deployed = deploy(**EVERYTHING_GIVEN)
+    assert not [resource for resource in deployed.custom if ":iam/" in resource.type]
+    assert not [token for token in deployed.asked if ":iam/" in token]
+    assert deployed.one("ecs/taskDefinition:TaskDefinition")["executionRoleArn"].endswith("role/vllm-execution")
+    assert {function.inputs["role"] for function in deployed.all("lambda/function:Function")} == {
+        EVERYTHING_GIVEN["functionsRoleArn"]
+    }
+
+
+def test_adopted_things_are_not_created(deploy: Deploy) -> None:
+    deployed = deploy(**EVERYTHING_GIVEN)
+    assert not [resource for resource in deployed.custom if resource.type.startswith(("aws:s3/", "aws:ecr/"))]
+    assert deployed.run.outputs["bucket"] == "calls"
+    assert deployed.run.outputs["worker_image"] == EVERYTHING_GIVEN["workerImage"]
+    assert deployed.one("lb/loadBalancer:LoadBalancer")["subnets"] == ["subnet-a1", "subnet-b1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"bucketName": "somebody-elses"},
+            "ftm:bucketName is somebody-elses, which is not a bucket of this account: create it, or name another",
+        ),
+        (
+            {"bucketName": "far-away"},
+            "ftm:bucketName is far-away, of region eu-west-1: it should be of us-east-1, as the stack is",
+        ),
+        (
+            {
+                "vllmCertificateArn": f"arn:aws:acm:eu-west-1:{ACCOUNT}:certificate/1",
+                "vllmHostname": "vllm.example.com",
+            },
+            f"ftm:vllmCertificateArn is arn:aws:acm:eu-west-1:{ACCOUNT}:certificate/1, of region eu-west-1: "
+            "it should be of us-east-1, as the stack is",
+        ),
+        (
+            {"batchJobRoleArn": "arn:aws:iam::999999999999:role/job"},
+            "ftm:batchJobRoleArn is arn:aws:iam::999999999999:role/job, of account 999999999999: "
+            f"it should be of {ACCOUNT}, as the stack is",
+        ),
+        (
+            {"vpcId": "vpc-1", "subnetIds": ["subnet-a1", "subnet-a2"]},
+            "ftm:subnetIds holds subnet-a2: it should hold subnets of ftm:vpcId, vpc-1, which are subnet-a1, subnet-b1",
+        ),
+        (
+            {"vpcId": "vpc-1", "subnetIds": ["subnet-a1"]},
+            "ftm:subnetIds are all in us-east-1a: a load balancer needs two availability zones at least",
+        ),
+        (
+            {"vpcId": "vpc-9", "subnetIds": ["subnet-a1"]},
+            "ftm:subnetIds holds subnet-a1: it should hold subnets of ftm:vpcId, vpc-9, which are none",
+        ),
+        ({"vllmMaxModelLen": 40960}, "ftm:vllmModel Qwen/Qwen3-8B does not fit"),
+    ],
+)
+def test_what_cannot_be_stops_the_preview_with_a_sentence(
+    deploy: Deploy, cloud: PaperCloud, settings: dict[str, Any], sentence: str
+) -> None:
+    cloud.buckets["far-away"] = "eu-west-1"
+    with pytest.raises(LocalError, match=r"^[^\n]*$") as caught:
+        deploy(preview=True, **settings)
+    assert sentence in str(caught.value)
+
+
+def test_without_a_default_vpc_the_preview_asks_for_one(deploy: Deploy, cloud: PaperCloud) -> None:
+    cloud.default_vpc = None
+    with pytest.raises(LocalError, match="no default VPC in us-east-1: give ftm:vpcId and ftm:subnetIds"):
+        deploy(preview=True)
+
+
+def test_nothing_is_created_before_a_refusal(
+    deploy: Deploy, cloud: PaperCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created: list[str] = []
+    monkeypatch.setattr(cloud, "create", lambda resource: created.append(resource.name))
+    with pytest.raises(LocalError):
+        deploy(bucketName="somebody-elses")
+    assert created == []
+
+
+def test_an_unknown_model_is_a_warning(deploy: Deploy) -> None:
+    (warning,) = deploy(vllmModel="acme/Oracle-7B").run.warnings
+    assert "ftm:vllmModel 'acme/Oracle-7B' is not a model whose memory ftm knows" in warning
+
+
+def test_the_example_stack_previews_without_a_warning(cloud: PaperCloud) -> None:
+    from local import program
+
+    assert program.preview("prod", cloud).warnings == []

@@ -1,0 +1,127 @@
+"""The settings: what is refused and how it is said, what follows from them, and that the documents are in step."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import settings
+from components.settings import Settings, SettingsError
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(stack: str = "dev", /, **raw: str) -> Settings:
+    """The settings as Pulumi hands them over: text, with lists as JSON."""
+    return Settings.load(stack, raw.get)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        ({"mapConcurrency": "0"}, "ftm:mapConcurrency is '0': it should be greater than or equal to 1"),
+        ({"mapConcurrency": "41"}, "ftm:mapConcurrency is '41': it should be less than or equal to 40"),
+        ({"mapConcurrency": "many"}, "ftm:mapConcurrency is 'many': it should be a valid integer"),
+        ({"vllmEnabled": "perhaps"}, "ftm:vllmEnabled is 'perhaps': it should be a valid boolean"),
+        ({"vllmImage": "vllm/vllm-openai"}, "it should be an image with a version or a digest"),
+        ({"vllmImage": "vllm/vllm-openai:latest"}, "it should be an image with a version or a digest"),
+        ({"vllmImage": ""}, "ftm:vllmImage is ''"),
+        (
+            {"batchJobRoleArn": "job-role"},
+            "ftm:batchJobRoleArn is 'job-role': it should be an ARN such as arn:aws:iam::",
+        ),
+        ({"batchJobRoleArn": "arn:aws:iam::123:role/x"}, "it should be an ARN such as arn:aws:iam::123456789012:role/"),
+        ({"bucketName": "Not_A_Bucket"}, "ftm:bucketName is 'Not_A_Bucket': it should be the name of a bucket"),
+        ({"vpcId": "default"}, "ftm:vpcId is 'default': it should be a VPC's id"),
+        ({"vpcId": "vpc-1"}, "ftm:vpcId and ftm:subnetIds belong together"),
+        ({"subnetIds": "subnet-1"}, "ftm:subnetIds is 'subnet-1': it should be a list"),
+        ({"logRetentionDays": "2"}, "ftm:logRetentionDays is 2: it should be one of (1, 3, 5,"),
+        (
+            {"batchMaxVcpus": "1"},
+            "ftm:batchMaxVcpus is 1: it should be at least the ftm:batchVcpus of one job, 2",
+        ),
+        ({"batchGpus": "1", "batchInstanceTypes": '["g5", "m7i"]'}, "ftm:batchInstanceTypes holds m7i, without a GPU"),
+        (
+            {"vllmMinInstances": "3"},
+            "ftm:vllmMinInstances is 3: it should be at most ftm:vllmMaxInstances, 2",
+        ),
+        (
+            {"vllmOnDemandInstances": "3"},
+            "ftm:vllmOnDemandInstances is 3: it should be at most ftm:vllmMaxInstances, 2",
+        ),
+        (
+            {"vllmInstanceTypes": '["g5.xlarge", "m5.xlarge"]'},
+            "ftm:vllmInstanceTypes holds m5.xlarge: each should have one GPU that ftm knows",
+        ),
+        ({"vllmInstanceTypes": '["g5.12xlarge"]'}, "each should have one GPU"),
+        ({"vllmMaxModelLen": "32768"}, "fewer than the 32,768 of one request of vllmMaxModelLen"),
+        ({"vllmModel": "Qwen/Qwen3-14B"}, "ftm:vllmModel Qwen/Qwen3-14B does not fit g6.xlarge, g5.xlarge"),
+        ({"vllmInstanceTypes": '["g6e.xlarge", "g4dn.xlarge"]'}, "the T4's 14.56 GiB"),
+        ({"vllmMemoryMib": "16000"}, "ftm:vllmMemoryMib is 16000: it should be at most 15400"),
+        ({"vllmTokensPerRequest": "30000"}, "ftm:vllmTokensPerRequest is 30000: it should be at most the 20174"),
+        ({"vllmHostname": "vllm.example.com"}, "ftm:vllmCertificateArn and ftm:vllmHostname belong together"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_with_key_value_and_what_is_allowed(raw: dict[str, str], sentence: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(**raw)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stack", ["Dev", "my_stack", "1st", "a" * 65])
+def test_a_stack_name_that_aws_would_not_take_is_refused(stack: str) -> None:
+    with pytest.raises(SettingsError, match="the stack's name is"):
+        load(stack)
+
+
+def test_several_wrong_values_are_all_named() -> None:
+    with pytest.raises(SettingsError, match=r"ftm:mapConcurrency.*ftm:batchVcpus"):
+        load(mapConcurrency="0", batchVcpus="0")
+
+
+def test_without_vllm_its_contradictions_do_not_matter() -> None:
+    assert load(vllmEnabled="false", vllmMaxModelLen="131072")
+
+
+def test_concurrency_follows_from_the_cache_unless_it_is_given() -> None:
+    usual = load()
+    assert (usual.vllm_seqs, usual.llm_concurrency) == (19, 3)
+    assert usual.llm_concurrency * usual.map_concurrency <= usual.vllm_seqs
+    assert load(vllmInstanceTypes='["g6e.xlarge"]').vllm_seqs == 162
+    assert load(mapConcurrency="40").llm_concurrency == 1
+    given = load(vllmMaxNumSeqs="64", llmMaxConcurrent="8")
+    assert (given.vllm_seqs, given.llm_concurrency) == (64, 8)
+
+
+def test_warnings() -> None:
+    assert load().warnings() == []
+    assert "the hosted API needs a key" in load(vllmEnabled="false").warnings()[0]
+    assert "the others wait in the queue" in load(batchMaxVcpus="4").warnings()[0]
+
+
+def test_pulumi_yaml_declares_the_models_keys() -> None:
+    declared: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    properties = Settings.model_json_schema()["properties"]
+    assert list(declared) == Settings.config_keys()
+    for key, entry in declared.items():
+        model = {name: properties[key][name] for name in ("type", "default", "description")}
+        assert {name: value for name, value in entry.items() if name != "items"} == model, key
+        assert entry.get("items") == ({"type": "string"} if entry["type"] == "array" else None)
+
+
+def test_the_example_stack_is_complete_and_valid() -> None:
+    text = (ROOT / "Pulumi.prod.yaml").read_text()
+    example = yaml.safe_load(text)["config"]
+    raw = {key.removeprefix("ftm:"): value for key, value in example.items() if key.startswith("ftm:")}
+    assert raw.keys() <= set(Settings.config_keys())
+    assert Settings.model_validate({"stack": "prod", **raw}).deletion_protection
+    adopted = [key for key in Settings.config_keys() if key.endswith(("Arn", "Id", "Ids")) or key == "bucketName"]
+    assert [key for key in adopted if f"ftm:{key}:" not in text] == []
+
+
+def test_the_configuration_page_is_made_from_the_model() -> None:
+    assert (ROOT / "docs/configuration.md").read_text() == settings.document(), (
+        "python -m components.settings > docs/configuration.md"
+    )

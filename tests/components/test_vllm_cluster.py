@@ -1,0 +1,249 @@
+"""vLLM's cluster, as it is registered."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from components import vllm_cluster
+from tests.components.paper import ACCOUNT, CERTIFICATE, REGION, VARIANTS, Deploy, Deployed
+
+SPOT_NOTICE_SECONDS = 120
+
+
+def container(deployed: Deployed) -> dict[str, Any]:
+    (only,) = json.loads(deployed.one("ecs/taskDefinition:TaskDefinition")["containerDefinitions"])
+    return only
+
+
+def options(deployed: Deployed) -> dict[str, str]:
+    """vLLM's command-line options and their values."""
+    command = container(deployed)["command"]
+    return {
+        word: following for word, following in zip(command, [*command[1:], ""], strict=True) if word.startswith("--")
+    }
+
+
+def test_vllm_runs_as_it_must_for_naming(deploy: Deploy) -> None:
+    deployed = deploy()
+    given = options(deployed)
+    assert container(deployed)["command"][0] == "Qwen/Qwen3-8B"
+    assert json.loads(given["--default-chat-template-kwargs"]) == {"enable_thinking": False}
+    assert given["--max-model-len"] == "4096"
+    assert given["--max-num-seqs"] == "19"
+    assert given["--max-num-queued-reqs"] == "76"
+    assert given["--gpu-memory-utilization"] == "0.90"
+    assert given["--dtype"] == "auto"
+    assert given.keys() >= {"--disable-uvicorn-access-log", "--enable-prompt-tokens-details"}
+    assert container(deployed)["image"] == "vllm/vllm-openai:v0.32.0"
+
+
+@pytest.mark.parametrize(
+    "gone", ["--disable-log-requests", "--enable-reasoning", "--guided-decoding-backend", "--swap-space"]
+)
+def test_no_flag_that_this_vllm_would_die_of(deploy: Deploy, gone: str) -> None:
+    assert gone not in container(deploy())["command"]
+
+
+def test_the_worker_asks_for_the_name_that_vllm_serves(deploy: Deploy) -> None:
+    deployed = deploy(vllmServedModelName="namer")
+    worker = json.loads(deployed.one("batch/jobDefinition:JobDefinition")["containerProperties"])
+    environment = {one["name"]: one["value"] for one in worker["environment"]}
+    assert options(deployed)["--served-model-name"] == environment["LLM_MODEL_NAME"] == "namer"
+
+
+def test_a_gpu_without_bf16_is_asked_for_half(deploy: Deploy) -> None:
+    deployed = deploy(vllmModel="Qwen/Qwen3-4B", vllmInstanceTypes=["g4dn.xlarge", "g5.xlarge"])
+    assert options(deployed)["--dtype"] == "half"
+
+
+def test_shutdown_fits_into_the_spot_notice(deploy: Deploy) -> None:
+    deployed = deploy()
+    draining = deployed.one("lb/targetGroup:TargetGroup")["deregistrationDelay"]
+    stopping = container(deployed)["stopTimeout"]
+    assert int(options(deployed)["--shutdown-timeout"]) < stopping
+    assert draining + stopping < SPOT_NOTICE_SECONDS
+
+
+def test_the_container_is_hardened_and_its_caches_are_on_the_hosts_disk(deploy: Deploy) -> None:
+    deployed = deploy()
+    vllm = container(deployed)
+    environment = {one["name"]: one["value"] for one in vllm["environment"]}
+    assert vllm["user"] == "2000:0"
+    assert vllm["readonlyRootFilesystem"] is True
+    assert vllm["resourceRequirements"] == [{"type": "GPU", "value": "1"}]
+    assert vllm["memory"] == 14 * 1024
+    assert "privileged" not in vllm
+    caches = [value for key, value in environment.items() if key.endswith(("_HOME", "_DIR", "_ROOT"))]
+    assert len(caches) == 4
+    (mount,) = vllm["mountPoints"]
+    assert all(cache.startswith(mount["containerPath"]) for cache in caches)
+    assert deployed.one("ecs/taskDefinition:TaskDefinition")["volumes"] == [
+        {"name": mount["sourceVolume"], "hostPath": "/var/lib/vllm"}
+    ]
+
+
+def test_no_container_health_check_kills_a_loading_task(deploy: Deploy) -> None:
+    deployed = deploy()
+    assert "healthCheck" not in container(deployed)
+    check = deployed.one("lb/targetGroup:TargetGroup")["healthCheck"]
+    assert (check["path"], check["matcher"]) == ("/health", "200")
+    assert deployed.one("ecs/service:Service")["healthCheckGracePeriodSeconds"] == 1800
+
+
+def test_logs_go_to_cloudwatch_and_are_kept(deploy: Deploy) -> None:
+    deployed = deploy()
+    assert container(deployed)["logConfiguration"]["options"]["awslogs-group"] == "/ecs/ftm-vllm"
+    assert deployed.one("cloudwatch/logGroup:LogGroup", "vllm")["retentionInDays"] == 365
+
+
+def test_secrets_come_from_secrets_manager_and_never_from_the_environment(deploy: Deploy) -> None:
+    arns = {
+        "huggingFaceTokenSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:hf-AbCdEf",
+        "llmApiKeySecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:llm-AbCdEf",
+    }
+    deployed = deploy(**arns)
+    secrets = {one["name"]: one["valueFrom"] for one in container(deployed)["secrets"]}
+    assert secrets == {
+        "HF_TOKEN": arns["huggingFaceTokenSecretArn"],
+        "VLLM_API_KEY": arns["llmApiKeySecretArn"],
+    }
+    assert not {"HF_TOKEN", "VLLM_API_KEY"} & {one["name"] for one in container(deployed)["environment"]}
+    policy = json.loads(deployed.one("iam/rolePolicy:RolePolicy", "vllm-execution")["policy"])
+    assert {"Effect": "Allow", "Action": ["secretsmanager:GetSecretValue"], "Resource": list(arns.values())} in policy[
+        "Statement"
+    ]
+    assert container(deploy())["secrets"] == []
+
+
+def test_instances_are_spot_of_several_types_with_an_on_demand_floor_by_choice(deploy: Deploy) -> None:
+    for settings, floor in (({}, 0), (VARIANTS["on-demand floor"], 1)):
+        policy = deploy(**settings).one("autoscaling/group:Group")["mixedInstancesPolicy"]
+        assert policy["instancesDistribution"] == {
+            "onDemandBaseCapacity": floor,
+            "onDemandPercentageAboveBaseCapacity": 0,
+            "onDemandAllocationStrategy": "prioritized",
+            "spotAllocationStrategy": "price-capacity-optimized",
+        }
+        types = [one["instanceType"] for one in policy["launchTemplate"]["overrides"]]
+        assert types == ["g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge"]
+
+
+def test_what_an_operator_scales_is_never_deployed_over(deploy: Deploy) -> None:
+    deployed = deploy()
+    (group,) = deployed.all("autoscaling/group:Group")
+    (service,) = deployed.all("ecs/service:Service")
+    assert group.ignore_changes == ["desiredCapacity"]
+    assert service.ignore_changes == ["desiredCount"]
+    assert (group.inputs["minSize"], group.inputs["desiredCapacity"], service.inputs["desiredCount"]) == (0, 0, 0)
+    provider = deployed.one("ecs/capacityProvider:CapacityProvider")["autoScalingGroupProvider"]
+    assert provider["managedScaling"] == {"status": "DISABLED"}
+    assert provider["managedTerminationProtection"] == "DISABLED"
+    assert provider["managedDraining"] == "ENABLED"
+    assert group.inputs["protectFromScaleIn"] is False
+    assert group.inputs["capacityRebalance"] is False
+
+
+def test_a_host_mode_task_gives_way_to_its_successor(deploy: Deploy) -> None:
+    deployed = deploy()
+    assert deployed.one("ecs/taskDefinition:TaskDefinition")["networkMode"] == "host"
+    service = deployed.one("ecs/service:Service")
+    assert (service["deploymentMinimumHealthyPercent"], service["deploymentMaximumPercent"]) == (0, 100)
+    assert service["availabilityZoneRebalancing"] == "DISABLED"
+    assert deployed.one("lb/targetGroup:TargetGroup")["targetType"] == "instance"
+
+
+def test_an_instance_joins_drains_and_starts_warm(deploy: Deploy) -> None:
+    template = deploy().one("ec2/launchTemplate:LaunchTemplate", "vllm")
+    user_data = base64.b64decode(template["userData"]).decode()
+    assert user_data.startswith("#!/bin/bash\n")
+    for line in (
+        "ECS_CLUSTER=ftm-vllm-cluster",
+        "ECS_ENABLE_SPOT_INSTANCE_DRAINING=true",
+        "ECS_IMAGE_PULL_BEHAVIOR=prefer-cached",
+        "install -d -o 2000 -g 0 -m 0770 /var/lib/vllm",
+    ):
+        assert f"\n{line}\n" in user_data
+    assert template["imageId"] == "ami-0123456789abcdef0"
+    assert template["metadataOptions"] == {
+        "httpEndpoint": "enabled",
+        "httpTokens": "required",
+        "httpPutResponseHopLimit": 1,
+    }
+    (disk,) = template["blockDeviceMappings"]
+    assert disk["ebs"] == {
+        "volumeType": "gp3",
+        "volumeSize": 120,
+        "throughput": 500,
+        "iops": 4000,
+        "encrypted": "true",
+        "deleteOnTermination": "true",
+    }
+
+
+def test_the_load_balancer_is_internal_and_patient(deploy: Deploy) -> None:
+    deployed = deploy(deletionProtection=True, accessLogsBucket="access-logs")
+    alb = deployed.one("lb/loadBalancer:LoadBalancer")
+    assert alb["internal"] is True
+    assert alb["idleTimeout"] == 300
+    assert alb["enableDeletionProtection"] is True
+    assert alb["accessLogs"] == {"bucket": "access-logs", "prefix": "ftm-vllm-alb", "enabled": True}
+    target_group = deployed.one("lb/targetGroup:TargetGroup")
+    assert target_group["loadBalancingAlgorithmType"] == "least_outstanding_requests"
+    assert deploy().one("lb/loadBalancer:LoadBalancer")["enableDeletionProtection"] is False
+
+
+def test_https_by_certificate(deploy: Deploy) -> None:
+    deployed = deploy(**VARIANTS["HTTPS"])
+    listener = deployed.one("lb/listener:Listener")
+    assert (listener["protocol"], listener["port"]) == ("HTTPS", 443)
+    assert listener["certificateArn"] == CERTIFICATE
+    assert listener["sslPolicy"].startswith("ELBSecurityPolicy-TLS13")
+    assert deployed.run.outputs["vllm_base_url"] == "https://vllm.example.com/v1"
+    assert deployed.one("vpc/securityGroupIngressRule:SecurityGroupIngressRule", "vllm-from-batch")["toPort"] == 443
+
+
+def test_the_base_url_is_published(deploy: Deploy) -> None:
+    deployed = deploy("dev")
+    parameter = deployed.one("ssm/parameter:Parameter")
+    assert parameter["name"] == "/ftm-dev/vllm/base_url"
+    assert parameter["value"] == deployed.run.outputs["vllm_base_url"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nobody_comes_in_but_along_the_chain(deploy: Deploy, variant: str) -> None:
+    deployed = deploy(**VARIANTS[variant])
+    ingress = deployed.all("vpc/securityGroupIngressRule:SecurityGroupIngressRule")
+    assert all("referencedSecurityGroupId" in rule.inputs for rule in ingress)
+    assert not [
+        group
+        for group in deployed.all("ec2/securityGroup:SecurityGroup")
+        if {"ingress", "egress"} & group.inputs.keys()
+    ]
+    if variant == "vLLM disabled":
+        assert ingress == []
+        return
+    port = 443 if variant == "HTTPS" else 80
+    chain = {
+        (rule.inputs["referencedSecurityGroupId"], rule.inputs["securityGroupId"], rule.inputs["toPort"])
+        for rule in ingress
+    }
+    assert chain == {("batch-id", "vllm-alb-id", port), ("vllm-alb-id", "vllm-instance-id", vllm_cluster.PORT)}
+    egress = deployed.all("vpc/securityGroupEgressRule:SecurityGroupEgressRule")
+    beyond = [rule.inputs for rule in egress if "cidrIpv4" in rule.inputs]
+    assert all((rule["ipProtocol"], rule["fromPort"], rule["toPort"]) == ("tcp", 443, 443) for rule in beyond)
+    assert {(rule.inputs["securityGroupId"], rule.inputs.get("referencedSecurityGroupId")) for rule in egress} >= {
+        ("batch-id", "vllm-alb-id"),
+        ("vllm-alb-id", "vllm-instance-id"),
+    }
+
+
+def test_without_vllm_none_of_it_is_there(deploy: Deploy) -> None:
+    deployed = deploy(**VARIANTS["vLLM disabled"])
+    assert not [
+        resource
+        for resource in deployed.custom
+        if resource.type.startswith(("aws:ecs/", "aws:lb/", "aws:autoscaling/", "aws:ssm/"))
+    ]
+    assert not [key for key in deployed.run.outputs if key.startswith("vllm")]

@@ -20,7 +20,7 @@ from local.batch_processes import BatchProcesses
 from local.children import Children
 from local.ecs_service import EcsServices
 from local.lambda_processes import LambdaProcesses
-from local.patches import StepFunctionsPatches
+from local.patches import StepFunctionsPatches, mend_common
 from local.patching import MotoDoesNotFitError
 
 REGION = "us-east-1"
@@ -55,6 +55,7 @@ class EmbeddedAws:
         endpoint = f"http://{_HOST}:{port}"
         children = Children()
         try:
+            mend_common()
             functions = LambdaProcesses(children, endpoint)
             batch = BatchProcesses(children, endpoint)
             StepFunctionsPatches(endpoint, batch)

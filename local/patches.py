@@ -1,18 +1,22 @@
-"""What moto's interpreter of state machines lacks or does wrong, mended; each with its reason."""
+"""What moto does wrong or lacks, above all in its interpreter of state machines, mended; each with its reason."""
 
+import json
 import re
 import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.model import StructureShape
 from jsonpath_ng.ext.parser import parse
+from moto.core import loaders
 from moto.core.responses import ActionResult
+from moto.iam.access_control import IAMPolicy, PermissionResult
+from moto.s3.models import FakeBucket
 from moto.stepfunctions.models import StateMachine
 from moto.stepfunctions.parser.api import HistoryEventType
 from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name import CustomErrorName
@@ -52,6 +56,8 @@ _LOOK_SECONDS = 0.5
 _INDEFINITE = re.compile(r"\.\.|\*|\[\s*\?|\[[^\]'\"]*[:,]")
 """A JSONPath that may select more than one value: deep scan, wildcard, filter, slice or union."""
 
+_OVER_TLS = {"Bool": {"aws:SecureTransport": "true"}}
+
 _LAST_EVENTS = (
     HistoryEventType.ExecutionSucceeded,
     HistoryEventType.ExecutionFailed,
@@ -60,6 +66,14 @@ _LAST_EVENTS = (
 )
 
 MAX_HISTORY_PAGE = 1000
+
+
+def mend_common() -> None:
+    """Mend what is not Step Functions'."""
+    # A loader of botocore's models for each service looks through all of them again.
+    replace(loaders, "create_loader", "b94f7ea2b2fa", _shared_loader, everywhere=True)
+    # Conditions of a bucket policy are not looked at: one that denies plain HTTP denies everything.
+    replace(FakeBucket, "get_permission", "7571412a3495", _get_permission)
 
 
 class StepFunctionsPatches:
@@ -360,6 +374,21 @@ def _get_execution_history(_original: Any, response: StepFunctionResponse) -> Ac
     if start + size < len(events):
         answer["nextToken"] = str(start + size)
     return ActionResult(answer)
+
+
+@cache
+def _shared_loader(original: Callable[[], Any]) -> Any:
+    return original()
+
+
+def _get_permission(_original: Any, bucket: FakeBucket, action: str, resource: str) -> PermissionResult:
+    """Judge by the statements whose conditions hold. The loopback, which nobody can listen to, counts as TLS."""
+    if bucket.policy is None:
+        return PermissionResult.NEUTRAL
+    policy = json.loads(bucket.policy)
+    statements = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
+    holding = [statement for statement in statements if statement.pop("Condition", None) in (None, _OVER_TLS)]
+    return IAMPolicy(json.dumps({**policy, "Statement": holding})).is_action_permitted(action, resource)
 
 
 def _write_dates(value: Any, in_milliseconds: bool) -> None:

@@ -1,0 +1,97 @@
+"""The embedded AWS as a whole: nothing that it started outlives it, and its buckets can be relied on."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+SERVE = (
+    "from local.aws import EmbeddedAws; aws = EmbeddedAws.start(); print(aws.endpoint, flush=True); input(); aws.stop()"
+)
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_no_process_is_left(aws, end):
+    daemon = subprocess.Popen([sys.executable, "-c", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert daemon.stdin
+    assert daemon.stdout
+    other: Any = type(aws)(SimpleNamespace(endpoint=daemon.stdout.readline().strip()))
+    code = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('up', flush=True); time.sleep(60)"
+    job_id = other.submit(other.queue(), other.job_definition(code))
+    name = other.function({"f.py": "def handler(event, context): pass"}, "f.handler")
+    other.client("lambda").invoke(FunctionName=name)
+    stream = other.until(lambda: other.job(job_id)["container"].get("logStreamName"), bool)
+    other.until(lambda: other.log_lines("/aws/batch/job", stream), bool)
+    started = descendants(daemon.pid)
+    assert len(started) >= 4  # the guard, the job and what it started, the function's environment
+
+    if end == "killed":
+        daemon.kill()
+    else:
+        daemon.communicate("\n")
+    daemon.wait()
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in started if alive(pid)]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("condition", "allowed"),
+    [
+        ({"Bool": {"aws:SecureTransport": "false"}}, True),
+        ({"Bool": {"aws:SecureTransport": "true"}}, False),
+        ({}, False),
+    ],
+)
+def test_a_bucket_policy_s_conditions_are_looked_at(aws, condition, allowed):
+    s3 = aws.client("s3")
+    bucket = f"b-{uuid.uuid4().hex}"
+    s3.create_bucket(Bucket=bucket)
+    resource = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": resource}
+    policy = {"Version": "2012-10-17", "Statement": [{**deny, "Condition": condition} if condition else deny]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    if allowed:
+        s3.put_object(Bucket=bucket, Key="k", Body=b"")
+        return
+    with pytest.raises(s3.exceptions.ClientError, match="Forbidden"):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"")
+
+
+def test_a_bucket_s_conditional_writes(aws):
+    s3 = aws.client("s3")
+    bucket = f"b-{uuid.uuid4().hex}"
+    s3.create_bucket(Bucket=bucket)
+    tag = s3.put_object(Bucket=bucket, Key="k", Body=b"1", IfNoneMatch="*")["ETag"]
+    with pytest.raises(s3.exceptions.ClientError, match="PreconditionFailed"):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"2", IfNoneMatch="*")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"2", IfMatch=tag)
+    with pytest.raises(s3.exceptions.ClientError, match="PreconditionFailed"):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"3", IfMatch=tag)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"2"
+
+
+def descendants(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines()[1:])}
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, parent in parents.items() if parent == ancestor]
+    return found[1:]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie that nobody waits for does not."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, 0)
+        state = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return state.stdout.strip()[:1] not in ("", "Z")
+    return False

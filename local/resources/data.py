@@ -1,6 +1,5 @@
 """Where data and images lie: S3, ECR, SSM parameters."""
 
-import json
 from typing import Any
 
 from local.program import Resource
@@ -59,13 +58,8 @@ def bucket_logging(aws: Aws, resource: Resource) -> Created:
 
 @creates("aws:s3/bucketPolicy:BucketPolicy")
 def bucket_policy(aws: Aws, resource: Resource) -> Created:
-    """Without the statements that deny what comes without TLS: on the loopback everything does."""
-    name, policy = resource.inputs["bucket"], resource.inputs["policy"]
-    document = json.loads(policy) if isinstance(policy, str) else policy
-    kept = [statement for statement in document["Statement"] if "aws:SecureTransport" not in json.dumps(statement)]
-    if kept:
-        aws.client("s3").put_bucket_policy(Bucket=name, Policy=json.dumps(document | {"Statement": kept}))
-    return name, {}
+    aws.call("s3", "put_bucket_policy", resource.inputs)
+    return resource.inputs["bucket"], {}
 
 
 @creates("aws:ecr/repository:Repository")

@@ -1,24 +1,22 @@
 """Every resource type that the embedded AWS supports, registered by a program and looked up through AWS's API."""
 
+import base64
+import hashlib
 import io
 import json
-import subprocess
-import sys
-import textwrap
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pytest
 
 from local import program
-from local.aws import EmbeddedAws
 from local.resources import EmbeddedCloud
-from local.resources.calls import Aws
 from local.resources.stepfunctions import zip_archive
 from local.state import REGION, LocalError
 
-pytestmark = pytest.mark.xdist_group("embedded-aws")  # one embedded AWS a process
+pytestmark = pytest.mark.xdist_group("catalogue")  # deployed once
 
 CATALOGUE = """
 import json
@@ -46,7 +44,9 @@ aws.s3.BucketLifecycleConfiguration("calls", bucket=bucket.bucket, rules=[
     {"id": "forget", "status": "Enabled", "filter": {"prefix": ""},
      "noncurrent_version_expiration": {"noncurrent_days": 30}}])
 aws.s3.BucketOwnershipControls("calls", bucket=bucket.bucket, rule={"object_ownership": "BucketOwnerEnforced"})
-aws.s3.BucketPolicy("calls", bucket=bucket.bucket, policy=policy)
+tls_only = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": ["arn:aws:s3:::calls/*"],
+    "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
+aws.s3.BucketPolicy("calls", bucket=bucket.bucket, policy={"Version": "2012-10-17", "Statement": [tls_only]})
 
 role = aws.iam.Role("role", name="role", assume_role_policy=role_document, tags=tags)
 aws.iam.RolePolicy("role", role=role.name, name="read", policy=policy)
@@ -171,33 +171,171 @@ for name, value in {
 
 
 @pytest.fixture(scope="module")
-def aws():
-    embedded = EmbeddedAws.start()
-    yield Aws(embedded.endpoint, REGION)
-    embedded.stop()
+def cloud(aws: Any) -> EmbeddedCloud:
+    return EmbeddedCloud(aws.embedded.endpoint, REGION, "127.0.0.1:4000")
 
 
 @pytest.fixture(scope="module")
-def cloud(aws: Aws) -> EmbeddedCloud:
-    return EmbeddedCloud(aws.endpoint, REGION, "127.0.0.1:4000")
-
-
-@pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_program(tmp_path_factory.mktemp("catalogue"), CATALOGUE)
-
-
-@pytest.fixture(scope="module")
-def deployed(catalogue: Path, cloud: EmbeddedCloud) -> program.Run:
-    return program.up("local", cloud, root=catalogue)
+def deployed(tmp_path_factory: pytest.TempPathFactory, cloud: EmbeddedCloud) -> program.Run:
+    return program.up("local", cloud, root=write_program(tmp_path_factory.mktemp("catalogue"), CATALOGUE))
 
 
 def write_program(root: Path, source: str) -> Path:
     (root / "Pulumi.yaml").write_text("name: ftm\nruntime: python\n")
     (root / "Pulumi.local.yaml").write_text("config: {}\n")
-    (root / "__main__.py").write_text(textwrap.dedent(source))
+    (root / "__main__.py").write_text(source)
     return root
 
 
-def test_every_type_of_the_catalogue_is_made_and_every_output_known(deployed: program.Run):
+def test_every_output_that_the_program_reads_is_known(deployed: program.Run):
+    assert len(deployed.outputs) == 25
     assert all(deployed.outputs.values()), deployed.outputs
+    assert deployed.outputs["account"] == "123456789012"
+    assert deployed.outputs["ami"].startswith("ami-")
+    assert deployed.outputs["prefix"].endswith(":job-definition/worker")
+
+
+def test_every_load_balancer_has_the_address_of_the_local_one(deployed: program.Run, aws: Any):
+    assert deployed.outputs["dns"] == "127.0.0.1:4000"
+    found = aws.client("ssm").get_parameter(Name="/ftm/vllm/base_url")
+    assert found["Parameter"]["Value"] == "http://127.0.0.1:4000/v1"
+
+
+def test_the_bucket_is_as_configured_and_usable_over_the_loopback(deployed: program.Run, aws: Any):
+    s3 = aws.client("s3")
+    assert s3.get_bucket_versioning(Bucket="calls")["Status"] == "Enabled"
+    rule = s3.get_bucket_encryption(Bucket="calls")["ServerSideEncryptionConfiguration"]["Rules"][0]
+    assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "aws:kms"
+    blocked = s3.get_public_access_block(Bucket="calls")["PublicAccessBlockConfiguration"]
+    assert list(blocked.values()) == [True] * 4
+    rules = s3.get_bucket_lifecycle_configuration(Bucket="calls")["Rules"]
+    assert rules[0]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert s3.get_bucket_tagging(Bucket="calls")["TagSet"] == [{"Key": "Project", "Value": "ftm"}]
+    statements = json.loads(s3.get_bucket_policy(Bucket="calls")["Policy"])["Statement"]
+    assert [statement["Condition"] for statement in statements] == [{"Bool": {"aws:SecureTransport": "false"}}]
+    s3.put_object(Bucket="calls", Key="a", Body=b"1")
+    assert s3.get_object(Bucket="calls", Key="a")["Body"].read() == b"1"
+
+
+def test_security_groups_hold_only_the_rules_of_the_program(deployed: program.Run, aws: Any):
+    groups = aws.client("ec2").describe_security_groups()["SecurityGroups"]
+    alb = next(group for group in groups if group["GroupName"] == "alb")
+    gpu = next(group for group in groups if group["GroupName"].startswith("gpu-"))
+    assert (alb["IpPermissions"], alb["IpPermissionsEgress"]) == ([], [])
+    rule = gpu["IpPermissions"][0]
+    assert (rule["FromPort"], rule["UserIdGroupPairs"][0]["GroupId"]) == (8000, alb["GroupId"])
+    assert [rule["IpRanges"] for rule in gpu["IpPermissionsEgress"]] == [
+        [{"CidrIp": "0.0.0.0/0", "Description": "out"}]
+    ]
+
+
+def test_the_launch_template_holds_what_the_program_says(deployed: program.Run, aws: Any):
+    versions = aws.client("ec2").describe_launch_template_versions(LaunchTemplateName="gpu", Versions=["$Latest"])
+    data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    assert data["ImageId"] == deployed.outputs["ami"]
+    assert data["UserData"] == "IyEvYmluL3No"
+    assert data["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    disk = {"Encrypted": True, "VolumeSize": 100, "VolumeType": "gp3", "Throughput": 500}
+    assert data["BlockDeviceMappings"][0]["Ebs"] == disk
+    assert len(data["SecurityGroupIds"]) == 1
+
+
+def test_the_group_mixes_instance_types_and_starts_at_zero(deployed: program.Run, aws: Any):
+    found = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=["gpu"])
+    group = found["AutoScalingGroups"][0]
+    assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == (0, 0, 2)
+    policy = group["MixedInstancesPolicy"]
+    assert policy["InstancesDistribution"]["OnDemandBaseCapacity"] == 1
+    types = [override["InstanceType"] for override in policy["LaunchTemplate"]["Overrides"]]
+    assert types == ["g6.xlarge", "g5.xlarge"]
+
+
+def test_the_service_runs_on_the_group_behind_the_target_group(deployed: program.Run, aws: Any):
+    ecs = aws.client("ecs")
+    service = ecs.describe_services(cluster="vllm", services=["vllm"])["services"][0]
+    assert service["loadBalancers"][0]["targetGroupArn"] == deployed.outputs["targets"]
+    assert service["desiredCount"] == 0
+    task = ecs.describe_task_definition(taskDefinition="vllm")["taskDefinition"]
+    assert task["networkMode"] == "host"
+    assert task["volumes"] == [{"name": "cache", "host": {"sourcePath": "/var/cache"}}]
+    assert task["containerDefinitions"][0]["command"] == ["Qwen/Qwen3-8B", "--max-model-len", "4096"]
+    elb = aws.client("elbv2")
+    group = elb.describe_target_groups(TargetGroupArns=[deployed.outputs["targets"]])["TargetGroups"][0]
+    assert (group["HealthCheckPath"], group["Matcher"]) == ("/health", {"HttpCode": "200"})
+    attributes = elb.describe_target_group_attributes(TargetGroupArn=group["TargetGroupArn"])["Attributes"]
+    assert {"Key": "load_balancing.algorithm.type", "Value": "least_outstanding_requests"} in attributes
+
+
+def test_batch_keeps_retries_timeout_and_command(deployed: program.Run, aws: Any):
+    found = aws.client("batch").describe_job_definitions(jobDefinitionName="worker")["jobDefinitions"][0]
+    assert found["retryStrategy"]["attempts"] == 3
+    assert found["retryStrategy"]["evaluateOnExit"][0]["onStatusReason"] == "Host EC2*"
+    assert found["timeout"] == {"attemptDurationSeconds": 600}
+    assert found["containerProperties"]["command"] == ["python", "-m", "worker"]
+    queue = aws.client("batch").describe_job_queues(jobQueues=["jobs"])["jobQueues"][0]
+    assert queue["computeEnvironmentOrder"][0]["computeEnvironment"].endswith(deployed.outputs["environment"])
+
+
+def test_the_function_has_its_code_and_environment(deployed: program.Run, aws: Any):
+    found = aws.client("lambda").get_function(FunctionName="check")["Configuration"]
+    assert (found["MemorySize"], found["Timeout"], found["Runtime"]) == (256, 30, "python3.13")
+    assert found["Environment"]["Variables"] == {"LEVEL": "info"}
+    source = pulumi.StringAsset("def handler(event, context): return event")
+    code = zip_archive(pulumi.AssetArchive({"check.py": source}))
+    assert found["CodeSha256"] == base64.b64encode(hashlib.sha256(code).digest()).decode()
+
+
+def test_alarms_and_budget_are_kept(deployed: program.Run, aws: Any):
+    alarms = {alarm["AlarmName"]: alarm for alarm in aws.client("cloudwatch").describe_alarms()["MetricAlarms"]}
+    assert alarms["failed"]["AlarmActions"] == [deployed.outputs["topic"], deployed.outputs["off"]]
+    assert alarms["failed"]["Dimensions"] == [{"Name": "StateMachineArn", "Value": deployed.outputs["machine"]}]
+    assert [query["Id"] for query in alarms["idle"]["Metrics"]] == ["n", "m"]
+    budget = aws.client("budgets").describe_budget(AccountId="123456789012", BudgetName="month")["Budget"]
+    assert float(budget["BudgetLimit"]["Amount"]) == 50
+
+
+def test_an_archive_is_packed_the_same_each_time_and_sorted(tmp_path: Path):
+    for name in ("b.py", "a.py"):
+        (tmp_path / name).write_text(f"# {name}")
+    assets: dict[str, Any] = {
+        "pkg/b.py": pulumi.FileAsset(str(tmp_path / "b.py")),
+        "pkg/a.py": pulumi.FileAsset(str(tmp_path / "a.py")),
+        "dir": pulumi.FileArchive(str(tmp_path)),
+    }
+    packed = zip_archive(pulumi.AssetArchive(assets))
+    (tmp_path / "a.py").touch()
+    assert packed == zip_archive(pulumi.AssetArchive(dict(reversed(assets.items()))))
+    with zipfile.ZipFile(io.BytesIO(packed)) as bundle:
+        assert bundle.namelist() == ["dir/a.py", "dir/b.py", "pkg/a.py", "pkg/b.py"]
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (
+            "aws.sqs.Queue('letters')",
+            r"could not make letters \(aws:sqs/queue:Queue\): the embedded AWS does not support aws:sqs/queue:Queue",
+        ),
+        (
+            "aws.ecs.Cluster('c', region='mars')",
+            r"could not make c \(aws:ecs/cluster:Cluster\): ecs:CreateCluster has no parameter for the input 'region'",
+        ),
+        (
+            "aws.iam.RolePolicyAttachment('p', role='nobody', policy_arn='arn:aws:iam::aws:policy/ReadOnlyAccess')",
+            r"could not make p \(aws:iam/rolePolicyAttachment:RolePolicyAttachment\): .*\(NoSuchEntity\)",
+        ),
+        (
+            "aws.s3.Bucket.get('old', 'old-bucket')",
+            r"old \(aws:s3/bucket:Bucket\): .* does not read existing resources",
+        ),
+        ("aws.ec2.get_vpc(id='vpc-1')", r"aws:ec2/getVpc:getVpc: .*vpc-1"),
+        ("aws.kms.get_key(key_id='k')", r"aws:kms/getKey:getKey: the embedded AWS does not answer this data source"),
+    ],
+)
+def test_what_is_not_supported_or_refused_is_one_sentence(
+    tmp_path: Path, cloud: EmbeddedCloud, source: str, sentence: str
+):
+    root = write_program(tmp_path, f"import pulumi_aws as aws\n{source}\n")
+    with pytest.raises(LocalError, match=sentence) as error:
+        program.up("local", cloud, root=root)
+    assert "\n" not in str(error.value)

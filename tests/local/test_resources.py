@@ -46,7 +46,8 @@ aws.s3.BucketLifecycleConfiguration("calls", bucket=bucket.bucket, rules=[
 aws.s3.BucketOwnershipControls("calls", bucket=bucket.bucket, rule={"object_ownership": "BucketOwnerEnforced"})
 tls_only = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": ["arn:aws:s3:::calls/*"],
     "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
-aws.s3.BucketPolicy("calls", bucket=bucket.bucket, policy={"Version": "2012-10-17", "Statement": [tls_only]})
+aws.s3.BucketPolicy("calls", bucket=bucket.bucket,
+    policy=json.dumps({"Version": "2012-10-17", "Statement": [tls_only]}))
 
 role = aws.iam.Role("role", name="role", assume_role_policy=role_document, tags=tags)
 aws.iam.RolePolicy("role", role=role.name, name="read", policy=policy)

@@ -1,0 +1,59 @@
+"""A worker shrunk to a tenth of a second: it answers for its batch as the real one would, and reads no transcript.
+
+What goes wrong is arranged in the directory `CONTROL`: a file named after a batch holds `exit`, `kill` (itself, each
+time), `kill once` or `hang`.
+"""
+
+import http.client
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from contract.batch import BatchProgress, Counts, find_batch
+from contract.layout import part_key, progress_key, run_of_manifest
+
+# moto reads whose key signed a request, and never checks the signature.
+SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=embedded/20230101/us-east-1/s3/aws4_request"}
+
+
+def main() -> int:
+    bucket, quarter, batch = (os.environ[name] for name in ("S3_BUCKET", "QUARTER", "BATCH_ID"))
+    manifest = os.environ["MANIFEST_S3_KEY"]
+    s3 = http.client.HTTPConnection(urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc)
+
+    def call(method: str, key: str, body: bytes | None = None) -> bytes:
+        s3.request(method, f"/{bucket}/{key}", body, SIGNED)
+        answer = s3.getresponse()
+        text = answer.read()
+        assert answer.status == 200, f"{method} {key}: {answer.status} {text[:200]!r}"
+        return text
+
+    order = Path(os.environ["CONTROL"], batch)
+    trouble = order.read_text() if order.exists() else ""
+    print(f"batch {batch}: {trouble or 'fine'}")
+    if trouble == "kill once":
+        order.unlink()
+    if trouble.startswith("kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == "hang":
+        time.sleep(3600)
+    if trouble == "exit":
+        return 1
+
+    run = run_of_manifest(manifest)
+    line = find_batch(call("GET", manifest).splitlines(keepends=True), batch)
+    part = part_key(quarter, run, batch, 0)
+    completed = {firm: Counts(topics=3, named=3, prompt_tokens=90) for firm in line.firm_ids}
+    progress = BatchProgress(
+        batch, quarter, run, len(line.firm_ids), "complete", completed, parts=[part], checkpoints=1, seconds=0.1
+    )
+    call("PUT", part, b"PAR1")
+    call("PUT", progress_key(quarter, run, batch), progress.to_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

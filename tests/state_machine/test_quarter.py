@@ -1,0 +1,155 @@
+"""One quarter, executed: what becomes of good runs, of failures, and of bad input."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from contract import layout
+from tests.state_machine.conftest import BUCKET, QUARTER, Stack
+
+pytestmark = pytest.mark.xdist_group("state_machine")
+
+
+def test_a_quarter_runs_to_success(stack: Stack) -> None:
+    stack.put_prefetch(firms=10)
+    ended = stack.run(batch_size=4)
+    assert ended.status == "SUCCEEDED", ended.cause
+    output = json.loads(ended.described["output"])
+    assert output.keys() == {"summary", "notification"}
+    assert output["summary"]["batches"] == {"total": 3, "succeeded": 3, "failed": 0}
+    assert output["summary"]["firms"] == {"total": 10, "completed": 10, "skipped": 0, "failed": 0}
+    assert output["summary"]["topics"] == {"total": 30, "named": 30}
+    assert output["notification"] == {"notified": False, "reason": "no SNS topic is configured for this stack"}
+    assert ended.states == [
+        "CheckPrefetch",
+        "PrefetchExists?",
+        "CreateBatchManifest",
+        "ProcessBatches",
+        "SummarizeResults",
+        "NotifyCompletion",
+        "CheckForFailures",
+        "QuarterCompletedSuccessfully",
+    ]
+
+
+def test_an_iteration_leaves_only_its_outcome(stack: Stack) -> None:
+    stack.put_prefetch(firms=4)
+    (stack.control / f"{QUARTER}_batch_0001").write_text("exit")
+    ended = stack.run(batch_size=2)
+    assert ended.output_of("ProcessBatches")["batches"] == [
+        {"batch_id": f"{QUARTER}_batch_0000", "status": "SUCCEEDED"},
+        {"batch_id": f"{QUARTER}_batch_0001", "status": "FAILED", "error": "States.TaskFailed"},
+    ]
+
+
+def test_a_failed_job_fails_the_run_and_not_its_siblings(stack: Stack) -> None:
+    stack.put_prefetch(firms=10)
+    failed = f"{QUARTER}_batch_0001"
+    (stack.control / failed).write_text("exit")
+    ended = stack.run(batch_size=4)
+    assert ended.status == "FAILED"
+    assert ended.described["error"] == "QuarterCompletedWithFailures"
+    assert ended.cause.startswith(f"2023Q1 failed: 1 of 3 batches failed, the first is {failed}: it left no result")
+    assert ended.summary["firms"] == {"total": 10, "completed": 6, "skipped": 0, "failed": 4}
+    (failure,) = ended.summary["failures"]
+    assert failure["batch_id"] == failed
+    assert failure["exit_code"] == 1
+    assert failure["attempts"] == 1
+    assert failure["status_reason"] == "Essential container in task exited"
+    events = stack.client("logs").get_log_events(logGroupName="/aws/batch/job", logStreamName=failure["log_stream"])
+    assert [event["message"] for event in events["events"]] == [f"batch {failed}: exit"]
+    assert stack.progress(ended.summary["run"], f"{QUARTER}_batch_0002").state == "complete"
+
+
+def test_a_lost_host_is_retried_by_batch_and_told(stack: Stack) -> None:
+    stack.put_prefetch(firms=4)
+    (stack.control / f"{QUARTER}_batch_0000").write_text("kill once")
+    (stack.control / f"{QUARTER}_batch_0001").write_text("kill")
+    ended = stack.run(batch_size=2)
+    (failure,) = ended.summary["failures"]
+    assert failure["batch_id"] == f"{QUARTER}_batch_0001"
+    assert failure["attempts"] == 5
+    assert failure["exit_code"] == 137
+    assert failure["status_reason"].startswith("Host EC2")
+
+
+def test_only_a_run_that_succeeds_becomes_the_latest(stack: Stack) -> None:
+    stack.put_prefetch(firms=4)
+    good = stack.run(batch_size=2).summary["run"]
+    (stack.control / f"{QUARTER}_batch_0001").write_text("exit")
+    assert stack.run(batch_size=2).status == "FAILED"
+    latest = json.loads(stack.s3.get_object(Bucket=BUCKET, Key=layout.latest_key(QUARTER))["Body"].read())
+    assert latest["run"] == good
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ('{"quarter": "2023Q1"}', "InvalidInput", "the input lacks 'bucket'"),
+        ('{"bucket": "pipeline"}', "InvalidInput", "the input lacks 'quarter'"),
+        ('{"quarter": 2023, "bucket": "pipeline"}', "InvalidInput", "2023 is not a quarter"),
+        ('{"quarter": "2023Q1", "bucket": "pipeline", "batch_size": "50"}', "InvalidInput", "write a whole number"),
+        ('{"quarter": "2023Q1", "bucket": "pipeline", "firms": []}', "InvalidInput", "unknown field 'firms'"),
+        ('{"quarter": "2022Q4", "bucket": "pipeline"}', "PrefetchRequired", "2022Q4 has no prefetch"),
+        ("{}", "InvalidInput", "the input lacks"),
+        ("[]", "InvalidInput", "not an object"),
+    ],
+)
+def test_a_wrong_input_by_hand_ends_in_a_sentence_before_any_job(
+    stack: Stack, text: str, error: str, words: str
+) -> None:
+    stack.put_prefetch(firms=1)
+    execution = stack.start_with(text)
+    described = stack.ended(execution)
+    assert (described["status"], described["error"]) == ("FAILED", error)
+    assert words in described["cause"]
+    assert not stack.keys("manifests/")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"n_firms": 0, "n_chunks": 0, "chunk_sizes": {}, "firm_to_chunk": {}}, "names no firm"),
+        ({"firm_to_chunk": {"A": "chunk_0001.parquet"}, "chunk_sizes": {"chunk_0001.parquet": 1}}, "not beside it"),
+        ({"firm_to_chunk": {"A/B": "chunk_0000.parquet"}}, "'A/B' (3 characters) cannot be a firm id"),
+        ({"firm_to_chunk": {"A" * 10_000: "chunk_0000.parquet"}}, "(10000 characters) cannot be a firm id"),
+        ({"firm_to_chunk": {"A": "chunk_0000.parquet"}, "n_firms": 2}, "says n_firms = 2, but names 1"),
+    ],
+)
+def test_a_bad_prefetch_is_the_cause_of_the_failed_run(stack: Stack, changes: dict[str, Any], words: str) -> None:
+    stack.put_prefetch(1, **changes)
+    ended = stack.run()
+    assert ended.status == "FAILED"
+    assert words in ended.cause
+    assert ended.cause.startswith("2023Q1 failed: ")
+    assert ended.summary["run"] == ""
+    assert "ProcessBatches" not in ended.states
+    assert not stack.keys("manifests/")
+
+
+def test_a_stopped_execution_stops_its_jobs(stack: Stack) -> None:
+    stack.put_prefetch(firms=2)
+    for number in range(2):
+        (stack.control / f"{QUARTER}_batch_000{number}").write_text("hang")
+    execution = stack.start(batch_size=1)
+    batch = stack.client("batch")
+
+    def running() -> list[str]:
+        pages = batch.list_jobs(jobQueue="ftm-queue", jobStatus="RUNNING")["jobSummaryList"]
+        return [job["jobId"] for job in pages]
+
+    until(lambda: len(running()) == 2)
+    ids = running()
+    stack.states.stop_execution(executionArn=execution)
+    until(lambda: not running())
+    assert {job["status"] for job in batch.describe_jobs(jobs=ids)["jobs"]} == {"FAILED"}
+
+
+def until(done: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

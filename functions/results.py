@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from contract import ContractError
-from contract.batch import BatchLine, BatchProgress, Counts, parse_batch_line, parse_progress
+from contract.batch import BatchLine, BatchProgress, Counts, parse_batch_line, parse_progress, why_incomplete
 from contract.layout import manifest_key, parts_prefix, progress_key
 from contract.run import FirmCounts
 
@@ -95,29 +95,5 @@ def _judge(line: BatchLine, run: str, progress: BatchProgress | str, parts: set[
         ),
         progress.counts,
         progress.seconds,
-        _problem(line, run, progress, parts),
+        why_incomplete(line, run, progress, parts),
     )
-
-
-def _problem(line: BatchLine, run: str, progress: BatchProgress, parts: set[str]) -> str:
-    """Why this batch is not complete. What is not known to be good is bad."""
-    if (progress.batch_id, progress.quarter, progress.run) != (line.batch_id, line.quarter, run):
-        return f"its result is that of {progress.batch_id!r:.80} of run {progress.run!r:.80}"
-    if progress.error:
-        return progress.error
-    if progress.failed:
-        firm, error = next(iter(progress.failed.items()))
-        return f"{len(progress.failed)} firms failed, the first is {firm}: {error}"
-    done = progress.completed.keys() | progress.skipped.keys()
-    if progress.state != "complete":
-        return f"it stopped before it was complete, after {len(done)} of {len(line.firm_ids)} firms"
-    if missing := [firm for firm in line.firm_ids if firm not in done]:
-        return f"{len(missing)} firms are unaccounted for, the first is {missing[0]}"
-    if done - set(line.firm_ids) or progress.completed.keys() & progress.skipped.keys():
-        return "its result counts firms that are not in the batch, or counts a firm twice"
-    if lost := [part for part in progress.parts if part not in parts]:
-        return f"{len(lost)} of its parts are not in the bucket, the first is {lost[0]}"
-    counts = progress.counts
-    if not 0 <= counts.named <= counts.topics or (counts.topics and not progress.parts):
-        return f"its result is absurd: {counts.topics} topics, {counts.named} named, {len(progress.parts)} parts"
-    return ""

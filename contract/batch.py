@@ -193,33 +193,6 @@ def why_incomplete(line: BatchLine, run: str, progress: BatchProgress, parts: Co
     return ""
 
 
-def why_incomplete(line: BatchLine, run: str, progress: BatchProgress, parts: Container[str]) -> str:
-    """Why the batch of `line` is not complete in `run`, in a sentence; empty when it is.
-
-    What is not known to be good is bad. `parts` are the keys of the run's parts that are in the bucket.
-    """
-    if (progress.batch_id, progress.quarter, progress.run) != (line.batch_id, line.quarter, run):
-        return f"its result is that of {progress.batch_id!r:.80} of run {progress.run!r:.80}"
-    if progress.error:
-        return progress.error
-    if progress.failed:
-        firm, error = next(iter(progress.failed.items()))
-        return f"{len(progress.failed)} firms failed, the first is {firm}: {error}"
-    done = progress.completed.keys() | progress.skipped.keys()
-    if progress.state != "complete":
-        return f"it stopped before it was complete, after {len(done)} of {len(line.firm_ids)} firms"
-    if missing := [firm for firm in line.firm_ids if firm not in done]:
-        return f"{len(missing)} firms are unaccounted for, the first is {missing[0]}"
-    if done - set(line.firm_ids) or progress.completed.keys() & progress.skipped.keys():
-        return "its result counts firms that are not in the batch, or counts a firm twice"
-    if lost := [part for part in progress.parts if part not in parts]:
-        return f"{len(lost)} of its parts are not in the bucket, the first is {lost[0]}"
-    counts = progress.counts
-    if not 0 <= counts.named <= counts.topics or (counts.topics and not progress.parts):
-        return f"its result is absurd: {counts.topics} topics, {counts.named} named, {len(progress.parts)} parts"
-    return ""
-
-
 def _state(value: str) -> State:
     for state in get_args(State):
         if value == state:

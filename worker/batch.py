@@ -41,28 +41,28 @@ class Outcome:
     failed: str = ""
 
 
-async def process_batch(settings: Settings, clock: Clock) -> BatchProgress:
+async def process_batch(settings: Settings, clock: Clock | None = None) -> BatchProgress:
     """Do the batch, or what earlier attempts left of it.
 
     Returns:
         Its progress, which is complete.
 
     Raises:
-        ContractError: when the manifest or an earlier attempt's progress is broken.
+        ContractError: when the batch manifest is broken.
         WorkerError: when a firm failed, or the batch cannot go on; its progress says why.
         TemporaryError: when another attempt can.
     """
     storage = Storage(settings)
     line = storage.batch_line()
     firm_ids = list(dict.fromkeys(line.firm_ids))
-    progress = storage.progress() or BatchProgress(
+    progress = storage.progress(firm_ids) or BatchProgress(
         line.batch_id, line.quarter, settings.run, len(firm_ids), started_at=_now().isoformat()
     )
-    if progress.state == "complete":
+    if progress.state == "complete" and len(progress.completed) + len(progress.skipped) == len(firm_ids):
         print(f"{line.batch_id}: complete already", flush=True)
         return progress
 
-    batch = _Batch(settings, storage, progress, clock)
+    batch = _Batch(settings, storage, progress, clock or Clock())
     try:
         await batch.run(firm_ids)
     except (WorkerError, ContractError) as error:

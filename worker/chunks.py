@@ -27,6 +27,10 @@ _SCHEMA = pa.schema(
 )
 _ROWS_AT_ONCE = 16_384
 
+# Arrow makes these functions at run time, where no type checker sees them.
+_is_in: Any = pc.is_in  # pyright: ignore[reportAttributeAccessIssue]
+_equal: Any = pc.equal  # pyright: ignore[reportAttributeAccessIssue]
+
 
 def read_rows(chunk: IO[bytes], name: str, firm_ids: Iterable[str]) -> pa.Table:
     """The rows of some firms.
@@ -41,7 +45,7 @@ def read_rows(chunk: IO[bytes], name: str, firm_ids: Iterable[str]) -> pa.Table:
         if lacking:
             raise WorkerError(f"chunk {name} of the prefetch lacks the column {', '.join(lacking)}")
         kept = [
-            _cast(batch.filter(pc.is_in(batch["firm_id"].cast(pa.string()), wanted)))
+            _cast(batch.filter(_is_in(batch["firm_id"].cast(pa.string()), wanted)))
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=_SCHEMA.names)
         ]
     except (pa.ArrowException, OSError) as error:
@@ -52,7 +56,7 @@ def read_rows(chunk: IO[bytes], name: str, firm_ids: Iterable[str]) -> pa.Table:
 def firms(rows: pa.Table, firm_ids: Iterable[str]) -> Iterator[Firm]:
     """Each firm with its sentences; one without rows has none."""
     for firm_id in firm_ids:
-        yield _firm(firm_id, rows.filter(pc.equal(rows["firm_id"], firm_id)).to_pylist())
+        yield _firm(firm_id, rows.filter(_equal(rows["firm_id"], firm_id)).to_pylist())
 
 
 def _cast(batch: pa.RecordBatch) -> pa.RecordBatch:

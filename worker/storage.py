@@ -5,11 +5,10 @@ from typing import IO, Any, cast
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from contract import ContractError
 from contract.batch import BatchLine, BatchProgress, find_batch, parse_progress
-from contract.layout import chunk_key, prefetch_manifest_key, progress_key
+from contract.layout import chunk_key, parts_prefix, prefetch_manifest_key, progress_key
 from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
 from worker import WorkerError
 from worker.settings import Settings
@@ -44,21 +43,41 @@ class Storage:
         file.seek(0)
         return file
 
-    def progress(self) -> BatchProgress | None:
-        """What earlier attempts left, if there were any."""
+    def progress(self, firm_ids: list[str]) -> BatchProgress | None:
+        """What earlier attempts at these firms left, if it can be trusted; a batch begins anew where it cannot."""
         try:
             body = self._s3.get_object(Bucket=self._settings.bucket, Key=self._progress_key)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                return None
-            raise
-        return parse_progress(body)
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        try:
+            progress = parse_progress(body)
+            self._check_progress(progress, firm_ids)
+        except ContractError as error:
+            print(f"{self._settings.batch_id}: begins anew, since {error}", flush=True)
+            return None
+        return progress
 
     def put_progress(self, progress: BatchProgress) -> None:
         self.put(self._progress_key, progress.to_json(), "application/json")
 
     def put(self, key: str, body: bytes, content_type: str) -> None:
         self._s3.put_object(Bucket=self._settings.bucket, Key=key, Body=body, ContentType=content_type)
+
+    def _check_progress(self, progress: BatchProgress, firm_ids: list[str]) -> None:
+        of_batch = self._settings.quarter, self._settings.run, self._settings.batch_id
+        if (progress.quarter, progress.run, progress.batch_id) != of_batch:
+            raise ContractError("the progress record is another batch's")
+        done = progress.completed.keys() | progress.skipped.keys()
+        if progress.firms != len(firm_ids) or not done <= set(firm_ids):
+            raise ContractError("the progress record is of other firms than the batch manifest's")
+        gone = set(progress.parts) - self._part_keys() if progress.parts else set[str]()
+        if gone:
+            raise ContractError(f"the part {min(gone)}, which the progress record lists, is gone")
+
+    def _part_keys(self) -> set[str]:
+        prefix = f"{parts_prefix(self._settings.quarter, self._settings.run)}{self._settings.batch_id}_part_"
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._settings.bucket, Prefix=prefix)
+        return {item["Key"] for page in pages for item in page.get("Contents", [])}
 
     @property
     def _progress_key(self) -> str:
@@ -67,7 +86,5 @@ class Storage:
     def _get(self, key: str, what: str) -> Any:
         try:
             return self._s3.get_object(Bucket=self._settings.bucket, Key=key)["Body"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                raise WorkerError(f"{what} is missing: there is no s3://{self._settings.bucket}/{key}") from error
-            raise
+        except self._s3.exceptions.NoSuchKey as error:
+            raise WorkerError(f"{what} is missing: there is no s3://{self._settings.bucket}/{key}") from error

@@ -59,7 +59,10 @@ def _find_topics(firm: Firm) -> FirmTopics:
     if len(usable) < MIN_SENTENCES:
         return FirmTopics(skipped=f"{len(usable)} usable of {len(sentences)} sentences, {MIN_SENTENCES} needed")
 
-    counter = CountVectorizer(analyzer=_grams, min_df=2 if len(usable) > _SMALL_FIRM else 1)
+    counter: Any = CountVectorizer(
+        analyzer=_grams,  # pyright: ignore[reportArgumentType]
+        min_df=2 if len(usable) > _SMALL_FIRM else 1,
+    )
     counts = csr_matrix(counter.fit_transform(words))
     similarity = _similarity(counts, usable, blocks)
     members = _cluster(similarity)
@@ -194,12 +197,13 @@ def _best_terms(scores: Matrix, terms: Matrix) -> list[str]:
     chosen: list[str] = []
     said: set[str] = set()
     for index in np.argsort(-scores, kind="stable"):
-        words = set(terms[index].split())
+        term = str(terms[index])
+        words = set(term.split())
         if scores[index] <= 0 or len(chosen) == KEYWORDS:
             break
         if words <= said:
             continue
-        chosen.append(str(terms[index]))
+        chosen.append(term)
         said |= words
     return chosen
 

@@ -56,6 +56,8 @@ def choose_stack(
 
 
 app.command()(quarter.run_quarter)
+app.command()(quarter.resume)
+app.command()(quarter.run_quarters)
 app.command()(quarter.watch)
 app.command()(quarter.stop)
 app.command()(topics.topics)

@@ -1,18 +1,22 @@
-"""How a run looks: its plan, its progress while it goes on, and how it ended."""
+"""How runs look: what is planned, how they go on, and how they ended."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from cli import output
-from cli.services.preflight import Plan
+from cli.services.preflight import Plan, QuarterPlan
+from cli.services.quarters import QuartersLook, QuartersReport
 from cli.services.runs import Look, Report
 from contract.run import Failure
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live
+
+T = TypeVar("T")
 
 _JOBS_SHOWN = 12
 
@@ -21,28 +25,22 @@ _QUIET_SECONDS = 10.0
 
 
 def print_plan(plan: Plan) -> None:
-    """What the run would do, on stderr: it only leads up to the answer."""
+    """What would be run, on stderr: it only leads up to the answer."""
     if plan.vllm is None:
         llm = "hosted API"
     elif plan.vllm_size is not None:
         llm = f"vLLM, scaled to {plan.vllm_size} first"
     else:
         llm = f"vLLM, {plan.vllm.healthy} healthy"
-    rows = [
-        ("quarter", plan.quarter),
-        ("bucket", plan.bucket),
-        ("firms", f"{plan.firms:,}"),
-        ("batches", f"{plan.batches:,} of up to {plan.batch_size:,} firms, {plan.at_once} at once"),
-        ("names by", llm),
-    ]
+    rows = [("bucket", plan.bucket), ("names by", llm)]
+    rows += [(quarter.quarter, _planned(quarter, plan.at_once)) for quarter in plan.quarters]
     output.print_table(("plan", ""), rows, err=True)
 
 
 def print_report(report: Report, failures: Sequence[Failure], message: str) -> None:
-    """How the run ended."""
-    took = duration(report["seconds"])
+    """How a run ended."""
     run = f", run {report['run']}" if report["run"] else ""
-    output.print_line(f"{report['quarter']} {report['status']} in {took}{run}")
+    output.print_line(f"{report['quarter']} {report['status']} in {duration(report['seconds'])}{run}")
     batches, firms, topics, tokens = report["batches"], report["firms"], report["topics"], report["tokens"]
     output.print_table(
         ("", "total", "done", "skipped", "failed"),
@@ -60,32 +58,56 @@ def print_report(report: Report, failures: Sequence[Failure], message: str) -> N
 
 
 def print_failures(failures: Sequence[Failure], message: str, *, err: bool) -> None:
-    """Why the run failed: the sentence, and each failed batch with its reason."""
+    """Why a run failed: the sentence, and each failed batch with its reason."""
     if message:
         (output.warn if err else output.print_line)(message)
     if failures:
         rows = [
-            (
-                failure["batch_id"],
-                failure["reason"],
-                failure.get("exit_code"),
-                failure.get("log_stream"),
-            )
+            (failure["batch_id"], _reason(failure), failure.get("exit_code"), failure.get("log_stream"))
             for failure in failures
         ]
         output.print_table(("failed batch", "reason", "exit", "log stream"), rows, err=err)
 
 
-class Progress:
-    """A run's progress on stderr: redrawn on a terminal; elsewhere a line when a batch changes, and now and then."""
+def print_quarters(report: QuartersReport, messages: dict[str, str]) -> None:
+    """How a list of quarters ended."""
+    rows = [
+        (
+            quarter["quarter"],
+            quarter["status"],
+            quarter["run"],
+            quarter["firms"]["completed"],
+            quarter["firms"]["skipped"],
+            quarter["topics"]["named"],
+            duration(quarter["seconds"]),
+            messages.get(quarter["quarter"]),
+        )
+        for quarter in report["quarters"]
+    ]
+    columns = ("quarter", "status", "run", "firms done", "skipped", "topics named", "time", "why")
+    output.print_table(columns, rows)
 
-    def __init__(self) -> None:
-        self._live = _Live() if output.stderr().is_terminal else None
-        self._told = self._told_firms = ""
-        self._told_at = 0.0
+
+class Progress(Generic[T]):
+    """Progress on stderr: redrawn on a terminal; elsewhere a line when a step is done, and now and then.
+
+    Args:
+        draw: the picture of a look, for a terminal.
+        tell: what of a look is worth a line at each change, and what changes all the time.
+    """
+
+    def __init__(self, draw: "Callable[[T], RenderableType]", tell: Callable[[T], tuple[str, str]]) -> None:
+        self._draw = draw
+        self._tell = tell
+        self._live: Live | None = None
+        self._told = ("", "")
+        self._told_at = self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self._live:
+        if output.stderr().is_terminal:
+            from rich.live import Live
+
+            self._live = Live(console=output.stderr(), refresh_per_second=4)
             self._live.start()
         return self
 
@@ -95,34 +117,15 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def show(self, look: Look) -> None:
+    def show(self, look: T) -> None:
         if self._live:
-            self._live.update(draw(look))
+            self._live.update(self._draw(look))
             return
-        steps, firms = _lines(look)
-        now = time.monotonic()
-        if steps == self._told and (firms == self._told_firms or now - self._told_at < _QUIET_SECONDS):
+        now, said = time.monotonic(), self._tell(look)
+        if said == self._told or (said[0] == self._told[0] and now - self._told_at < _QUIET_SECONDS):
             return
-        output.hint(f"{duration(look.execution.seconds)} {'; '.join(filter(None, (steps, firms)))}")
-        self._told, self._told_firms, self._told_at = steps, firms, now
-
-
-class _Live:
-    """rich's live display, imported only on a terminal."""
-
-    def __init__(self) -> None:
-        from rich.live import Live
-
-        self._live = Live(console=output.stderr(), refresh_per_second=4)
-
-    def start(self) -> None:
-        self._live.start()
-
-    def update(self, picture: "RenderableType") -> None:
-        self._live.update(picture)
-
-    def stop(self) -> None:
-        self._live.stop()
+        output.hint(f"{duration(now - self._began)} {'; '.join(filter(None, said))}")
+        self._told, self._told_at = said, now
 
 
 def draw(look: Look) -> "RenderableType":
@@ -160,13 +163,8 @@ def draw(look: Look) -> "RenderableType":
     return Group(head, bars, jobs)
 
 
-def duration(seconds: float) -> str:
-    """`0:01:10`."""
-    return str(timedelta(seconds=round(seconds)))
-
-
-def _lines(look: Look) -> tuple[str, str]:
-    """What is worth a line at each change, and what changes all the time."""
+def tell(look: Look) -> tuple[str, str]:
+    """A run at one moment, as a line: its steps, and its firms."""
     if not look.manifest:
         return "checking the prefetch, making batches", ""
     steps = [f"batches {_batches_line(look)}"]
@@ -176,6 +174,55 @@ def _lines(look: Look) -> tuple[str, str]:
         if job.attempt > 1
     ]
     return "; ".join(steps), f"firms {_firms_line(look)}; topics {look.counts.topics:,}"
+
+
+def draw_quarters(look: QuartersLook) -> "RenderableType":
+    """A list of quarters at one moment, as it is redrawn on a terminal."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("quarter", "status", "time", "", "batches", "firms"):
+        table.add_column(column)
+    for quarter in look.quarters:
+        child = look.looks.get(quarter)
+        if not child:
+            table.add_row(quarter, Text("waits", style="dim"))
+            continue
+        batches, status = child.batches, child.execution.status
+        style = {"SUCCEEDED": "green", "RUNNING": ""}.get(status, "red")
+        bar = ProgressBar(batches["total"] or 1, batches["succeeded"] + batches["failed"], width=20)
+        time_taken = duration(child.execution.seconds)
+        table.add_row(quarter, Text(status, style=style), time_taken, bar, _batches_line(child), _firms_line(child))
+    return table
+
+
+def tell_quarters(look: QuartersLook) -> tuple[str, str]:
+    """A list of quarters at one moment, as a line: what each does, and the batches of those that run."""
+    steps = [f"{quarter} {child.execution.status}" for quarter, child in look.looks.items()]
+    waiting = len(look.quarters) - len(look.looks)
+    if waiting:
+        steps.append(f"{waiting} wait")
+    running = [child for child in look.looks.values() if child.execution.status == "RUNNING"]
+    batches = [f"{child.execution.input.get('quarter')}: batches {_batches_line(child)}" for child in running]
+    return ", ".join(steps), "; ".join(batches)
+
+
+def duration(seconds: float) -> str:
+    """`0:01:10`."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _planned(quarter: QuarterPlan, at_once: int) -> str:
+    size = f" of up to {quarter.batch_size:,} firms" if quarter.batch_size else " that are not complete"
+    return f"{quarter.firms:,} firms, {quarter.batches:,} batches{size}, {at_once} at once"
+
+
+def _reason(failure: Failure) -> str:
+    """Why a batch failed; Batch's own reason with it when that says more."""
+    told = failure.get("status_reason", "")
+    return f"{failure['reason']} ({told})" if told and told not in failure["reason"] else failure["reason"]
 
 
 def _batches_line(look: Look) -> str:

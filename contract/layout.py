@@ -49,6 +49,11 @@ def manifest_key(quarter: str, run: str) -> str:
     return f"manifests/{quarter}/manifest_{run}.jsonl"
 
 
+def manifests_prefix(quarter: str) -> str:
+    """Where the batch manifests and the summaries of a quarter's runs lie."""
+    return f"manifests/{quarter}/"
+
+
 def summary_key(quarter: str, run: str) -> str:
     """The record of how a run ended, whether it succeeded or not."""
     return f"manifests/{quarter}/summary_{run}.json"

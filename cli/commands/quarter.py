@@ -1,4 +1,4 @@
-"""`ftm run-quarter` and its kin: start a run, watch it, stop it."""
+"""`ftm run-quarter` and its kin: start runs, go on with them, watch them, stop them."""
 
 from typing import Annotated
 
@@ -6,13 +6,24 @@ import typer
 
 from cli import output, rendering
 from cli.commands.vllm import wait_until_settled
-from cli.errors import ExitCode
-from cli.options import ForceOption, JsonOption, QuarterArgument, YesOption
-from cli.services import executions, preflight, runs, vllm
+from cli.completion import complete_run
+from cli.errors import CliError, ExitCode
+from cli.options import (
+    BatchSizeOption,
+    DetachOption,
+    JsonOption,
+    OptionalQuarterArgument,
+    QuarterArgument,
+    VllmOption,
+    YesOption,
+)
+from cli.services import executions, preflight, quarters, resumption, runs, starting, vllm
 from cli.services.executions import Execution
+from cli.services.preflight import Plan
+from cli.services.quarters import QuartersLook
 from cli.services.runs import Look
 from cli.stack import Stack, connect
-from contract.run import MAX_BATCH_SIZE, QuarterInput
+from contract.run import QuarterInput
 
 INTERRUPTED = 130
 """What a shell reports for a command that Ctrl-C ended."""
@@ -21,15 +32,11 @@ INTERRUPTED = 130
 def run_quarter(
     ctx: typer.Context,
     quarter: QuarterArgument,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=MAX_BATCH_SIZE, help="Firms a batch.", show_default="1000")
-    ] = None,
-    vllm_size: Annotated[
-        int | None, typer.Option("--vllm", metavar="N", min=1, help="First scale vLLM to N, and wait for it.")
-    ] = None,
+    batch_size: BatchSizeOption = None,
+    vllm_size: VllmOption = None,
     yes: YesOption = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Start it and return.")] = False,
-    force: ForceOption = False,
+    detach: DetachOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Start it although the quarter is being run already.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a quarter: find the topics of each firm's call and have the LLM name them.
@@ -44,37 +51,98 @@ def run_quarter(
       ftm run-quarter 2023Q1 --batch-size 50 --yes --json | jq .topics
     """
     stack = connect(ctx.obj)
-    plan = preflight.plan(stack, quarter, batch_size=batch_size, vllm_size=vllm_size, force=force)
-    rendering.print_plan(plan)
-    if not output.confirm(f"Run {quarter}?", yes=yes):
-        raise typer.Abort
-    if vllm_size is not None:
-        vllm.scale(stack, vllm_size)
-        wait_until_settled(stack)
-    request: QuarterInput = {"quarter": quarter, "bucket": plan.bucket}
-    if batch_size:
-        request["batch_size"] = batch_size
-    execution = executions.start(stack, request, force=force)
-    follow(stack, execution, detach=detach, as_json=as_json)
+    plan = preflight.plan(stack, [quarter], batch_size=batch_size, vllm_size=vllm_size, force=force)
+    _agree(stack, plan, f"Run {quarter}?", yes)
+    request = _request(plan, quarter, batch_size)
+    _follow(stack, starting.start(stack, request, force=force), detach, as_json)
 
 
-def watch(ctx: typer.Context, quarter: QuarterArgument, as_json: JsonOption = False) -> None:
-    """Watch the run of a quarter that goes on now, whoever started it.
+def resume(
+    ctx: typer.Context,
+    quarter: QuarterArgument,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", autocompletion=complete_run, help="The run; the newest one if not given."),
+    ] = None,
+    vllm_size: VllmOption = None,
+    yes: YesOption = False,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a run: process those of its batches that are not complete.
+
+    What is complete is not even submitted again; old and new results form one run.
 
     \b
-    Example:
-      ftm watch 2023Q1
+    Examples:
+      ftm resume 2023Q1
+      ftm resume 2023Q1 20230405_101500 --yes
     """
     stack = connect(ctx.obj)
-    follow(stack, executions.find_running(stack, quarter), detach=False, as_json=as_json)
+    left = resumption.remainder(stack, quarter, run)
+    starting.refuse_second(stack, quarter)
+    if left.succeeded:
+        output.hint(f"run {left.run} of {quarter} is complete: nothing to resume")
+        if as_json:
+            output.print_json(left.record and runs.report_of_record(left.record))
+        return
+    if not left.incomplete and left.is_counted and left.record:
+        raise CliError(
+            f"run {left.run} of {quarter} has no batch to resume, and failed nevertheless: "
+            f"{left.record['summary']['message']}; `{stack.command} run-quarter {quarter}` makes a new run"
+        )
+    plan = preflight.plan_resumption(stack, quarter, left, vllm_size=vllm_size)
+    _agree(stack, plan, f"Resume run {left.run} of {quarter}?", yes)
+    request: QuarterInput = {"quarter": quarter, "bucket": plan.bucket, "resume": left.run}
+    _follow(stack, starting.start(stack, request), detach, as_json)
 
 
-def stop(ctx: typer.Context, quarter: QuarterArgument, yes: YesOption = False) -> None:
-    """Stop the run of a quarter that goes on now; what it has finished stays in the bucket.
+def run_quarters(
+    ctx: typer.Context,
+    span: Annotated[str, typer.Argument(metavar="FIRST..LAST", help="The quarters, such as 2022Q1..2023Q4.")],
+    at_once: Annotated[int, typer.Option(metavar="N", min=1, max=40, help="Quarters at the same time.")] = 1,
+    batch_size: BatchSizeOption = None,
+    vllm_size: VllmOption = None,
+    yes: YesOption = False,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run several quarters, one after the other; a failed one does not stop the others.
+
+    They are run by an execution in AWS: a closed laptop changes nothing.
 
     \b
-    Example:
+    Examples:
+      ftm run-quarters 2022Q1..2023Q4 --vllm 1
+      ftm run-quarters 2022Q1..2022Q4 --at-once 2 --yes --detach
+    """
+    names = quarters.parse_range(span)
+    stack = connect(ctx.obj)
+    plan = preflight.plan(stack, names, batch_size=batch_size, vllm_size=vllm_size)
+    _agree(stack, plan, f"Run {len(names)} quarters, {at_once} at once?", yes)
+    requests = [_request(plan, quarter, batch_size) for quarter in names]
+    _follow(stack, starting.start_quarters(stack, requests, at_once), detach, as_json)
+
+
+def watch(ctx: typer.Context, quarter: OptionalQuarterArgument = None, as_json: JsonOption = False) -> None:
+    """Watch what is being run now, whoever started it.
+
+    \b
+    Examples:
+      ftm watch 2023Q1
+      ftm watch            (the list of quarters that is being run)
+    """
+    stack = connect(ctx.obj)
+    _follow(stack, executions.find_running(stack, quarter), detach=False, as_json=as_json)
+
+
+def stop(ctx: typer.Context, quarter: OptionalQuarterArgument = None, yes: YesOption = False) -> None:
+    """Stop what is being run now, with its jobs; what is finished stays in the bucket.
+
+    \b
+    Examples:
       ftm stop 2023Q1 --yes
+      ftm stop             (the list of quarters that is being run)
     """
     stack = connect(ctx.obj)
     execution = executions.find_running(stack, quarter)
@@ -82,62 +150,105 @@ def stop(ctx: typer.Context, quarter: QuarterArgument, yes: YesOption = False) -
         raise typer.Abort
     executions.stop(stack, execution)
     output.print_line(f"stopped {execution.arn}")
-    output.hint(f"`{stack.command} resume {quarter}` goes on with the batches that are not complete")
+    output.hint(f"go on with the batches that are not complete: {stack.command} resume {quarter or 'QUARTER'}")
 
 
-def follow(stack: Stack, execution: Execution, *, detach: bool, as_json: bool) -> None:
+def _agree(stack: Stack, plan: Plan, question: str, yes: bool) -> None:
+    """Show the plan, have it agreed, and bring vLLM to the size that it asks for."""
+    rendering.print_plan(plan)
+    if not output.confirm(question, yes=yes):
+        raise typer.Abort
+    if plan.vllm_size is not None:
+        vllm.scale(stack, plan.vllm_size)
+        wait_until_settled(stack)
+
+
+def _request(plan: Plan, quarter: str, batch_size: int | None) -> QuarterInput:
+    request: QuarterInput = {"quarter": quarter, "bucket": plan.bucket}
+    if batch_size:
+        request["batch_size"] = batch_size
+    return request
+
+
+def _follow(stack: Stack, execution: Execution, detach: bool, as_json: bool) -> None:
     """Watch an execution to its end and exit as it ended; with `detach` only say how to watch it."""
-    output.hint(f"started {execution.arn}")
+    output.hint(f"execution {execution.arn}")
+    several = "quarters" in execution.input
     if detach:
-        look = Look(execution)
-        if as_json:
-            output.print_json(runs.report(look, None))
-        else:
+        if not as_json:
             output.print_line(execution.arn)
+        elif several:
+            output.print_json(quarters.report(stack, QuartersLook(execution, [], {})))
+        else:
+            output.print_json(runs.report(Look(execution), None))
         _tell_that_it_goes_on(stack, execution)
         return
-    look = Look(execution)
     try:
-        with rendering.Progress() as progress:
-            for look in runs.watch(stack, execution):
-                progress.show(look)
+        if several:
+            _follow_quarters(stack, execution, as_json)
+        else:
+            _follow_quarter(stack, execution, as_json)
     except KeyboardInterrupt:
-        if as_json:
-            output.print_json(runs.report(look, None))
-        output.warn(f"the run of {execution.input['quarter']} goes on without you, as {execution.arn}")
+        output.warn(f"{execution.input.get('quarter', 'the list of quarters')} goes on without you: {execution.arn}")
         _tell_that_it_goes_on(stack, execution)
         raise typer.Exit(INTERRUPTED) from None
-    _tell_the_end(stack, look, as_json)
 
 
 def _tell_that_it_goes_on(stack: Stack, execution: Execution) -> None:
-    quarter = execution.input["quarter"]
-    stop_execution = stack.aws_command(f"stepfunctions stop-execution --execution-arn {execution.arn}")
-    output.hint(f"watch it: {stack.command} watch {quarter}")
-    output.hint(f"stop it:  {stack.command} stop {quarter}")
-    output.hint(f"          or {stop_execution}")
+    what = " ".join(filter(None, ("{}", execution.input.get("quarter"))))
+    output.hint(f"watch it: {stack.command} {what.format('watch')}")
+    output.hint(f"stop it:  {stack.command} {what.format('stop')}")
+    output.hint(f"          or {stack.aws_command(f'stepfunctions stop-execution --execution-arn {execution.arn}')}")
 
 
-def _tell_the_end(stack: Stack, look: Look, as_json: bool) -> None:
-    execution = look.execution
-    succeeded = execution.status == "SUCCEEDED"
-    summary = executions.summary_of(stack, execution)
+def _follow_quarter(stack: Stack, execution: Execution, as_json: bool) -> None:
+    look = Look(execution)
+    with rendering.Progress(rendering.draw, rendering.tell) as progress:
+        for look in runs.watch(stack, execution):
+            progress.show(look)
+    summary = executions.summary_of(stack, look.execution)
     report, failures = runs.report(look, summary), runs.failures(look, summary)
-    message = "" if succeeded else (summary["message"] if summary else executions.reason(execution))
+    message = _why(stack, look.execution)
     if as_json:
         output.print_json(report)
         rendering.print_failures(failures, message, err=True)
     else:
         rendering.print_report(report, failures, message)
-    _tell_next(stack, look, succeeded)
-    raise typer.Exit(ExitCode.DONE if succeeded else ExitCode.FAILED)
+    if not message:
+        output.hint(f"see the topics: {stack.command} topics {report['quarter']}")
+    elif report["run"]:
+        output.hint(f"go on with what is not complete: {stack.command} resume {report['quarter']} {report['run']}")
+    _exit(stack, failed=bool(message))
 
 
-def _tell_next(stack: Stack, look: Look, succeeded: bool) -> None:
-    quarter = look.execution.input["quarter"]
-    if succeeded:
-        output.hint(f"see the topics: {stack.command} topics {quarter}")
-    elif look.manifest:
-        output.hint(f"process what is not complete: {stack.command} resume {quarter} {look.manifest['run']}")
+def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
+    look = QuartersLook(execution, [], {})
+    with rendering.Progress(rendering.draw_quarters, rendering.tell_quarters) as progress:
+        for look in quarters.watch(stack, execution):
+            progress.show(look)
+    report = quarters.report(stack, look)
+    messages = {quarter: _why(stack, child.execution) for quarter, child in look.looks.items()}
+    if as_json:
+        output.print_json(report)
+    else:
+        rendering.print_quarters(report, messages)
+    for quarter in report["failed"]:
+        output.warn(f"{quarter} failed: {messages[quarter]}")
+        output.hint(f"go on with what is not complete: {stack.command} resume {quarter}")
+    if look.execution.status != "SUCCEEDED" and not report["failed"]:
+        output.warn(executions.reason(look.execution))
+    _exit(stack, failed=look.execution.status != "SUCCEEDED")
+
+
+def _why(stack: Stack, execution: Execution) -> str:
+    """Why an execution of a quarter has not succeeded; empty when it has."""
+    if execution.status == "SUCCEEDED":
+        return ""
+    summary = executions.summary_of(stack, execution)
+    return summary["message"] if summary else executions.reason(execution)
+
+
+def _exit(stack: Stack, failed: bool) -> None:
     if vllm.is_part_of(stack) and (left := vllm.status(stack).desired):
         output.hint(f"vLLM still runs on {left} GPU{'s' * (left > 1)}; switch it off: {stack.command} vllm scale 0")
+    raise typer.Exit(ExitCode.FAILED if failed else ExitCode.DONE)

@@ -1,31 +1,26 @@
-"""Executions of the quarter state machine: found, started once, stopped, and asked how they ended."""
+"""Executions of the state machines: found, looked at, stopped, and asked how they ended."""
 
 import json
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
 
-from cli.errors import ConflictError, NotFoundError, aws_code
+from cli.errors import NotFoundError
 from cli.stack import Stack
-from contract import layout
-from contract.run import BatchManifest, QuarterInput, Summary
+from contract.run import BatchManifest, Summary
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
 
-Record = TypeVar("Record", bound=Mapping[str, Any])
-
 _QUARTER_IN_NAME = re.compile(r"(?:^|-)((?:19|20)\d\dQ[1-4])(?:-|$)")
-
-_STARTING = timedelta(minutes=1)
-"""How long a claim counts whose execution is not to be seen: it is being started, or its starter was killed."""
 
 
 @dataclass(frozen=True)
 class Execution:
+    """A run of a quarter, or of a list of quarters."""
+
     arn: str
     name: str
     status: str
@@ -57,55 +52,53 @@ def check_state_machine(stack: Stack) -> int:
 
 def running(stack: Stack, quarter: str) -> Execution | None:
     """The execution of `quarter` that runs now, whoever started it."""
-    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
-        stateMachineArn=stack.output("state_machine_arn"), statusFilter="RUNNING"
-    )
-    for item in (item for page in pages for item in page["executions"]):
+    for arn, name in _running(stack, stack.output("state_machine_arn")):
         # One started by hand in the console carries a random name: only its input tells the quarter.
-        named = _QUARTER_IN_NAME.search(item["name"])
+        named = _QUARTER_IN_NAME.search(name)
         if named and named[1] != quarter:
             continue
-        execution = describe(stack, item["executionArn"])
+        execution = describe(stack, arn)
         if execution.input.get("quarter") == quarter and execution.status == "RUNNING":
             return execution
     return None
 
 
-def refuse_second(stack: Stack, quarter: str) -> None:
-    """See that no execution of `quarter` runs.
+def running_quarters(stack: Stack) -> list[Execution]:
+    """The executions that run lists of quarters now."""
+    machine = stack.outputs.get("quarters_state_machine_arn")
+    if not machine:  # the stack is older than that state machine
+        return []
+    return [describe(stack, arn) for arn, _ in _running(stack, str(machine))]
+
+
+def find_running(stack: Stack, quarter: str | None) -> Execution:
+    """The execution of `quarter` that runs now, or, without a quarter, that of a list of quarters.
 
     Raises:
-        ConflictError: naming the one that does.
+        NotFoundError: when there is none.
     """
-    if execution := running(stack, quarter):
-        raise _already_running(stack, quarter, execution.name)
+    if quarter is None:
+        lists = running_quarters(stack)
+        if not lists:
+            raise NotFoundError("no list of quarters is being run: name the quarter that is")
+        return lists[0]
+    execution = running(stack, quarter)
+    if execution is None:
+        raise NotFoundError(f"no execution of {quarter} runs: `{stack.command} run-quarter {quarter}` starts one")
+    return execution
 
 
-def start(stack: Stack, request: QuarterInput, *, force: bool = False) -> Execution:
-    """Start an execution, the only one of its quarter unless forced.
-
-    Raises:
-        ConflictError: when the quarter is being run, or another operator starts it at this very moment.
-    """
-    quarter = request["quarter"]
-    name = execution_name(quarter)
-    if not force:
-        refuse_second(stack, quarter)
-        _claim(stack, quarter, name)
+def find_child(stack: Stack, quarters: Execution, quarter: str) -> Execution | None:
+    """The execution of one quarter of a list; None as long as its turn has not come."""
     try:
-        answer = stack.stepfunctions.start_execution(
-            stateMachineArn=stack.output("state_machine_arn"), name=name, input=json.dumps(request)
-        )
-    except BaseException:
-        if not force:
-            stack.s3.delete_object(Bucket=stack.output("bucket"), Key=layout.claim_key(quarter))
-        raise
-    return describe(stack, answer["executionArn"])
+        return describe(stack, arn_of(stack, f"{quarters.name}-{quarter}"))
+    except stack.stepfunctions.exceptions.ExecutionDoesNotExist:
+        return None
 
 
-def execution_name(quarter: str) -> str:
-    """A name that a person can read and that sorts by time: `20230405_101500-2023Q1-3f9a`."""
-    return f"{layout.run_id(datetime.now(UTC))}-{quarter}-{secrets.token_hex(2)}"
+def arn_of(stack: Stack, name: str) -> str:
+    """The ARN of an execution of the quarter state machine."""
+    return f"{stack.output('state_machine_arn').replace(':stateMachine:', ':execution:')}:{name}"
 
 
 def stop(stack: Stack, execution: Execution) -> None:
@@ -126,8 +119,8 @@ def describe(stack: Stack, arn: str) -> Execution:
         status=answer["status"],
         started_at=answer["startDate"].astimezone(UTC),
         stopped_at=_stopped_at(answer),
-        input=_json_object(answer.get("input")),
-        output=_json_object(answer.get("output")),
+        input=json_object(answer.get("input")),
+        output=json_object(answer.get("output")),
         error=answer.get("error", ""),
         cause=answer.get("cause", ""),
     )
@@ -158,9 +151,17 @@ def reason(execution: Execution) -> str:
     return f"{execution.error or 'the execution failed'}: {_cause(execution.cause) or 'no cause given'}"
 
 
+def _running(stack: Stack, machine: str) -> Iterator[tuple[str, str]]:
+    """ARN and name of each execution of the machine that runs."""
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
+        stateMachineArn=machine, statusFilter="RUNNING"
+    )
+    return ((item["executionArn"], item["name"]) for page in pages for item in page["executions"])
+
+
 def _cause(cause: str) -> str:
     """A function's failure is JSON in the cause; its message is the sentence."""
-    told = _json_object(cause)
+    told = json_object(cause)
     return " ".join(str(told.get("errorMessage") or told.get("Cause") or cause).split())
 
 
@@ -176,63 +177,7 @@ def _exits(stack: Stack, arn: str, state: str, newest_first: bool) -> Iterator[d
     for event in (event for page in pages for event in page["events"]):
         details = event.get("stateExitedEventDetails", {})
         if details.get("name") == state:
-            yield _json_object(details.get("output"))
-
-
-def _claim(stack: Stack, quarter: str, name: str) -> None:
-    """Take the quarter for the execution `name`: of two operators at the same moment S3 lets one.
-
-    Raises:
-        ConflictError: when another execution holds the quarter.
-    """
-    bucket, key = stack.output("bucket"), layout.claim_key(quarter)
-    body = json.dumps({"execution": name, "claimed_at": datetime.now(UTC).isoformat()}).encode()
-    try:
-        held = stack.s3.get_object(Bucket=bucket, Key=key)
-    except stack.s3.exceptions.NoSuchKey:
-        condition: dict[str, Any] = {"IfNoneMatch": "*"}
-    else:
-        _refuse_live_claim(stack, quarter, held["Body"].read())
-        condition = {"IfMatch": held["ETag"]}
-    try:
-        stack.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition)
-    except stack.s3.exceptions.ClientError as error:
-        if aws_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
-            raise ConflictError(f"another operator starts {quarter} at this moment: look in a minute") from error
-        raise
-
-
-def _refuse_live_claim(stack: Stack, quarter: str, body: bytes) -> None:
-    claim = _json_object(body.decode())
-    name, claimed_at = str(claim.get("execution", "")), str(claim.get("claimed_at", ""))
-    machine = stack.output("state_machine_arn")
-    try:
-        execution = describe(stack, f"{machine.replace(':stateMachine:', ':execution:')}:{name}")
-    except stack.stepfunctions.exceptions.ExecutionDoesNotExist:
-        fresh = claimed_at and datetime.now(UTC) - datetime.fromisoformat(claimed_at) < _STARTING
-        if fresh:
-            raise ConflictError(f"another operator starts {quarter} at this moment, as {name}") from None
-        return
-    if execution.status == "RUNNING":
-        raise _already_running(stack, quarter, name)
-
-
-def _already_running(stack: Stack, quarter: str, name: str) -> ConflictError:
-    return ConflictError(
-        f"{quarter} is being run already, as {name}: `{stack.command} watch {quarter}` shows it, --force starts another"
-    )
-
-
-def find_running(stack: Stack, quarter: str) -> Execution:
-    """The execution of `quarter` that runs now.
-
-    Raises:
-        NotFoundError: when there is none.
-    """
-    execution = running(stack, quarter)
-    if execution is None:
-        raise NotFoundError(f"no execution of {quarter} runs: `{stack.command} run-quarter {quarter}` starts one")
-    return execution
+            yield json_object(details.get("output"))
 
 
 def _stopped_at(answer: "DescribeExecutionOutputTypeDef") -> datetime | None:
@@ -240,7 +185,7 @@ def _stopped_at(answer: "DescribeExecutionOutputTypeDef") -> datetime | None:
     return moment.astimezone(UTC) if moment and answer["status"] != "RUNNING" else None
 
 
-def _json_object(text: str | None) -> dict[str, Any]:
+def json_object(text: str | None) -> dict[str, Any]:
     try:
         record = json.loads(text or "{}")
     except ValueError:

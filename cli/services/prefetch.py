@@ -1,12 +1,13 @@
 """A quarter's prefetch: checked whole before a byte of it is uploaded, and read back from the bucket."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.errors import NotFoundError, UsageError, aws_code
+from cli.errors import NotFoundError, UsageError
 from cli.services import parquet
+from cli.services.runs import keys_under
 from cli.stack import Stack
 from contract import ContractError, layout
 from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
@@ -74,7 +75,7 @@ def of_stack(stack: Stack, quarter: str) -> PrefetchManifest:
             f"{quarter} has no prefetch in {bucket}: bring it with `{stack.command} prefetch put {quarter} DIR`"
         ) from error
     manifest = _parse(body, quarter, f"s3://{bucket}/{key}")
-    present = set(_keys(stack, layout.prefetch_prefix(quarter)))
+    present = set(keys_under(stack, layout.prefetch_prefix(quarter)))
     missing = [chunk for chunk in manifest.chunk_sizes if layout.chunk_key(quarter, chunk) not in present]
     if missing:
         raise NotFoundError(
@@ -82,24 +83,6 @@ def of_stack(stack: Stack, quarter: str) -> PrefetchManifest:
             f"bring it again with `{stack.command} prefetch put {quarter} DIR`"
         )
     return manifest
-
-
-def exists(stack: Stack, quarter: str) -> bool:
-    """Whether the bucket holds a prefetch of the quarter."""
-    try:
-        stack.s3.head_object(Bucket=stack.output("bucket"), Key=layout.prefetch_manifest_key(quarter))
-    except stack.s3.exceptions.ClientError as error:
-        if aws_code(error) in ("404", "NoSuchKey", "NotFoundError"):
-            return False
-        raise
-    return True
-
-
-def _keys(stack: Stack, prefix: str) -> Iterator[str]:
-    pages = stack.s3.get_paginator("list_objects_v2").paginate(Bucket=stack.output("bucket"), Prefix=prefix)
-    for page in pages:
-        for item in page.get("Contents", []):
-            yield item.get("Key", "")
 
 
 def _find(quarter: str, folder: Path) -> Path:

@@ -1,47 +1,70 @@
-"""What is checked before a run spends anything, and the plan that comes of it."""
+"""What is checked before a run spends anything, and the plan that comes of it. Nothing here changes anything."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cli.services import executions, prefetch, vllm
+from cli.services import executions, prefetch, starting, vllm
+from cli.services.resumption import Remainder
 from cli.services.vllm import Vllm
 from cli.stack import Stack
 from contract.run import DEFAULT_BATCH_SIZE, MAX_BATCHES
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run would do."""
+class QuarterPlan:
+    """What a run of one quarter would do."""
 
     quarter: str
-    bucket: str
     firms: int
+    batches: int
     batch_size: int
-    """Firms a batch; larger than asked when the batches would be too many for one execution."""
+    """Firms a batch at most; larger than asked when the batches would be too many for one execution."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be run, and where."""
+
+    bucket: str
+    quarters: Sequence[QuarterPlan]
     at_once: int
-    """Batches that run at the same time."""
+    """Batches of a quarter that run at the same time."""
     vllm: Vllm | None
     """None when the stack's jobs use a hosted API."""
     vllm_size: int | None
     """GPU instances to scale to first; None to take vLLM as it is."""
 
-    @property
-    def batches(self) -> int:
-        return -(-self.firms // self.batch_size)
 
-
-def plan(stack: Stack, quarter: str, *, batch_size: int | None, vllm_size: int | None, force: bool) -> Plan:
-    """Check everything that the run needs, and plan it; changes nothing.
+def plan(
+    stack: Stack, quarters: Sequence[str], *, batch_size: int | None, vllm_size: int | None, force: bool = False
+) -> Plan:
+    """Check everything that runs of `quarters` need, and plan them.
 
     Raises:
-        NotFoundError: when the state machine, the bucket, the prefetch or a healthy vLLM is missing.
-        ConflictError: when the quarter is being run already, and `force` is not set.
+        NotFoundError: when the state machine, the bucket, a prefetch or a healthy vLLM is missing.
+        ConflictError: when a quarter is being run already, and `force` is not set.
     """
     at_once = executions.check_state_machine(stack)
-    firms = len(prefetch.of_stack(stack, quarter).firm_to_chunk)
+    plans = [_plan_quarter(stack, quarter, batch_size or DEFAULT_BATCH_SIZE) for quarter in quarters]
     if not force:
-        executions.refuse_second(stack, quarter)
-    size = max(batch_size or DEFAULT_BATCH_SIZE, -(-firms // MAX_BATCHES))
-    return Plan(quarter, stack.output("bucket"), firms, size, at_once, _check_vllm(stack, vllm_size), vllm_size)
+        for quarter in quarters:
+            starting.refuse_second(stack, quarter)
+    return Plan(stack.output("bucket"), plans, at_once, _check_vllm(stack, vllm_size), vllm_size)
+
+
+def plan_resumption(stack: Stack, quarter: str, left: Remainder, *, vllm_size: int | None) -> Plan:
+    """Check everything that going on with a run needs, and plan it; raises what `plan` raises."""
+    at_once = executions.check_state_machine(stack)
+    prefetch.of_stack(stack, quarter)
+    starting.refuse_second(stack, quarter)
+    rest = QuarterPlan(quarter, left.firms, len(left.incomplete), batch_size=0)
+    return Plan(stack.output("bucket"), [rest], at_once, _check_vllm(stack, vllm_size), vllm_size)
+
+
+def _plan_quarter(stack: Stack, quarter: str, batch_size: int) -> QuarterPlan:
+    firms = len(prefetch.of_stack(stack, quarter).firm_to_chunk)
+    size = max(batch_size, -(-firms // MAX_BATCHES))
+    return QuarterPlan(quarter, firms, -(-firms // size), size)
 
 
 def _check_vllm(stack: Stack, size: int | None) -> Vllm | None:

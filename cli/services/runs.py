@@ -1,8 +1,10 @@
 """A run while it goes on, and how it ended: the execution, the batches' progress in the bucket, and their jobs."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
@@ -10,9 +12,9 @@ from cli.errors import NotFoundError
 from cli.services import executions
 from cli.services.executions import Execution
 from cli.stack import Stack
-from contract import layout, names
+from contract import ContractError, layout, names
 from contract.batch import BatchProgress, Counts, parse_progress
-from contract.run import BatchCounts, BatchManifest, Failure, FirmCounts, Summary, TokenCounts, TopicCounts
+from contract.run import BatchCounts, BatchManifest, Failure, FirmCounts, RunRecord, Summary, TokenCounts, TopicCounts
 
 if TYPE_CHECKING:
     from mypy_boto3_batch.literals import JobStatusType
@@ -149,6 +151,22 @@ def report(look: Look, summary: Summary | None) -> Report:
     }
 
 
+def report_of_record(record: RunRecord) -> Report:
+    """How a run ended that nobody watches any more."""
+    summary = record["summary"]
+    return {
+        "quarter": summary["quarter"],
+        "run": summary["run"],
+        "execution_arn": record["execution"],
+        "status": "FAILED" if summary["has_failures"] else "SUCCEEDED",
+        "batches": summary["batches"],
+        "firms": summary["firms"],
+        "topics": summary["topics"],
+        "tokens": summary["tokens"],
+        "seconds": summary["seconds"],
+    }
+
+
 def failures(look: Look, summary: Summary | None) -> list[Failure]:
     """The batches that failed, each with its reason."""
     if summary:
@@ -182,12 +200,34 @@ def active_jobs(stack: Stack, run: str) -> tuple[Job, ...]:
 
 
 def runs_of(stack: Stack, quarter: str) -> list[str]:
-    """The quarter's runs that have left progress, the newest first."""
-    pages = stack.s3.get_paginator("list_objects_v2").paginate(
-        Bucket=stack.output("bucket"), Prefix=layout.progress_prefix(quarter, "").rstrip("/") + "/", Delimiter="/"
+    """The quarter's runs, the newest first."""
+    found: list[str] = []
+    for key in keys_under(stack, layout.manifests_prefix(quarter)):
+        with suppress(ContractError):  # other records lie there too
+            found.append(layout.run_of_manifest(key))
+    return sorted(found, reverse=True)
+
+
+def record_of(stack: Stack, quarter: str, run: str) -> RunRecord | None:
+    """How a run ended, as SummarizeResults recorded it; None when it has not."""
+    key = layout.summary_key(quarter, run)
+    try:
+        return json.loads(stack.s3.get_object(Bucket=stack.output("bucket"), Key=key)["Body"].read())
+    except stack.s3.exceptions.NoSuchKey:
+        return None
+
+
+def keys_under(stack: Stack, prefix: str) -> Iterator[str]:
+    """The bucket's keys that begin with `prefix`."""
+    pages = stack.s3.get_paginator("list_objects_v2").paginate(Bucket=stack.output("bucket"), Prefix=prefix)
+    return (item.get("Key", "") for page in pages for item in page.get("Contents", []))
+
+
+def no_such_run(stack: Stack, quarter: str, run: str) -> NotFoundError:
+    known = runs_of(stack, quarter)
+    return NotFoundError(
+        f"{quarter} has no run {run}" + (f"; its runs: {', '.join(known[:5])}" if known else " and no other")
     )
-    prefixes = [item.get("Prefix", "") for page in pages for item in page.get("CommonPrefixes", [])]
-    return sorted((prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes), reverse=True)
 
 
 class RecordReader:
@@ -200,24 +240,23 @@ class RecordReader:
         self._records: dict[str, BatchProgress] = {}
 
     def read(self, quarter: str, run: str) -> dict[str, BatchProgress]:
-        """The run's records by batch id.
-
-        Raises:
-            ContractError: when one is not a progress record.
-        """
+        """The run's records by batch id; one that is broken counts as not there, as it does for SummarizeResults."""
         pages = self._stack.s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=layout.progress_prefix(quarter, run)
         )
         found = {item.get("Key", ""): item.get("ETag", "") for page in pages for item in page.get("Contents", [])}
         changed = [key for key, etag in found.items() if self._etags.get(key) != etag]
         with ThreadPoolExecutor(max_workers=16) as pool:
-            for record in pool.map(self._fetch, changed):
+            for record in filter(None, pool.map(self._fetch, changed)):
                 self._records[record.batch_id] = record
         self._etags = found
         return self._records
 
-    def _fetch(self, key: str) -> BatchProgress:
-        return parse_progress(self._stack.s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+    def _fetch(self, key: str) -> BatchProgress | None:
+        try:
+            return parse_progress(self._stack.s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+        except ContractError:
+            return None
 
 
 def records_of(stack: Stack, quarter: str, run: str) -> dict[str, BatchProgress]:
@@ -228,10 +267,7 @@ def records_of(stack: Stack, quarter: str, run: str) -> dict[str, BatchProgress]
     """
     if records := RecordReader(stack).read(quarter, run):
         return records
-    known = runs_of(stack, quarter)
-    raise NotFoundError(
-        f"{quarter} has no run {run}" + (f"; its runs: {', '.join(known[:5])}" if known else " and no other")
-    )
+    raise no_such_run(stack, quarter, run)
 
 
 def _job(job: "JobDetailTypeDef", prefix: str) -> Job:

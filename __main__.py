@@ -10,7 +10,7 @@ from components.settings import Settings, SettingsError
 from components.vllm_cluster import VllmCluster, VllmClusterArgs
 
 try:
-    settings = Settings.load(pulumi.get_stack(), pulumi.Config().get)
+    settings = Settings.load(pulumi.get_stack(), pulumi.Config().get, given=pulumi.runtime.get_config_env())
     account = find_account(settings)
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from error

@@ -13,7 +13,7 @@ MEMORY_UTILISATION = 0.90
 """What vLLM may take of the GPU (`--gpu-memory-utilization`; its default is 0.92, which leaves less for surprises)."""
 
 WORKING_GIB = 1.8
-"""Activations, CUDA graphs and the CUDA context, as measured at start with Qwen3-8B on 24 GB (docs/adr/0002)."""
+"""An allowance for activations, CUDA graphs and the CUDA context; docs/adr/0002 has the table that follows from it."""
 
 KV_BYTES = 2
 """The KV cache is 16-bit for every precision of the weights, unless `--kv-cache-dtype` says otherwise."""

@@ -6,7 +6,8 @@ An empty string, an empty list and 0 stand for "not given", since a key that `Pu
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Self, cast
 
@@ -194,12 +195,21 @@ class Settings(BaseModel):
     )
 
     @classmethod
-    def load(cls, stack: str, read: Callable[[str], str | None]) -> Self:
-        """Read the settings of `stack`; `read` gives a key's value as Pulumi keeps it, or None.
+    def load(cls, stack: str, read: Callable[[str], str | None], given: Iterable[str] = ()) -> Self:
+        """Read the settings of `stack`.
+
+        Args:
+            read: Gives a key's value as Pulumi keeps it, or None.
+            given: All keys of the stack's config, such as `ftm:vllmModel`, so that a mistyped one is noticed.
 
         Raises:
             SettingsError: naming each wrong key, its value and what is allowed.
         """
+        known = {f"{names.PROJECT}:{key}" for key in cls.config_keys()}
+        for key in given:
+            if key.startswith(f"{names.PROJECT}:") and key not in known:
+                (near, *_) = [*get_close_matches(key, known, n=1), "docs/configuration.md"]
+                raise SettingsError(f"{key} is not a setting: see {near}")
         raw = {key: value for key in cls.config_keys() if (value := read(key)) is not None}
         try:
             return cls.model_validate({"stack": stack, **raw})

@@ -81,6 +81,11 @@ def test_several_wrong_values_are_all_named() -> None:
         load(mapConcurrency="0", batchVcpus="0")
 
 
+def test_a_mistyped_key_is_noticed() -> None:
+    with pytest.raises(SettingsError, match="^ftm:vllmModle is not a setting: see ftm:vllmModel$"):
+        Settings.load("dev", lambda _: None, given=["aws:region", "ftm:vllmModel", "ftm:vllmModle"])
+
+
 def test_without_vllm_its_contradictions_do_not_matter() -> None:
     assert load(vllmEnabled="false", vllmMaxModelLen="131072")
 

@@ -10,7 +10,9 @@ import os
 import socket
 import threading
 from dataclasses import dataclass
+from typing import Any
 
+from flask import Flask
 from moto.core.config import default_user_config
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -39,7 +41,6 @@ class EmbeddedAws:
     endpoint: str
     _server: BaseWSGIServer
     _children: Children
-    _functions: LambdaProcesses
     _batch: BatchProcesses
 
     @classmethod
@@ -56,7 +57,7 @@ class EmbeddedAws:
         children = Children()
         try:
             mend_common()
-            functions = LambdaProcesses(children, endpoint)
+            LambdaProcesses(children, endpoint)
             batch = BatchProcesses(children, endpoint)
             StepFunctionsPatches(endpoint, batch)
             EcsServices()
@@ -65,10 +66,10 @@ class EmbeddedAws:
             listener.close()
             raise EmbeddedAwsError(str(error)) from error
 
-        app = DomainDispatcherApplication(create_backend_app)
+        app = DomainDispatcherApplication(_create_app)
         server = make_server(_HOST, port, app, threaded=True, request_handler=MotoRequestHandler, fd=listener.detach())
         threading.Thread(target=server.serve_forever, name="embedded-aws", daemon=True).start()
-        return cls(endpoint, server, children, functions, batch)
+        return cls(endpoint, server, children, batch)
 
     def stop(self) -> None:
         """Stop serving, and kill every process that it started."""
@@ -76,7 +77,12 @@ class EmbeddedAws:
         self._server.server_close()
         self._batch.close()
         self._children.close()
-        self._functions.close()
+
+
+def _create_app(service: Any) -> Flask:
+    app = create_backend_app(service)
+    app.debug = False  # a twelfth of the time of a request
+    return app
 
 
 def _listen(port: int) -> socket.socket:

@@ -224,7 +224,7 @@ class BatchProcesses:
         job.status = JobStatus.STARTING
         job.log_stream_name = attempt.log_stream
         job.job_started_at = datetime.now()
-        with tempfile.TemporaryDirectory(prefix="ftm-job-") as directory:
+        with tempfile.TemporaryDirectory(prefix="job-", dir=self._children.scratch) as directory:
             try:
                 logs.create()
                 self._start(run, attempt, number, Path(directory))
@@ -246,13 +246,14 @@ class BatchProcesses:
             command = [sys.executable, *command[1:]]
         if not shutil.which(command[0], path=variables["PATH"]):
             raise OSError(f'exec: "{command[0]}": executable file not found in $PATH')
+        process = self._children.start(command, env=variables, cwd=directory)
         with self._lock:
-            if run.stop_reason:
-                raise OSError(run.stop_reason)
             run.attempt = attempt
-            run.process = self._children.start(command, env=variables, cwd=directory)
+            run.process = process
+            if run.stop_reason:  # it came while the process was being started
+                kill_group(process, signal.SIGTERM)
         task = f"arn:aws:ecs:{job.backend.region_name}:{job.backend.account_id}:task"
-        attempt.task_arn = f"{task}/{run.place.name if run.place else ''}/pid-{run.process.pid}"
+        attempt.task_arn = f"{task}/{run.place.name if run.place else ''}/pid-{process.pid}"
 
     def _variables(self, run: _Run, number: int, directory: Path) -> dict[str, str]:
         job = run.job

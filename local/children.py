@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,19 @@ _ONCE_GUARDED = 'read -r _ || exit 1; exec "$@"'
 
 
 class Children:
-    """Starts processes, and kills those that are left when it is closed or when this process dies."""
+    """Starts processes. When it is closed, or this process dies, those that are left are killed.
+
+    Their files go into the directory `scratch`, which is then removed.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.scratch = Path(tempfile.mkdtemp(prefix="ftm-aws-"))
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_GUARD)], stdin=subprocess.PIPE, start_new_session=True, text=True
+            [sys.executable, "-I", "-S", str(_GUARD), str(self.scratch)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
         )
 
     def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:

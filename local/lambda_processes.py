@@ -14,7 +14,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -75,16 +74,9 @@ class LambdaProcesses:
         self._children = children
         self._endpoint = endpoint
         self._lock = threading.Lock()
-        self._code = tempfile.TemporaryDirectory(prefix="ftm-lambda-")
         self._idle: defaultdict[str, list[_Environment]] = defaultdict(list)
         # moto runs handlers in Docker only.
         replace(LambdaFunction, "invoke", "dadc324f30ae", self._invoke_over_http)
-
-    def close(self) -> None:
-        """Forget the environments; `Children.close` ends them."""
-        with self._lock:
-            self._idle.clear()
-        self._code.cleanup()
 
     def _invoke_over_http(
         self, _original: Any, function: LambdaFunction, body: Any, request_headers: Any, response_headers: Any
@@ -162,7 +154,7 @@ class LambdaProcesses:
         return environment
 
     def _unpack(self, function: LambdaFunction) -> Path:
-        root = Path(self._code.name, function.code_digest.replace(":", "-"))
+        root = self._children.scratch / function.code_digest.replace(":", "-")
         with self._lock:
             if not root.exists():
                 root.mkdir()
@@ -172,7 +164,7 @@ class LambdaProcesses:
     def _variables(self, function: LambdaFunction, root: Path, stream: str) -> dict[str, str]:
         return {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": self._code.name,
+            "HOME": str(self._children.scratch),
             "LANG": "en_US.UTF-8",
             "TZ": ":UTC",
             **function.environment_vars,

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ import boto3
 from botocore.config import Config
 from botocore.model import StructureShape
 from jsonpath_ng.ext.parser import parse
+from moto import backends
 from moto.core import loaders
 from moto.core.responses import ActionResult
 from moto.iam.access_control import IAMPolicy, PermissionResult
@@ -72,6 +73,8 @@ def mend_common() -> None:
     """Mend what is not Step Functions'."""
     # A loader of botocore's models for each service looks through all of them again.
     replace(loaders, "create_loader", "b94f7ea2b2fa", _shared_loader, everywhere=True)
+    # Every request lists moto's folders, one request at a time.
+    replace(backends, "list_of_moto_modules", "4f741a10b065", _known_modules)
     # Conditions of a bucket policy are not looked at: one that denies plain HTTP denies everything.
     replace(FakeBucket, "get_permission", "7571412a3495", _get_permission)
 
@@ -379,6 +382,11 @@ def _get_execution_history(_original: Any, response: StepFunctionResponse) -> Ac
 @cache
 def _shared_loader(original: Callable[[], Any]) -> Any:
     return original()
+
+
+@cache
+def _known_modules(original: Callable[[], Iterable[str]]) -> tuple[str, ...]:
+    return tuple(original())
 
 
 def _get_permission(_original: Any, bucket: FakeBucket, action: str, resource: str) -> PermissionResult:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +24,12 @@ def test_no_process_is_left(aws, end):
     assert daemon.stdin
     assert daemon.stdout
     other: Any = type(aws)(SimpleNamespace(endpoint=daemon.stdout.readline().strip()))
-    code = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('up', flush=True); time.sleep(60)"
-    job_id = other.submit(other.queue(), other.job_definition(code))
-    name = other.function({"f.py": "def handler(event, context): pass"}, "f.handler")
-    other.client("lambda").invoke(FunctionName=name)
+    command = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('up', flush=True); time.sleep(60)"
+    job_id = other.submit(other.queue(), other.job_definition(command))
+    name = other.function({"f.py": "def handler(event, context): return __file__"}, "f.handler")
+    answer = other.client("lambda").invoke(FunctionName=name)
+    code = Path(json.loads(answer["Payload"].read()))
+    assert code.exists()
     stream = other.until(lambda: other.job(job_id)["container"].get("logStreamName"), bool)
     other.until(lambda: other.log_lines("/aws/batch/job", stream), bool)
     started = descendants(daemon.pid)
@@ -41,6 +44,7 @@ def test_no_process_is_left(aws, end):
     while left := [pid for pid in started if alive(pid)]:
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.02)
+    assert not code.exists()
 
 
 @pytest.mark.parametrize(

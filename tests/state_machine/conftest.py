@@ -9,7 +9,7 @@ import time
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,22 +177,30 @@ class Stack:
         )
         self.quarter_machine = self.deploy()
 
+    def create_function(self, name: str, code: str) -> str:
+        """The ARN of a new function that is one piece of Python, with a `handler`."""
+        return self._create_function(name, "index.handler", _zip({"index.py": code.encode()}))
+
     def _function(self, module: str, prefix: str) -> str:
         name = f"{prefix}-{module.replace('_', '-')}"
         functions = self.client("lambda")
         try:
             return functions.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
         except functions.exceptions.ResourceNotFoundException:
-            pass
-        answer = functions.create_function(
+            paths = [path for package in ("contract", "functions") for path in (ROOT / package).glob("*.py")]
+            code = _zip({str(path.relative_to(ROOT)): path.read_bytes() for path in paths})
+            return self._create_function(name, f"functions.{module}.handler", code, JOB_NAME_PREFIX=prefix)
+
+    def _create_function(self, name: str, handler: str, code: bytes, **variables: str) -> str:
+        answer = self.client("lambda").create_function(
             FunctionName=name,
             Runtime="python3.13",
             Role=ROLE,
-            Handler=f"functions.{module}.handler",
-            Code={"ZipFile": _zip()},
+            Handler=handler,
+            Code={"ZipFile": code},
             MemorySize=512,
             Timeout=60,
-            Environment={"Variables": {"JOB_QUEUE_ARN": QUEUE, "JOB_NAME_PREFIX": prefix}},
+            Environment={"Variables": {"JOB_QUEUE_ARN": QUEUE, **variables}},
         )
         return answer["FunctionArn"]
 
@@ -274,10 +282,16 @@ def clean(stack: Stack) -> None:
         stack.s3.delete_object(Bucket=BUCKET, Key=key)
 
 
-def _zip() -> bytes:
+def until(done: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"still not after {seconds} s"
+        time.sleep(0.05)
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as zipped:
-        for package in ("contract", "functions"):
-            for path in (ROOT / package).glob("*.py"):
-                zipped.write(path, path.relative_to(ROOT))
+        for name, body in files.items():
+            zipped.writestr(name, body)
     return archive.getvalue()

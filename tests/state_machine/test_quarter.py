@@ -1,14 +1,12 @@
 """One quarter, executed: what becomes of good runs, of failures, and of bad input."""
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from contract import layout
-from tests.state_machine.conftest import BUCKET, QUARTER, Stack
+from tests.state_machine.conftest import BUCKET, QUARTER, Stack, until
 
 pytestmark = pytest.mark.xdist_group("state_machine")
 
@@ -130,6 +128,28 @@ def test_a_bad_prefetch_is_the_cause_of_the_failed_run(stack: Stack, changes: di
     assert not stack.keys("manifests/")
 
 
+def test_too_much_data_for_a_state_is_told(stack: Stack) -> None:
+    """A function whose answer is larger than a state may hold: States.ALL does not catch what that raises."""
+    stack.put_prefetch(firms=1)
+    code = "def handler(event, context): return {'run': 'x' * 300_000}"
+    document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])
+    document["States"]["CreateBatchManifest"]["Resource"] = stack.create_function("flood", code)
+    ended = stack.run(machine=stack.create_machine(document))
+    assert ended.status == "FAILED"
+    assert ended.cause.startswith("2023Q1 failed: States.DataLimitExceeded: ")
+
+
+def test_a_queue_that_is_gone_fails_every_batch_and_the_run(stack: Stack) -> None:
+    stack.put_prefetch(firms=2)
+    document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])
+    submit = document["States"]["ProcessBatches"]["ItemProcessor"]["States"]["SubmitBatchJob"]
+    submit["Parameters"]["JobQueue"] = "gone"
+    ended = stack.run(machine=stack.create_machine(document), batch_size=1)
+    assert ended.status == "FAILED"
+    assert [outcome["status"] for outcome in ended.output_of("ProcessBatches")["batches"]] == ["FAILED", "FAILED"]
+    assert "its job ended with Batch." in ended.cause
+
+
 def test_a_stopped_execution_stops_its_jobs(stack: Stack) -> None:
     stack.put_prefetch(firms=2)
     for number in range(2):
@@ -146,10 +166,3 @@ def test_a_stopped_execution_stops_its_jobs(stack: Stack) -> None:
     stack.states.stop_execution(executionArn=execution)
     until(lambda: not running())
     assert {job["status"] for job in batch.describe_jobs(jobs=ids)["jobs"]} == {"FAILED"}
-
-
-def until(done: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -1,0 +1,88 @@
+"""A list of quarters through the machine of one, by a second machine."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from components import definition
+from tests.state_machine.conftest import BUCKET, Stack
+
+pytestmark = pytest.mark.xdist_group("state_machine")
+
+QUARTERS = ("2022Q3", "2022Q4", "2023Q1")
+
+
+@pytest.fixture
+def machine(stack: Stack) -> str:
+    return stack.create_machine(definition.quarters(stack.quarter_machine))
+
+
+def run(stack: Stack, machine: str, **run_input: Any) -> dict[str, Any]:
+    return stack.ended(stack.start_with(json.dumps(run_input), machine))
+
+
+def items(*quarters: str) -> list[dict[str, Any]]:
+    return [{"quarter": quarter, "bucket": BUCKET, "batch_size": 2} for quarter in quarters]
+
+
+def children(stack: Stack, execution: dict[str, Any]) -> list[dict[str, Any]]:
+    pages = stack.states.get_paginator("list_executions").paginate(stateMachineArn=stack.quarter_machine)
+    found = [child for page in pages for child in page["executions"] if child["name"].startswith(execution["name"])]
+    return sorted(found, key=lambda child: child["startDate"])
+
+
+def test_quarters_run_one_after_the_other(stack: Stack, machine: str) -> None:
+    for quarter in QUARTERS:
+        stack.put_prefetch(firms=2, quarter=quarter)
+    ended = run(stack, machine, quarters=items(*QUARTERS))
+    assert ended["status"] == "SUCCEEDED", ended
+    assert json.loads(ended["output"])["summary"] == {"total": 3, "succeeded": list(QUARTERS), "failed": []}
+    started = children(stack, ended)
+    assert [child["name"] for child in started] == [f"{ended['name']}-{quarter}" for quarter in QUARTERS]
+    for before, after in itertools.pairwise(started):
+        assert before["stopDate"] <= after["startDate"]
+
+
+def test_a_failed_quarter_does_not_stop_the_others(stack: Stack, machine: str) -> None:
+    for quarter in ("2022Q3", "2023Q1"):
+        stack.put_prefetch(firms=2, quarter=quarter)
+    ended = run(stack, machine, quarters=items(*QUARTERS))
+    assert (ended["status"], ended["error"]) == ("FAILED", "QuartersCompletedWithFailures")
+    assert ended["cause"] == 'of 3 quarters these failed: ["2022Q4"]'
+    assert [child["status"] for child in children(stack, ended)] == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
+
+
+def test_quarters_run_as_many_at_once_as_asked(stack: Stack, machine: str) -> None:
+    for quarter in QUARTERS:
+        stack.put_prefetch(firms=2, quarter=quarter)
+    ended = run(stack, machine, quarters=items(*QUARTERS), at_once=3)
+    assert ended["status"] == "SUCCEEDED", ended
+    first, *_, last = children(stack, ended)
+    assert last["startDate"] < first["stopDate"]
+
+
+def test_a_quarter_that_is_wrong_is_a_failed_quarter(stack: Stack, machine: str) -> None:
+    ended = run(stack, machine, quarters=[{"quarter": 2023, "bucket": BUCKET}, {"quarter": "no/name"}])
+    assert ended["status"] == "FAILED"
+    assert ended["cause"] == 'of 2 quarters these failed: [2023,"no/name"]'
+
+
+@pytest.mark.parametrize(
+    "run_input",
+    [
+        {},
+        {"quarters": []},
+        {"quarters": "2023Q1"},
+        {"quarters": ["2023Q1"]},
+        {"quarters": items("2023Q1"), "at_once": 0},
+        {"quarters": items("2023Q1"), "at_once": 41},
+        {"quarters": items("2023Q1"), "at_once": "2"},
+    ],
+)
+def test_a_wrong_list_is_refused(stack: Stack, machine: str, run_input: dict[str, Any]) -> None:
+    ended = run(stack, machine, **run_input)
+    assert (ended["status"], ended["error"]) == ("FAILED", "InvalidInput")
+    assert 'the input is {"quarters": [{"quarter": "2022Q1", "bucket": "..."}, ...], "at_once": 1}' in ended["cause"]
+    assert not children(stack, ended)

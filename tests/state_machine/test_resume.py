@@ -1,0 +1,82 @@
+"""A run that is taken up again, and runs beside each other: nothing is done twice, nothing mixes."""
+
+import json
+import time
+
+import pytest
+
+from contract import layout
+from tests.state_machine.conftest import BUCKET, QUARTER, Stack, until
+
+pytestmark = pytest.mark.xdist_group("state_machine")
+
+FIRST, SECOND, THIRD = (layout.batch_id(QUARTER, number) for number in range(3))
+
+
+def test_a_stopped_execution_is_resumed_with_what_it_left(stack: Stack) -> None:
+    stack.put_prefetch(firms=6)
+    (stack.control / SECOND).write_text("hang")
+    execution = stack.start(batch_size=2)
+    until(lambda: len(stack.keys(f"progress/{QUARTER}/")) == 2)
+    stack.states.stop_execution(executionArn=execution)
+    (run,) = (layout.run_of_manifest(key) for key in stack.keys("manifests/"))
+    (stack.control / SECOND).unlink()
+
+    again = stack.run(resume=run)
+    assert again.status == "SUCCEEDED", again.cause
+    assert again.manifest["batch_ids"] == [SECOND]
+    assert again.summary["firms"]["completed"] == 6
+
+
+def test_a_deleted_progress_record_is_made_again(stack: Stack) -> None:
+    stack.put_prefetch(firms=6)
+    run = stack.run(batch_size=2).summary["run"]
+    stack.s3.delete_object(Bucket=BUCKET, Key=layout.progress_key(QUARTER, run, THIRD))
+    again = stack.run(resume=run)
+    assert again.status == "SUCCEEDED", again.cause
+    assert stack.jobs(run) == {FIRST: 1, SECOND: 1, THIRD: 2}
+
+
+def test_a_failed_summary_is_made_again_without_any_job(stack: Stack) -> None:
+    stack.put_prefetch(firms=6)
+    run = stack.run(batch_size=2).summary["run"]
+    for key in (layout.latest_key(QUARTER), layout.summary_key(QUARTER, run)):
+        stack.s3.delete_object(Bucket=BUCKET, Key=key)
+    again = stack.run(resume=run)
+    assert again.status == "SUCCEEDED", again.cause
+    assert again.manifest["batch_ids"] == []
+    assert stack.jobs(run) == {FIRST: 1, SECOND: 1, THIRD: 1}
+    assert json.loads(stack.s3.get_object(Bucket=BUCKET, Key=layout.latest_key(QUARTER))["Body"].read())["run"] == run
+
+
+def test_a_run_that_is_not_there_is_a_sentence(stack: Stack) -> None:
+    stack.put_prefetch(firms=6)
+    ended = stack.run(resume="20200101_000000")
+    assert ended.status == "FAILED"
+    assert ended.cause.startswith("2023Q1 failed: 2023Q1 has no run 20200101_000000: ")
+
+
+def test_two_executions_at_once_never_share_a_run(stack: Stack) -> None:
+    stack.put_prefetch(firms=6)
+    executions = [stack.start(batch_size=2) for _ in range(3)]
+    ended = [json.loads(stack.ended(execution)["output"])["summary"] for execution in executions]
+    runs = {summary["run"] for summary in ended}
+    assert len(runs) == 3
+    assert all(summary["firms"]["completed"] == 6 for summary in ended)
+    assert len(stack.keys(f"intermediate/firm-topics/quarter={QUARTER}/")) == 9
+    latest = json.loads(stack.s3.get_object(Bucket=BUCKET, Key=layout.latest_key(QUARTER))["Body"].read())
+    assert latest["run"] == max(runs)
+
+
+def test_a_batch_that_takes_too_long_fails_and_its_job_is_ended(stack: Stack) -> None:
+    stack.put_prefetch(firms=4)
+    (stack.control / SECOND).write_text("hang")
+    began = time.monotonic()
+    ended = stack.run(machine=stack.deploy(batch_timeout=3), batch_size=2)
+    assert time.monotonic() - began < 30
+    assert ended.status == "FAILED"
+    assert ended.output_of("ProcessBatches")["batches"][1]["error"] == "States.Timeout"
+    (failure,) = ended.summary["failures"]
+    assert failure["reason"] == "it left no result; its job ended with States.Timeout"
+    running = stack.client("batch").list_jobs(jobQueue="ftm-queue", jobStatus="RUNNING")["jobSummaryList"]
+    assert running == []

@@ -1,10 +1,13 @@
 """The state machines' definitions in the Amazon States Language, as functions of what they call.
 
 Pure: no Pulumi, so that a definition can be linted and run as it is. JSONPath dialect. Limits that shaped them are in
-contract/run.py beside MAX_BATCHES.
+contract/run.py beside MAX_BATCHES. `python -m components.definition DIR` writes samples of both for the linters.
 """
 
+import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from contract import env
@@ -329,3 +332,29 @@ def _if(path: str, value: bool, goto: str, *, otherwise: str) -> Document:
         ],
         "Default": otherwise,
     }
+
+
+def _write_samples(directory: Path) -> None:
+    """Both definitions as they would be in some account, one batch at once and as many as there can be."""
+    function = "arn:aws:lambda:us-east-1:123456789012:function:ftm"
+    calls = QuarterCalls(
+        prefetch_check=f"{function}-prefetch-check",
+        create_batch_manifest=f"{function}-create-batch-manifest",
+        summarize_results=f"{function}-summarize-results",
+        notify_completion=f"{function}-notify-completion",
+        job_queue="arn:aws:batch:us-east-1:123456789012:job-queue/ftm-queue",
+        job_definition="ftm-worker",
+        job_name_prefix="ftm",
+    )
+    samples = {
+        "quarter": quarter(calls, 1, _DAY),
+        "quarter-at-most": quarter(calls, MAX_CONCURRENCY, _DAY),
+        "quarters": quarters("arn:aws:states:us-east-1:123456789012:stateMachine:ftm-quarter-processor"),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, document in samples.items():
+        (directory / f"{name}.asl.json").write_text(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    _write_samples(Path(sys.argv[1]))

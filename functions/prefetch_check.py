@@ -20,6 +20,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 # Step Functions' own key for an execution that another one started; its console links the two by it.
 _STARTED_BY = "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"
+_MAX_ARN = 300
 
 
 class InvalidInput(Exception):  # noqa: N818 - the name is what an operator reads as the error
@@ -58,6 +59,8 @@ def check_input(event: dict[str, Any]) -> QuarterInput:
         if key not in event:
             raise ContractError(f"the input lacks {key!r}")
 
+    if len(str(event.get(_STARTED_BY, ""))) > _MAX_ARN:
+        raise ContractError(f"{_STARTED_BY} is longer than an ARN: the input must leave room for the run's own data")
     check_quarter(event["quarter"])
     bucket = event["bucket"]
     if not isinstance(bucket, str) or not _BUCKET.fullmatch(bucket):

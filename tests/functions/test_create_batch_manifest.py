@@ -123,7 +123,9 @@ def test_a_chunk_that_is_not_in_the_bucket_is_refused(create: ModuleType, bucket
         ask(create)
 
 
-@pytest.mark.parametrize("body", [b"", b"\x1f\x8bnot gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9], b"[1]", b"{", b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"\x1f\x8bnot gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9], b"[1]", b"{", b"\xff"]
+)
 def test_a_manifest_that_is_not_json_is_refused(create: ModuleType, bucket: Bucket, body: bytes) -> None:
     bucket.put(layout.prefetch_manifest_key(QUARTER), body)
     with pytest.raises(ContractError, match="the prefetch manifest"):

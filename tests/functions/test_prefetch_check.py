@@ -59,6 +59,7 @@ def test_a_missing_bucket_is_named(check: ModuleType) -> None:
         ({"batch_size": 1_000_000}, "batch_size is 1000000: it can be 1 to 10000 firms"),
         ({"resume": "yesterday"}, "'yesterday' is not a run"),
         ({"resume": 20230405}, "20230405 is not a run"),
+        ({"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID": "x" * 10_000}, "longer than an ARN"),
         ({"batchsize": 50}, "unknown field 'batchsize': it takes batch_size, bucket, quarter, resume"),
     ],
 )

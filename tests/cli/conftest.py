@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from contract import layout
-from contract.batch import BatchProgress, Counts
+from contract.batch import BatchLine, BatchProgress, Counts
 from contract.topics import TOPIC_COLUMNS
 from local import state
 
@@ -115,6 +115,10 @@ def deploy(aws: Aws) -> dict[str, Any]:
         definition=json.dumps(DEFINITION),
         roleArn="arn:aws:iam::123456789012:role/ftm-local",
     )
+    waits = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 600, "End": True}}}
+    quarters = aws.client("stepfunctions").create_state_machine(
+        name="ftm-local-quarters", definition=json.dumps(waits), roleArn="arn:aws:iam::123456789012:role/ftm-local"
+    )
     ec2 = aws.client("ec2")
     ec2.create_launch_template(
         LaunchTemplateName="gpu", LaunchTemplateData={"ImageId": "ami-12c6146b", "InstanceType": "g5.xlarge"}
@@ -141,6 +145,7 @@ def deploy(aws: Aws) -> dict[str, Any]:
         "bucket": BUCKET,
         "region": "us-east-1",
         "state_machine_arn": machine["stateMachineArn"],
+        "quarters_state_machine_arn": quarters["stateMachineArn"],
         "job_queue_arn": _job_queue(aws),
         "vllm_asg_name": "ftm-local-vllm-asg",
         "vllm_cluster_name": "ftm-local-vllm-cluster",
@@ -190,6 +195,8 @@ def put_run(aws: Aws, quarter: str, run: str = RUN, *, latest: bool = True) -> N
     """The results of a run with one batch: F0 has two topics, F1 was skipped, F2 has one; one part does not count."""
     s3 = aws.client("s3")
     batch = layout.batch_id(quarter, 0)
+    line = BatchLine(batch, quarter, ["F0", "F1", "F2"]).to_json()
+    s3.put_object(Bucket=BUCKET, Key=layout.manifest_key(quarter, run), Body=line.encode())
     part, half = (layout.part_key(quarter, run, batch, number) for number in (0, 1))
     s3.put_object(Bucket=BUCKET, Key=part, Body=parquet(quarter, [("F2", 0), ("F0", 10), ("F0", 2)]))
     s3.put_object(Bucket=BUCKET, Key=half, Body=parquet(quarter, [("F0", 11)]))
@@ -257,7 +264,7 @@ def _job_queue(aws: Aws) -> str:
     return queue["jobQueueArn"]
 
 
-def _summary(quarter: str, failed: bool) -> dict[str, Any]:
+def summary(quarter: str, failed: bool) -> dict[str, Any]:
     failures = [{"batch_id": f"{quarter}_batch_0001", "reason": "Essential container exited", "exit_code": 1}]
     return {
         "quarter": quarter,
@@ -312,13 +319,13 @@ DEFINITION: dict[str, Any] = {
         "Wait": {"Type": "Wait", "Seconds": 600, "Next": "FailNone"},
         "FailNone": {
             "Type": "Pass",
-            "Result": _summary(SUCCEEDS, failed=False),
+            "Result": summary(SUCCEEDS, failed=False),
             "ResultPath": "$.counted",
             "Next": "SummarizeResults",
         },
         "FailOneBatch": {
             "Type": "Pass",
-            "Result": _summary(FAILS, failed=True),
+            "Result": summary(FAILS, failed=True),
             "ResultPath": "$.counted",
             "Next": "SummarizeResults",
         },

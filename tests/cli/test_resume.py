@@ -1,0 +1,173 @@
+"""`ftm resume` and `ftm run-quarters`: what is started, and what is refused."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from contract import layout
+from contract.batch import BatchLine, BatchProgress
+
+from .conftest import BUCKET, RUN, SUCCEEDS, WAITS, Aws, Ftm, make_vllm_healthy, put_manifest, put_run, summary
+
+Q = SUCCEEDS
+
+
+@pytest.fixture
+def ready(aws: Aws) -> Aws:
+    """The stack with vLLM up, a prefetch, and a run whose second batch was lost."""
+    make_vllm_healthy(aws)
+    put_manifest(aws, Q)
+    put_run(aws, Q, latest=False)
+    lines = [BatchLine(layout.batch_id(Q, 0), Q, ["F0", "F1", "F2"]), BatchLine(layout.batch_id(Q, 1), Q, ["F3"])]
+    put(aws, layout.manifest_key(Q, RUN), "\n".join(line.to_json() for line in lines).encode())
+    return aws
+
+
+def put(aws: Aws, key: str, body: bytes) -> None:
+    aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=body)
+
+
+def put_record(aws: Aws, *, failed: bool) -> None:
+    """What SummarizeResults records of the run."""
+    record = {"quarter": Q, "run": RUN, "execution": "arn:aws:states:...", "summary": summary(Q, failed), "batches": []}
+    put(aws, layout.summary_key(Q, RUN), json.dumps(record).encode())
+
+
+def complete_the_second_batch(aws: Aws) -> None:
+    batch = layout.batch_id(Q, 1)
+    record = BatchProgress(batch, Q, RUN, firms=1, state="complete", skipped={"F3": "no sentences"})
+    put(aws, layout.progress_key(Q, RUN, batch), record.to_json())
+
+
+def inputs(aws: Aws) -> list[dict[str, object]]:
+    machines = aws.client("stepfunctions")
+    items = machines.list_executions(stateMachineArn=aws.outputs["state_machine_arn"])["executions"]
+    return [json.loads(machines.describe_execution(executionArn=item["executionArn"])["input"]) for item in items]
+
+
+def test_the_newest_run_is_resumed_with_what_is_left_of_it(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("resume", Q, "--yes", "--json")
+
+    assert inputs(ready) == [{"quarter": Q, "bucket": BUCKET, "resume": RUN}]
+    assert "1 firms, 1 batches that are not complete" in result.stderr
+    assert json.loads(result.stdout)["status"] == "SUCCEEDED"
+
+
+def lose_a_progress_record(aws: Aws) -> None:
+    aws.client("s3").delete_object(Bucket=BUCKET, Key=layout.progress_key(Q, RUN, layout.batch_id(Q, 0)))
+
+
+def break_a_progress_record(aws: Aws) -> None:
+    put(aws, layout.progress_key(Q, RUN, layout.batch_id(Q, 0)), b"{")
+
+
+def lose_a_part(aws: Aws) -> None:
+    aws.client("s3").delete_object(Bucket=BUCKET, Key=layout.part_key(Q, RUN, layout.batch_id(Q, 0), 0))
+
+
+@pytest.mark.parametrize("damage", [lose_a_progress_record, break_a_progress_record, lose_a_part])
+def test_a_damaged_batch_is_not_complete_whatever_the_summary_says(
+    ready: Aws, ftm: Ftm, damage: Callable[[Aws], None]
+) -> None:
+    complete_the_second_batch(ready)
+    put_record(ready, failed=False)
+    damage(ready)
+
+    result = ftm("resume", Q, RUN, "--yes")
+
+    assert "3 firms, 1 batches that are not complete" in result.stderr
+
+
+def test_a_complete_run_says_so_and_starts_nothing(ready: Aws, ftm: Ftm) -> None:
+    complete_the_second_batch(ready)
+    put_record(ready, failed=False)
+
+    result = ftm("resume", Q, RUN, "--json")
+
+    assert f"run {RUN} of {Q} is complete: nothing to resume" in result.stderr
+    assert json.loads(result.stdout)["status"] == "SUCCEEDED"
+    assert not inputs(ready)
+
+
+def test_a_run_that_nobody_has_counted_is_counted(ready: Aws, ftm: Ftm) -> None:
+    complete_the_second_batch(ready)
+
+    ftm("resume", Q, RUN, "--yes")
+
+    assert len(inputs(ready)) == 1
+
+
+def test_a_run_that_failed_by_its_names_has_nothing_to_resume(ready: Aws, ftm: Ftm) -> None:
+    complete_the_second_batch(ready)
+    record = summary(Q, failed=False) | {"has_failures": True, "message": "the LLM named 10 of 100 topics"}
+    put(ready, layout.summary_key(Q, RUN), json.dumps({"summary": record}).encode())
+
+    result = ftm("resume", Q, RUN, "--yes", exit_code=1)
+
+    assert "the LLM named 10 of 100 topics" in result.stderr
+    assert not inputs(ready)
+
+
+@pytest.mark.parametrize(("run", "exit_code"), [("20200101_000000", 3), ("yesterday", 2), ("../../x", 2)])
+def test_runs_that_are_none(ready: Aws, ftm: Ftm, run: str, exit_code: int) -> None:
+    assert run in ftm("resume", Q, run, "--yes", exit_code=exit_code).stderr
+
+
+def test_a_quarter_that_was_never_run(aws: Aws, ftm: Ftm) -> None:
+    assert "has no run" in ftm("resume", Q, "--yes", exit_code=3).stderr
+
+
+def test_a_quarter_that_is_being_run_is_not_resumed(ready: Aws, ftm: Ftm) -> None:
+    put_manifest(ready, WAITS)
+    put(ready, layout.manifest_key(WAITS, RUN), b"")
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+
+    ftm("resume", WAITS, "--yes", exit_code=5)
+
+
+@pytest.mark.parametrize(
+    ("span", "sentence"),
+    [
+        ("2023Q1..2022Q4", "runs backwards: write 2022Q4..2023Q1"),
+        ("2023Q1..2023Q5", "'2023Q5' is not a quarter"),
+        ("2023Q1..", "'' is not a quarter"),
+        ("1900Q1..2099Q4", "800 quarters: at most 200"),
+    ],
+)
+def test_spans_that_are_none(ftm: Ftm, span: str, sentence: str) -> None:
+    assert sentence in ftm("run-quarters", span, "--yes", exit_code=2).stderr
+
+
+def test_a_list_of_quarters_is_one_execution(ready: Aws, ftm: Ftm) -> None:
+    put_manifest(ready, "2022Q4")
+
+    arn = ftm("run-quarters", f"2022Q4..{Q}", "--at-once", "2", "--batch-size", "5", "--yes", "--detach").stdout.strip()
+
+    execution = ready.client("stepfunctions").describe_execution(executionArn=arn)
+    assert json.loads(execution["input"]) == {
+        "quarters": [{"quarter": quarter, "bucket": BUCKET, "batch_size": 5} for quarter in ("2022Q4", Q)],
+        "at_once": 2,
+    }
+
+
+def test_a_list_holds_its_quarters_until_their_turn(ready: Aws, ftm: Ftm) -> None:
+    arn = ftm("run-quarters", Q, "--yes", "--detach").stdout.strip()
+
+    assert arn.rsplit(":")[-1] in ftm("run-quarter", Q, "--yes", exit_code=5).stderr
+    assert arn.rsplit(":")[-1] in ftm("run-quarters", Q, "--yes", exit_code=5).stderr
+    assert f"stopped {arn}" in ftm("stop", "--yes").stdout
+    assert "no list of quarters is being run" in ftm("watch", exit_code=3).stderr
+
+
+def test_a_list_with_a_quarter_that_has_no_prefetch_starts_nothing(ready: Aws, ftm: Ftm) -> None:
+    assert "2022Q4 has no prefetch" in ftm("run-quarters", f"2022Q4..{Q}", "--yes", exit_code=3).stderr
+    assert "no list" in ftm("watch", exit_code=3).stderr
+
+
+def test_the_shell_completes_run_ids(ready: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_FTM_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"ftm resume {Q} 2023")
+    monkeypatch.setenv("COMP_CWORD", "3")
+
+    assert ftm().stdout.split() == [RUN]

@@ -104,4 +104,4 @@ def _check_subnets(settings: Settings) -> None:
 
 
 def _list_subnets(filter_name: str, value: str) -> list[str]:
-    return aws.ec2.get_subnets(filters=[aws.ec2.GetSubnetsFilterArgs(name=filter_name, values=[value])]).ids
+    return list(aws.ec2.get_subnets(filters=[aws.ec2.GetSubnetsFilterArgs(name=filter_name, values=[value])]).ids)

@@ -298,7 +298,7 @@ class BatchQueue(pulumi.ComponentResource):
             "readonlyRootFilesystem": True,
             "linuxParameters": {
                 "initProcessEnabled": True,
-                "tmpfs": [{"containerPath": "/tmp", "size": 512, "mountOptions": ["mode=1777"]}],  # noqa: S108
+                "tmpfs": [{"containerPath": "/tmp", "size": 512}],  # noqa: S108
             },
             "logConfiguration": {
                 "logDriver": "awslogs",

@@ -365,7 +365,7 @@ install -d -o {USER.split(":")[0]} -g {USER.split(":")[1]} -m 0770 {HOST_HOME}
             "linuxParameters": {
                 "initProcessEnabled": True,
                 "sharedMemorySize": 1024,
-                "tmpfs": [{"containerPath": "/tmp", "size": 1024, "mountOptions": ["exec", "mode=1777"]}],  # noqa: S108
+                "tmpfs": [{"containerPath": "/tmp", "size": 1024, "mountOptions": ["exec"]}],  # noqa: S108
             },
             "stopTimeout": STOP_SECONDS,
             "logConfiguration": {

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from local import program
 from local.state import LocalError
 from tests.components.paper import ACCOUNT, EVERYTHING_GIVEN, REGION, VARIANTS, Deploy, PaperCloud
 
@@ -182,12 +183,16 @@ def test_nothing_is_created_before_a_refusal(
     assert created == []
 
 
+def test_a_mistyped_key_stops_the_preview(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG", '{"ftm:vllmModle": "Qwen/Qwen3-4B"}')  # as Pulumi's launcher hands it over
+    with pytest.raises(LocalError, match="ftm:vllmModle is not a setting: see ftm:vllmModel"):
+        deploy(preview=True, mapConcurrency=6)
+
+
 def test_an_unknown_model_is_a_warning(deploy: Deploy) -> None:
     (warning,) = deploy(vllmModel="acme/Oracle-7B").run.warnings
     assert "ftm:vllmModel 'acme/Oracle-7B' is not a model whose memory ftm knows" in warning
 
 
 def test_the_example_stack_previews_without_a_warning(cloud: PaperCloud) -> None:
-    from local import program
-
     assert program.preview("prod", cloud).warnings == []

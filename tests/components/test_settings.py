@@ -82,7 +82,7 @@ def test_several_wrong_values_are_all_named() -> None:
 
 
 def test_a_mistyped_key_is_noticed() -> None:
-    with pytest.raises(SettingsError, match="^ftm:vllmModle is not a setting: see ftm:vllmModel$"):
+    with pytest.raises(SettingsError, match=r"^ftm:vllmModle is not a setting: see ftm:vllmModel$"):
         Settings.load("dev", lambda _: None, given=["aws:region", "ftm:vllmModel", "ftm:vllmModle"])
 
 

@@ -1,0 +1,94 @@
+"""Lists of quarters, run by one execution that starts each quarter's own."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from cli.errors import UsageError
+from cli.services import executions, runs
+from cli.services.executions import Execution
+from cli.services.runs import Look, Report, Watcher
+from cli.stack import Stack
+from contract.quarter import check_quarter
+
+MAX_QUARTERS = 200
+"""Fifty years: more is a slip of the hand."""
+
+
+class QuartersReport(TypedDict):
+    """How a list of quarters stands or ended; `ftm run-quarters --json` prints it."""
+
+    execution_arn: str
+    status: str
+    quarters: list[Report]
+    """Those whose turn has come."""
+    failed: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class QuartersLook:
+    """A list of quarters at one moment."""
+
+    execution: Execution
+    quarters: Sequence[str]
+    looks: Mapping[str, Look]
+    """Those whose turn has come."""
+
+
+def parse_range(text: str) -> list[str]:
+    """The quarters from `2022Q1..2023Q4`, or the one of `2022Q1`.
+
+    Raises:
+        ContractError: when an end is not a quarter.
+        UsageError: when the range runs backwards or is absurdly long.
+    """
+    first, separator, last = text.partition("..")
+    start, end = _number(first), _number(last if separator else first)
+    if end < start:
+        raise UsageError(f"{text} runs backwards: write {last}..{first}")
+    if end - start >= MAX_QUARTERS:
+        raise UsageError(f"{text} are {end - start + 1} quarters: at most {MAX_QUARTERS} are run at a time")
+    return [f"{number // 4}Q{number % 4 + 1}" for number in range(start, end + 1)]
+
+
+def watch(stack: Stack, execution: Execution) -> Iterator[QuartersLook]:
+    """Look at the list's execution, and at those of its quarters, until it has ended."""
+    quarters = [str(item["quarter"]) for item in execution.input.get("quarters", [])]
+    watchers: dict[str, Watcher] = {}
+    looks: dict[str, Look] = {}
+    while True:
+        execution = executions.describe(stack, execution.arn)
+        for quarter in quarters:
+            ended = quarter in looks and looks[quarter].execution.status != "RUNNING"
+            if not ended and (watcher := _watcher(stack, execution, quarter, watchers)):
+                looks[quarter] = watcher.look()
+        yield QuartersLook(execution, quarters, dict(looks))
+        if execution.status != "RUNNING":
+            return
+        time.sleep(stack.patience)
+
+
+def report(stack: Stack, look: QuartersLook) -> QuartersReport:
+    """How the list stands, each quarter counted by its own summary."""
+    reports = [runs.report(child, executions.summary_of(stack, child.execution)) for child in look.looks.values()]
+    return {
+        "execution_arn": look.execution.arn,
+        "status": look.execution.status,
+        "quarters": reports,
+        "failed": [report["quarter"] for report in reports if report["status"] not in ("SUCCEEDED", "RUNNING")],
+        "seconds": round(look.execution.seconds, 1),
+    }
+
+
+def _watcher(stack: Stack, execution: Execution, quarter: str, watchers: dict[str, Watcher]) -> Watcher | None:
+    if quarter not in watchers and (child := executions.find_child(stack, execution, quarter)):
+        watchers[quarter] = Watcher(stack, child.arn)
+    return watchers.get(quarter)
+
+
+def _number(quarter: str) -> int:
+    year, part = re.split("Q", check_quarter(quarter))
+    return int(year) * 4 + int(part) - 1

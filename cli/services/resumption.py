@@ -1,0 +1,71 @@
+"""What is left of a run that has not succeeded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cli.errors import NotFoundError
+from cli.services import runs
+from cli.stack import Stack
+from contract import layout
+from contract.batch import BatchLine, parse_batch_line, why_incomplete
+from contract.layout import check_run
+from contract.run import RunRecord
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """A run, and what of it is not complete."""
+
+    run: str
+    batches: int
+    incomplete: Mapping[str, str]
+    """Batch to the reason why it does not count as complete."""
+    firms: int
+    """Firms in the incomplete batches."""
+    record: RunRecord | None
+    """How the run ended; None when nobody has counted it."""
+
+    @property
+    def succeeded(self) -> bool:
+        return not self.incomplete and self.record is not None and not self.record["summary"]["has_failures"]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the run was counted when all its batches were complete, so that another count says the same."""
+        return self.record is not None and self.record["summary"]["batches"]["failed"] == 0
+
+
+def remainder(stack: Stack, quarter: str, run: str | None) -> Remainder:
+    """What is left of `run`, or of the quarter's newest one; by the same test that the state machine applies.
+
+    Raises:
+        ContractError: when `run` is not a run id, or the batch manifest is broken.
+        NotFoundError: when there is no such run.
+    """
+    run = check_run(run) if run else _newest(stack, quarter)
+    lines = _batch_lines(stack, quarter, run)
+    records = runs.RecordReader(stack).read(quarter, run)
+    parts = set(runs.keys_under(stack, layout.parts_prefix(quarter, run)))
+    incomplete = {line.batch_id: _why(line, run, records.get(line.batch_id), parts) for line in lines}
+    incomplete = {batch: reason for batch, reason in incomplete.items() if reason}
+    firms = sum(len(line.firm_ids) for line in lines if line.batch_id in incomplete)
+    return Remainder(run, len(lines), incomplete, firms, runs.record_of(stack, quarter, run))
+
+
+def _newest(stack: Stack, quarter: str) -> str:
+    known = runs.runs_of(stack, quarter)
+    if not known:
+        raise NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`")
+    return known[0]
+
+
+def _batch_lines(stack: Stack, quarter: str, run: str) -> list[BatchLine]:
+    try:
+        answer = stack.s3.get_object(Bucket=stack.output("bucket"), Key=layout.manifest_key(quarter, run))
+    except stack.s3.exceptions.NoSuchKey as error:
+        raise runs.no_such_run(stack, quarter, run) from error
+    return [parse_batch_line(line) for line in answer["Body"].iter_lines(chunk_size=1 << 20)]
+
+
+def _why(line: BatchLine, run: str, record: runs.BatchProgress | None, parts: set[str]) -> str:
+    return why_incomplete(line, run, record, parts) if record else "it has left no result"

@@ -34,7 +34,6 @@ class Statement(TypedDict, total=False):
     Effect: str
     Action: list[str]
     Resource: list[str]
-    Principal: Mapping[str, str] | str
     Condition: Condition
 
 

@@ -26,8 +26,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    lock = state.hold()
-    if lock is None:
+    if not state.hold():
         _say(error="the embedded AWS is being started already: try again in a few seconds")
         sys.exit(1)
     with ExitStack() as cleanup:

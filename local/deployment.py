@@ -2,7 +2,8 @@
 
 So what Pulumi and the AWS clients take, about 200 MB, is free again when the stack stands; and the program can load and
 begin while the embedded AWS starts. The process is told where that answers by one line of JSON, and says one line: the
-stack's outputs, or the error.
+stack's outputs, or the error. Its standard input stays open until then: when it closes, the daemon is gone, and the
+process goes too.
 """
 
 import json
@@ -10,6 +11,8 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from local.state import REGION, ROOT, LocalError
@@ -42,9 +45,13 @@ class Deployment:
         Raises:
             LocalError: when the program fails or a resource cannot be made.
         """
-        said, _ = self._process.communicate(json.dumps({"endpoint": endpoint, "alb_address": alb_address}))
+        assert self._process.stdin and self._process.stdout  # noqa: S101, PT018 - pipes were asked for
+        with suppress(BrokenPipeError):  # it ended before it needed to know
+            self._process.stdin.write(json.dumps({"endpoint": endpoint, "alb_address": alb_address}) + "\n")
+            self._process.stdin.flush()
+        said = self._process.stdout.read()
         if not said:
-            raise LocalError(f"the deployment ended with exit code {self._process.returncode} and said nothing")
+            raise LocalError(f"the deployment ended with exit code {self._process.wait()} and said nothing")
         answer = json.loads(said)
         if "error" in answer:
             raise LocalError(answer["error"])
@@ -56,29 +63,29 @@ class Deployment:
 
 
 class _CloudToCome:
-    """The embedded AWS, which may still be starting: the first who needs it waits until its address is read."""
+    """The embedded AWS, which may still be starting: who needs it waits until its address is there."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cloud: EmbeddedCloud | None = None
+        self._cloud: Future[EmbeddedCloud] = Future()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     def create(self, resource: "Resource") -> tuple[str, dict[str, Any]]:
-        return self._wait().create(resource)
+        return self._cloud.result().create(resource)
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
-        return self._wait().invoke(token, args)
+        return self._cloud.result().invoke(token, args)
 
-    def _wait(self) -> "EmbeddedCloud":
+    def _listen(self) -> None:
+        """Read the address, and end this process when the daemon, at the other end, is gone."""
         from local.resources import EmbeddedCloud
 
-        with self._lock:
-            if self._cloud is None:
-                line = sys.stdin.readline()
-                if not line:
-                    raise LocalError("the embedded AWS did not start")
-                where = json.loads(line)
-                self._cloud = EmbeddedCloud(where["endpoint"], REGION, where["alb_address"])
-            return self._cloud
+        heard = b""
+        while said := os.read(sys.stdin.fileno(), 4096):
+            heard += said
+            if heard.endswith(b"\n"):
+                where = json.loads(heard)
+                self._cloud.set_result(EmbeddedCloud(where["endpoint"], REGION, where["alb_address"]))
+        os._exit(1)
 
 
 def main() -> None:

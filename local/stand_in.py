@@ -164,9 +164,9 @@ def _write(response_format: dict[str, Any], keywords: list[str]) -> str:
 
 
 def _name(keywords: list[str]) -> str:
-    """A noun phrase of the two strongest keywords that share no word; two-word keywords say more than one."""
+    """A noun phrase of the two strongest keywords, which come first, that share no word."""
     chosen: list[str] = []
-    for keyword in sorted(keywords[:6], key=lambda keyword: -min(len(keyword.split()), 2)):
+    for keyword in keywords:
         if not any(set(keyword.lower().split()) & set(other.lower().split()) for other in chosen):
             chosen.append(keyword)
     return _sentence_case(" and ".join(chosen[:2])) or "Topic without keywords"

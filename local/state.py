@@ -6,10 +6,11 @@ Light, since the CLI imports it on every call: standard library only.
 import fcntl
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 """The project: where `__main__.py` and `Pulumi.yaml` are."""
@@ -90,24 +91,19 @@ def running_pid() -> int | None:
         return int(_lock_path().read_text() or 0) or None
 
 
-def hold() -> TextIO | None:
-    """Take the directory for this process, as long as the returned file is open; None when a daemon holds it."""
+def hold() -> bool:
+    """Take the directory for this process, until its very end; False when a daemon holds it."""
     path = directory()
     path.mkdir(parents=True, exist_ok=True)
     (path / ".gitignore").write_text("*\n")
-    lock = _lock_path().open("a")
-    try:
-        # Whoever shares it is a reader that asks whether a daemon runs, and is done in a moment.
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except BlockingIOError:
-        lock.close()
-        return None
+    lock = os.open(_lock_path(), os.O_RDWR | os.O_CREAT)  # never closed: the kernel does it when the process has ended
+    if not _lock_alone(lock):
+        os.close(lock)
+        return False
     remove()
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return True
 
 
 def write(state: LocalState) -> None:
@@ -126,6 +122,16 @@ def remove() -> None:
 def log_path() -> Path:
     """What the daemon says while nobody listens."""
     return directory() / "daemon.log"
+
+
+def _lock_alone(lock: int) -> bool:
+    """Whether the lock could be had; readers, who ask whether a daemon runs, share it for a moment."""
+    for _ in range(20):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _path() -> Path:

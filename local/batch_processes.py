@@ -49,6 +49,9 @@ STOP_GRACE_SECONDS = 30.0
 MAX_OVERRIDES_BYTES = 8192
 """AWS's limit of a job's container overrides."""
 
+MAX_JOBS_A_CALL = 100
+"""AWS's limit of jobs that DescribeJobs takes and ListJobs gives at once."""
+
 CONTAINER_EXITED = "Essential container in task exited"
 TIMED_OUT = "Job attempt duration exceeded timeout"
 DOES_NOT_FIT = (
@@ -140,6 +143,8 @@ class BatchProcesses:
         replace(Job, "_container_details", "2f77531f8164", self._describe_container)
         # moto iterates over all jobs, while other threads add some.
         replace(BatchBackend, "describe_jobs", "b46db4fe2254", _describe_jobs)
+        # It answers with all jobs at once, where Batch gives pages.
+        replace(BatchResponse, "listjobs", "819c0df57bb9", _list_jobs_in_pages)
         replace(BatchBackend, "list_jobs", "aea6ceec237f", _list_jobs)
         Job.start = _stay  # a job starts when its queue comes to it
 
@@ -402,8 +407,20 @@ def _stay(self: Job) -> None:
 
 
 def _describe_jobs(_original: Any, backend: BatchBackend, jobs: list[str] | None) -> list[dict[str, Any]]:
+    if len(jobs or []) > MAX_JOBS_A_CALL:
+        raise ClientException(f"jobs must have at most {MAX_JOBS_A_CALL} entries")
     ids = [name.rsplit("/", 1)[-1] for name in jobs or []]
     return [backend._jobs[job_id].describe() for job_id in ids if job_id in backend._jobs]
+
+
+def _list_jobs_in_pages(original: Any, response: BatchResponse) -> str:
+    jobs = json.loads(original(response))["jobSummaryList"]
+    size = min(MAX_JOBS_A_CALL, int(response._get_param("maxResults") or MAX_JOBS_A_CALL))
+    start = int(response._get_param("nextToken") or 0)
+    page: dict[str, Any] = {"jobSummaryList": jobs[start : start + size]}
+    if start + size < len(jobs):
+        page["nextToken"] = str(start + size)
+    return json.dumps(page)
 
 
 def _list_jobs(

@@ -195,7 +195,7 @@ class StepFunctionsPatches:
         return _Sync(
             resolve,
             ended=lambda seconds: self._batch.wait(job_id, seconds),
-            cancel=lambda: batch.terminate_job(jobId=job_id, reason="Step Functions: the execution was stopped"),
+            cancel=lambda: batch.terminate_job(jobId=job_id, reason="Aborted by Step Functions"),
         )
 
     def _await_execution(self, original: Any, task: Any, *, env: Environment, **kwargs: Any) -> "_Sync":
@@ -205,7 +205,7 @@ class StepFunctionsPatches:
         return _Sync(
             resolve,
             ended=self._ended[arn].wait,
-            cancel=lambda: states.stop_execution(executionArn=arn, cause="The execution that started it was stopped"),
+            cancel=lambda: states.stop_execution(executionArn=arn, cause="Aborted by Step Functions"),
         )
 
     def _start_execution(
@@ -254,8 +254,9 @@ class _StoppedError(Exception):
     """A task was stopped before it had an answer: its execution was stopped, timed out, or the task did."""
 
 
-def _eval_sync(original: Any, task: Any, *, sync_resolver: "_Sync", **kwargs: Any) -> Any:
-    outcome = original(task, sync_resolver=sync_resolver, **kwargs)
+def _eval_sync(original: Any, task: Any, *, env: Environment, sync_resolver: "_Sync", **kwargs: Any) -> Any:
+    running = env.is_running()  # it may have been stopped while the task was being submitted
+    outcome = original(task, env=env, sync_resolver=sync_resolver, **kwargs) if running else None
     if outcome is None or isinstance(outcome, (CallbackOutcomeTimedOut, HeartbeatTimedOut)):
         sync_resolver.cancel()
     if outcome is None:

@@ -219,6 +219,21 @@ def test_list_jobs_by_name(aws, queue):
     assert sorted(job["jobName"] for job in listed["jobSummaryList"]) == ["run1-a", "run1-b"]
 
 
+def test_jobs_are_listed_and_described_a_hundred_at_a_time(aws):
+    queue = aws.queue(max_vcpus=1)
+    too_large = aws.job_definition("", vcpus="2")  # the first keeps all of them waiting
+    submitted = [aws.submit(queue, too_large) for _ in range(101)]
+    batch = aws.client("batch")
+    first = batch.list_jobs(jobQueue=queue, jobStatus="RUNNABLE")
+    assert len(first["jobSummaryList"]) == 100
+    rest = batch.list_jobs(jobQueue=queue, jobStatus="RUNNABLE", nextToken=first["nextToken"])
+    assert [job["jobId"] for job in first["jobSummaryList"] + rest["jobSummaryList"]] == submitted
+    assert "nextToken" not in rest
+    assert len(batch.describe_jobs(jobs=submitted[:100])["jobs"]) == 100
+    with pytest.raises(batch.exceptions.ClientException, match="at most 100"):
+        batch.describe_jobs(jobs=submitted)
+
+
 def test_what_does_not_run_here_is_refused(aws, queue):
     batch = aws.client("batch")
     with pytest.raises(batch.exceptions.ClientException, match="arrayProperties"):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 
 import pytest
 
@@ -153,6 +154,19 @@ def test_an_error_of_an_iteration_keeps_its_name(aws):
 def test_a_map_over_more_items_than_python_recurses(aws):
     machine = {"StartAt": "M", "States": {"M": map_over({"Type": "Pass", "End": True}, End=True, MaxConcurrency=1)}}
     assert output(aws.run(machine, list(range(1100)))) == list(range(1100))
+
+
+def test_events_of_a_map_of_jobs_are_counted_as_in_aws(aws, queue):
+    definition = aws.job_definition("")
+    processor = one_job(queue, definition)
+    machine = {"StartAt": "M", "States": {"M": {**map_over({}, End=True), "ItemProcessor": processor}}}
+    execution = aws.run(machine, [{"id": str(number)} for number in range(10)])
+    kinds = Counter(event["type"] for event in aws.events(execution["executionArn"]))
+    of_each = ["MapIterationStarted", "TaskStateEntered", "TaskScheduled", "TaskStarted", "TaskSubmitted"]
+    of_each += ["TaskSucceeded", "TaskStateExited", "MapIterationSucceeded"]
+    of_all = ["ExecutionStarted", "MapStateEntered", "MapStateStarted", "MapStateSucceeded", "MapStateExited"]
+    of_all += ["ExecutionSucceeded"]
+    assert kinds == {**dict.fromkeys(of_each, 10), **dict.fromkeys(of_all, 1)}
 
 
 def test_executions_without_a_name_have_names_of_their_own(aws):

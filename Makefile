@@ -24,6 +24,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/python -m components.definition build/definitions
+	$(BIN)/statelint build/definitions/*.json
+	npx --yes asl-validator@4.0.0 $(foreach name,quarter quarter-at-most quarters,--json-path build/definitions/$(name).asl.json)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench

@@ -4,6 +4,7 @@ import json
 import re
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -51,6 +52,8 @@ from moto.stepfunctions.responses import StepFunctionResponse
 from local.batch_processes import BatchProcesses
 from local.patching import replace
 
+_REGION = "us-east-1"
+
 _LOOK_SECONDS = 0.5
 """How often a `.sync` task looks whether its execution was stopped."""
 
@@ -88,7 +91,7 @@ class StepFunctionsPatches:
         self._clients: dict[tuple[str, str], Any] = {}
         self._clients_lock = threading.Lock()
         self._start_lock = threading.Lock()
-        self._ended: dict[str, threading.Event] = {}
+        self._ended: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         self._mend_integrations()
         self._mend_language()
         self._mend_stopping()
@@ -184,14 +187,14 @@ class StepFunctionsPatches:
         _write_dates(response, in_milliseconds=isinstance(task, StateTaskServiceSfn))
 
     def _operation(self, task: StateTaskService, service: str | None, action: str | None) -> Any:
-        client = self._client_for(None, "us-east-1", task._get_boto_service_name(service))
+        client = self._client_for(None, _REGION, task._get_boto_service_name(service))
         method = camel_to_snake_case(action) if action else task._get_boto_service_action()
         return client.meta.service_model.operation_model(client.meta.method_to_api_mapping[method])
 
     def _await_job(self, original: Any, task: Any, *, env: Environment, **kwargs: Any) -> "_Sync":
         job_id = env.stack[-1]["JobId"]
         resolve = original(task, env=env, **kwargs)
-        batch = self._client_for(None, "us-east-1", "batch")
+        batch = self._client_for(None, _REGION, "batch")
         return _Sync(
             resolve,
             ended=lambda seconds: self._batch.wait(job_id, seconds),
@@ -201,7 +204,7 @@ class StepFunctionsPatches:
     def _await_execution(self, original: Any, task: Any, *, env: Environment, **kwargs: Any) -> "_Sync":
         arn = env.stack[-1]["ExecutionArn"]
         resolve = original(task, env=env, **kwargs)
-        states = self._client_for(None, "us-east-1", "stepfunctions")
+        states = self._client_for(None, _REGION, "stepfunctions")
         return _Sync(
             resolve,
             ended=self._ended[arn].wait,
@@ -220,8 +223,6 @@ class StepFunctionsPatches:
         name = name or str(uuid.uuid4())
         backend._validate_name(name)
         with self._start_lock:
-            arn = state_machine_arn.replace(":stateMachine:", ":execution:") + f":{name}"
-            self._ended.setdefault(arn, threading.Event())
             return original(backend, state_machine_arn, name, execution_input, trace_header)
 
     def _terminated(self, original: Any, communication: BaseExecutionWorkerCommunication) -> None:

@@ -50,8 +50,9 @@ class Deployment:
             self._process.stdin.write(json.dumps({"endpoint": endpoint, "alb_address": alb_address}) + "\n")
             self._process.stdin.flush()
         said = self._process.stdout.read()
+        exit_code = self._process.wait()
         if not said:
-            raise LocalError(f"the deployment ended with exit code {self._process.wait()} and said nothing")
+            raise LocalError(f"the deployment ended with exit code {exit_code} and said nothing")
         answer = json.loads(said)
         if "error" in answer:
             raise LocalError(answer["error"])
@@ -106,6 +107,8 @@ def main() -> None:
         answer = {"outputs": run.outputs}
     with answers:
         json.dump(answer, answers)
+    sys.stderr.flush()
+    os._exit(0)  # Python would take a second to tidy up all that is loaded
 
 
 if __name__ == "__main__":

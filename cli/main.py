@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import output
-from cli.commands import local, prefetch, quarter, topics, vllm
+from cli.commands import local, naming, prefetch, quarter, topics, vllm
 from cli.errors import explain
 from cli.stack import Target
 
@@ -61,6 +61,8 @@ app.command()(quarter.run_quarters)
 app.command()(quarter.watch)
 app.command()(quarter.stop)
 app.command()(topics.topics)
+app.command()(naming.name)
+app.command()(naming.compare)
 app.add_typer(prefetch.app, name="prefetch")
 app.add_typer(vllm.app, name="vllm")
 app.add_typer(local.app, name="local")

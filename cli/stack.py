@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_batch import BatchClient
     from mypy_boto3_ecs import ECSClient
     from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
+    from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
 
@@ -101,6 +102,10 @@ class Stack:
     @cached_property
     def elbv2(self) -> "ElasticLoadBalancingv2Client":
         return self._client("elbv2")
+
+    @cached_property
+    def logs(self) -> "CloudWatchLogsClient":
+        return self._client("logs")
 
     @cached_property
     def _session(self) -> "Session":

@@ -7,6 +7,7 @@ import typer
 from cli import output
 from cli.errors import CliError
 from cli.options import JsonOption
+from cli.services import load
 from cli.services import vllm as service
 from cli.services.vllm import Vllm
 from cli.stack import Stack, connect
@@ -48,6 +49,50 @@ def scale(
     _print(vllm, as_json)
     if not wait and not vllm.settled:
         output.hint(f"AWS is at it; `{stack.command} vllm scale {size} --wait` waits for it")
+
+
+@app.command()
+def bench(
+    ctx: typer.Context,
+    concurrent: Annotated[int, typer.Option(metavar="N", min=1, max=40, help="Jobs at once, as in a run.")] = 5,
+    seconds: Annotated[int, typer.Option(metavar="S", min=1, max=600, help="Seconds a level.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the stack's vLLM under the load of N Batch jobs: throughput, latency, and where more is no gain.
+
+    The load comes from the stack's own job definition and queue, through the worker's own client.
+
+    \b
+    Example:
+      ftm vllm bench --concurrent 5
+    """
+    stack = connect(ctx.obj)
+    service.check_healthy(stack)
+    jobs = load.submit(stack, concurrent, seconds)
+    output.hint(f"{len(jobs)} jobs measure for {load.length(seconds) / 60:.0f} minutes, once they run")
+    try:
+        result = load.collect(stack, jobs, on_change=output.hint)
+    except BaseException:
+        load.terminate(stack, jobs)
+        raise
+    if as_json:
+        output.print_json(result)
+        return
+    columns = ("in flight", "requests/s", "p50 s", "p95 s", "tokens/s", "cached", "errors")
+    rows = [
+        (
+            level["in_flight"],
+            f"{level['requests_per_second']:.1f}",
+            f"{level['p50']:.2f}",
+            f"{level['p95']:.2f}",
+            f"{level['tokens_per_second']:,.0f}",
+            f"{level['cached_share']:.0%}",
+            level["errors"],
+        )
+        for level in result["levels"]
+    ]
+    output.print_table(columns, rows)
+    output.print_line(f"the knee: {result['knee']} in flight; more of them gain less than a tenth")
 
 
 def wait_until_settled(stack: Stack) -> Vllm:

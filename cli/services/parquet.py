@@ -70,12 +70,23 @@ def repeated_ids(chunks: Sequence[Chunk]) -> list[str]:
     return counts.filter(repeated).field("values").to_pylist()
 
 
-def read_rows(body: bytes, columns: Sequence[str], firm: str | None) -> list[dict[str, Any]]:
-    """The rows of a part, of all firms or of one."""
+def read_rows(body: bytes, columns: Sequence[str], firm: str | None, where: str) -> list[dict[str, Any]]:
+    """The rows of a part, of all firms or of one.
+
+    Raises:
+        UsageError: when it is not Parquet, or lacks a column; `where` says what is not.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     filters = [("firm_id", "=", firm)] if firm is not None else None
-    return pq.read_table(io.BytesIO(body), columns=list(columns), filters=filters).to_pylist()
+    try:
+        lacking = [column for column in columns if column not in pq.read_schema(io.BytesIO(body)).names]
+        if lacking:
+            raise UsageError(f"{where} lacks the column {', '.join(lacking)}")
+        return pq.read_table(io.BytesIO(body), columns=list(columns), filters=filters).to_pylist()
+    except pa.ArrowException as error:
+        raise UsageError(f"{where} is not a Parquet file that can be read: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

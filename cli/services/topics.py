@@ -1,7 +1,7 @@
 """The topics of a run, read from the parts that its progress records list and from no others."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypedDict, cast
 
@@ -43,15 +43,21 @@ def read(stack: Stack, quarter: str, *, run: str | None = None, firm: str | None
     Raises:
         NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.
     """
-    run = run or latest_run(stack, quarter)
+    return [_topic(row) for row in rows(stack, quarter, run or latest_run(stack, quarter), _COLUMNS, firm)]
+
+
+def rows(stack: Stack, quarter: str, run: str, columns: Sequence[str], firm: str | None = None) -> list[dict[str, Any]]:
+    """Columns of a run's parts, a row a topic, by firm and topic; `columns` hold what they are sorted by.
+
+    Raises:
+        NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.
+    """
     records = runs.records_of(stack, quarter, run)
-    if firm is not None:
-        records = {batch: record for batch, record in records.items() if firm in record.completed}
-        if not records:
-            raise _no_such_firm(runs.records_of(stack, quarter, run).values(), quarter, run, firm)
-    rows = _rows(stack, [part for record in records.values() for part in record.parts], firm)
-    rows.sort(key=lambda row: (row["firm_id"], row["local_topic_id"]))
-    return [_topic(row) for row in rows]
+    counted = [record for record in records.values() if firm is None or firm in record.completed]
+    if firm is not None and not counted:
+        raise _no_such_firm(records.values(), quarter, run, firm)
+    found = _read_parts(stack, [part for record in counted for part in record.parts], columns, firm)
+    return sorted(found, key=lambda row: (row["firm_id"], row["local_topic_id"]))
 
 
 def latest_run(stack: Stack, quarter: str) -> str:
@@ -73,16 +79,15 @@ def latest_run(stack: Stack, quarter: str) -> str:
     return str(json.loads(answer["Body"].read())["run"])
 
 
-def _rows(stack: Stack, parts: list[str], firm: str | None) -> list[dict[str, Any]]:
-    bucket = stack.output("bucket")
+def _read_parts(stack: Stack, parts: list[str], columns: Sequence[str], firm: str | None) -> list[dict[str, Any]]:
+    s3, bucket = stack.s3, stack.output("bucket")
 
     def read_part(key: str) -> list[dict[str, Any]]:
-        body = stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        return parquet.read_rows(body, _COLUMNS, firm)
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return parquet.read_rows(body, columns, firm, f"s3://{bucket}/{key}")
 
-    _ = stack.s3  # made before the threads ask for it
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return [row for rows in pool.map(read_part, parts) for row in rows]
+        return [row for found in pool.map(read_part, parts) for row in found]
 
 
 def _topic(row: dict[str, Any]) -> Topic:

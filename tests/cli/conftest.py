@@ -72,20 +72,27 @@ def moto_server() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def local_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a daemon that is this process."""
+    path = tmp_path_factory.mktemp("ftm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTM_LOCAL_DIR", str(path))
+        assert state.hold()
+    return path
+
+
 @pytest.fixture
-def aws(moto_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+def aws(moto_server: str, local_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     """A deployed stack `local`, new for each test."""
-    monkeypatch.setenv("FTM_LOCAL_DIR", str(tmp_path / "ftm"))
+    monkeypatch.setenv("FTM_LOCAL_DIR", str(local_dir))
     monkeypatch.setenv("FTM_STACK", "local")
     urllib.request.urlopen(urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST"))  # noqa: S310
     aws = Aws(moto_server, {})
     aws.outputs.update(deploy(aws))
-    daemon = state.hold()
     register(aws)
     yield aws
     stop_executions(aws)
-    if daemon:
-        daemon.close()
 
 
 def register(aws: Aws) -> None:

@@ -1,0 +1,162 @@
+"""The stack's vLLM under load: Batch jobs that measure together, and what they measured."""
+
+import itertools
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+from cli.errors import CliError
+from cli.stack import Stack
+from contract import layout, names
+
+LEVELS = (1, 2, 4, 8, 16, 32, 64)
+"""Requests in flight of each job, one level after the other."""
+
+_PAUSE_SECONDS = 10
+"""Between two levels, for the last one's requests to end; the worker keeps the same pause."""
+
+_BOOT_SECONDS = 300
+"""For the jobs' hosts to come: the jobs begin together, by the clock."""
+
+_GAIN = 1.1
+"""A level is worth it when it serves a tenth more than the one before."""
+
+
+class Level(TypedDict):
+    """All jobs together at one level."""
+
+    in_flight: int
+    requests: int
+    errors: int
+    requests_per_second: float
+    p50: float
+    """Seconds; the median of the jobs' medians."""
+    p95: float
+    """Seconds; the worst job's."""
+    tokens_per_second: float
+    """Prompt and completion."""
+    cached_share: float
+    """Share of the prompt tokens that the prefix cache held."""
+
+
+class Load(TypedDict):
+    """`ftm vllm bench --json` prints it."""
+
+    jobs: int
+    levels: list[Level]
+    knee: int
+    """The level in flight beyond which throughput grows by less than a tenth."""
+
+
+def length(seconds: int) -> int:
+    """How long the measurement takes, from its start."""
+    return len(LEVELS) * (seconds + _PAUSE_SECONDS)
+
+
+def submit(stack: Stack, count: int, seconds: int) -> list[str]:
+    """Submit jobs that measure together; returns their ids."""
+    moment = datetime.now(UTC)
+    # On this machine processes start at once.
+    start = moment.timestamp() + (_BOOT_SECONDS if stack.endpoint is None else 5)
+    variables = {
+        "BENCH_LEVELS": ",".join(map(str, LEVELS)),
+        "BENCH_SECONDS": str(seconds),
+        "BENCH_START": str(round(start)),
+    }
+    ids: list[str] = []
+    for number in range(count):
+        job = stack.batch.submit_job(
+            jobName=f"{names.prefix(stack.name)}-bench-{layout.run_id(moment)}-{number}",
+            jobQueue=stack.output("job_queue_arn"),
+            jobDefinition=stack.output("job_definition_arn"),
+            containerOverrides={
+                "command": ["python", "-m", "worker.bench"],
+                "environment": [{"name": name, "value": value} for name, value in variables.items()],
+            },
+            # A job that starts again would measure alone.
+            retryStrategy={"attempts": 1},
+        )
+        ids.append(job["jobId"])
+    return ids
+
+
+def collect(stack: Stack, jobs: Sequence[str], on_change: Callable[[str], None]) -> Load:
+    """Wait for the jobs to end, and add up what they measured.
+
+    Raises:
+        CliError: when a job failed, or said nothing.
+    """
+    told = ""
+    while True:
+        described = stack.batch.describe_jobs(jobs=list(jobs))["jobs"]
+        states = [job["status"] for job in described]
+        if told != (told := ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))):
+            on_change(told)
+        failed = next((job for job in described if job["status"] == "FAILED"), None)
+        if failed:
+            stream = failed.get("container", {}).get("logStreamName", "")
+            said = _log(stack, stream)
+            raise CliError(f"a measuring job failed ({failed.get('statusReason', '')}): {said[-1] if said else ''}")
+        if set(states) == {"SUCCEEDED"}:
+            streams = [job.get("container", {}).get("logStreamName", "") for job in described]
+            return _add_up([_levels(stack, stream) for stream in streams])
+        time.sleep(stack.patience)
+
+
+def terminate(stack: Stack, jobs: Sequence[str]) -> None:
+    """End jobs that nobody waits for any more."""
+    for job in jobs:
+        stack.batch.terminate_job(jobId=job, reason="the measurement was given up")
+
+
+def _levels(stack: Stack, stream: str) -> list[dict[str, Any]]:
+    levels = [json.loads(line) for line in _log(stack, stream) if line.startswith("{")]
+    if not levels:
+        raise CliError(f"a measuring job said nothing: see the log stream {stream}")
+    return levels
+
+
+def _log(stack: Stack, stream: str) -> list[str]:
+    """A job's output, by lines."""
+    if not stream:
+        return []
+    events = stack.logs.get_log_events(
+        logGroupName=stack.output("batch_log_group"), logStreamName=stream, startFromHead=True
+    )["events"]
+    return [event.get("message", "") for event in events]
+
+
+def _add_up(jobs: Sequence[Sequence[dict[str, Any]]]) -> Load:
+    by_level: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for level in (level for levels in jobs for level in levels):
+        by_level[int(level["in_flight"])].append(level)
+    levels = [_level(in_flight, parts) for in_flight, parts in sorted(by_level.items())]
+    return {"jobs": len(jobs), "levels": levels, "knee": _knee(levels)}
+
+
+def _level(in_flight: int, parts: Sequence[dict[str, Any]]) -> Level:
+    def total(name: str) -> int:
+        return sum(int(part[name]) for part in parts)
+
+    seconds = max(float(part["seconds"]) for part in parts)
+    medians = sorted(float(part["p50"]) for part in parts)
+    return {
+        "in_flight": in_flight * len(parts),
+        "requests": total("requests"),
+        "errors": total("errors"),
+        "requests_per_second": round(total("requests") / seconds, 2),
+        "p50": medians[len(medians) // 2],
+        "p95": max(float(part["p95"]) for part in parts),
+        "tokens_per_second": round((total("prompt_tokens") + total("completion_tokens")) / seconds, 1),
+        "cached_share": round(total("cached_tokens") / (total("prompt_tokens") or 1), 4),
+    }
+
+
+def _knee(levels: Sequence[Level]) -> int:
+    for level, following in itertools.pairwise(levels):
+        if following["requests_per_second"] < level["requests_per_second"] * _GAIN:
+            return level["in_flight"]
+    return levels[-1]["in_flight"]

@@ -1,0 +1,42 @@
+"""The worker, started beside the stack as its jobs start it: `python -m worker...`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from cli.errors import CliError, ExitCode, UsageError
+from cli.stack import Stack
+from contract import env
+
+
+def name(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm: Mapping[str, str]) -> None:
+    """Find and name the topics of `firms` on this machine, into a Parquet file; nothing in the bucket changes.
+
+    Args:
+        out: where the file goes; it is there whole or not at all.
+        llm: LLM_BASE_URL and LLM_MODEL_NAME, if they are not to come from this process's environment.
+
+    Raises:
+        UsageError: when the worker is not installed here.
+        CliError: when it fails; it has said why on stderr.
+    """
+    if find_spec("openai") is None or find_spec("sklearn") is None:
+        raise UsageError("naming on this machine needs the worker: pip install 'ftm[worker]'")
+    environment = {**os.environ, **_aws(stack), **llm, env.S3_BUCKET: stack.output("bucket"), env.QUARTER: quarter}
+    command = [sys.executable, "-m", "worker.name", str(out)]
+    done = subprocess.run(command, env=environment, input="\n".join(firms), text=True, check=False)
+    if done.returncode:
+        code = ExitCode.NOT_FOUND if done.returncode == os.EX_TEMPFAIL else ExitCode.FAILED
+        raise CliError(f"the worker ended with {done.returncode}, and {out} is not written", code)
+
+
+def _aws(stack: Stack) -> dict[str, str]:
+    """The stack's AWS, as an SDK reads it from the environment."""
+    if stack.endpoint:
+        keys = {name.upper(): value for name, value in stack.credentials.items()}
+        return {"AWS_ENDPOINT_URL": stack.endpoint, "AWS_DEFAULT_REGION": stack.region or "", **keys}
+    found = {"AWS_PROFILE": stack.profile, "AWS_DEFAULT_REGION": stack.region}
+    return {name: value for name, value in found.items() if value}

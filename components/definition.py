@@ -243,8 +243,19 @@ def _one_quarter(quarter_machine: str) -> Document:
     """One iteration: an execution of the other machine, whose failure is an outcome like its success."""
     return {
         "ProcessorConfig": {"Mode": "INLINE"},
-        "StartAt": "RunQuarter",
+        "StartAt": "QuarterNamed?",
         "States": {
+            # Without this an item that lacks its quarter would end the whole list: nothing catches a missing path.
+            "QuarterNamed?": {
+                "Type": "Choice",
+                "Choices": [{"Variable": "$.input.quarter", "IsPresent": True, "Next": "RunQuarter"}],
+                "Default": "QuarterUnnamed",
+            },
+            "QuarterUnnamed": {
+                "Type": "Pass",
+                "Parameters": {"failed.$": "$.input", "error": "InvalidInput"},
+                "End": True,
+            },
             "RunQuarter": {
                 "Type": "Task",
                 "Resource": "arn:aws:states:::states:startExecution.sync:2",

@@ -69,6 +69,14 @@ def test_a_quarter_that_is_wrong_is_a_failed_quarter(stack: Stack, machine: str)
     assert ended["cause"] == 'of 2 quarters these failed: [2023,"no/name"]'
 
 
+def test_an_item_without_its_quarter_is_a_failed_quarter(stack: Stack, machine: str) -> None:
+    stack.put_prefetch(firms=2)
+    ended = run(stack, machine, quarters=[*items("2023Q1"), {"bucket": BUCKET}, "2023Q1"])
+    assert ended["status"] == "FAILED"
+    assert ended["cause"] == 'of 3 quarters these failed: [{"bucket":"pipeline"},"2023Q1"]'
+    assert [child["status"] for child in children(stack, ended)] == ["SUCCEEDED"]
+
+
 @pytest.mark.parametrize(
     "run_input",
     [

@@ -77,6 +77,8 @@ class RealServer:
         Raises:
             LocalError: when it does not answer as an OpenAI-compatible server does.
         """
+        if not url.startswith(("http://", "https://")):
+            raise LocalError(f"{url!r} is not the base URL of an LLM server: write http://host:port/v1, or https")
         self._base = url.rstrip("/").removesuffix("/v1")
         self._key = os.environ.get("LLM_API_KEY", "")
         self._pool = urllib3.PoolManager(maxsize=256, retries=False)
@@ -100,7 +102,9 @@ class RealServer:
         try:
             answer = self._ask("GET", "/v1/models", Request("GET", "/v1/models", b""), timeout=10)
         except urllib3.exceptions.HTTPError as error:
-            raise LocalError(f"the LLM server at {url} does not answer: {error}") from error
+            # urllib3 starts with its own object: "HTTPConnection(host=..., port=...): Failed to ..."
+            reason = str(error).partition("): ")[2] or str(error)
+            raise LocalError(f"the LLM server at {url} does not answer: {reason}") from error
         try:
             return str(json.loads(answer.body)["data"][0]["id"])
         except (ValueError, LookupError, TypeError) as error:

@@ -223,9 +223,17 @@ def answer_once(listener: socket.socket, body: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
 
-def test_a_server_that_does_not_answer_is_one_sentence():
-    with pytest.raises(LocalError, match=r"the LLM server at http://127\.0\.0\.1:9/v1 does not answer"):
-        RealServer("http://127.0.0.1:9/v1")
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://127.0.0.1:9/v1", r"^the LLM server at http://127\.0\.0\.1:9/v1 does not answer: Failed to establish"),
+        ("http://", "^the LLM server at http:// does not answer: No host"),
+        ("127.0.0.1:9", "^'127.0.0.1:9' is not the base URL of an LLM server: write http://host:port/v1"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_one_sentence(url: str, sentence: str):
+    with pytest.raises(LocalError, match=sentence):
+        RealServer(url)
 
 
 def test_a_server_that_is_no_llm_is_one_sentence(serve: Callable[..., str]):

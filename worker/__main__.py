@@ -6,12 +6,12 @@ It ends with 0 when the batch is complete, 1 when it has failed, and 75 (EX_TEMP
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from contract import ContractError
 from worker import TemporaryError, WorkerError
-from worker.settings import Settings, read_settings
+from worker.settings import read_settings
 
 if TYPE_CHECKING:
     from worker.llm import Clock
@@ -19,30 +19,38 @@ if TYPE_CHECKING:
 
 def main(environ: Mapping[str, str] = os.environ, clock: "Clock | None" = None) -> int:
     """Do the batch that `environ` names, and return the exit code; tests give a clock that does not wait."""
-    try:
+
+    def process() -> None:
         settings = read_settings(environ)
-        return _process(settings, clock)
+        # What is heavy is loaded only now, so that a wrong variable is told at once.
+        from worker.batch import process_batch
+
+        asyncio.run(process_batch(settings, clock))
+
+    return exit_code(process)
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Do `work`; its errors are one sentence each on stderr."""
+    try:
+        work()
     except TemporaryError as error:
         return _say(error, os.EX_TEMPFAIL)
     except (WorkerError, ContractError) as error:
         return _say(error, 1)
+    except Exception as error:
+        # botocore is loaded by now if it is its error, and not for the sake of naming it.
+        from botocore.exceptions import BotoCoreError, ClientError
 
-
-def _process(settings: Settings, clock: "Clock | None") -> int:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from worker.batch import process_batch
-
-    try:
-        asyncio.run(process_batch(settings, clock))
-    except ClientError as error:
-        raise WorkerError(f"S3 refuses bucket {settings.bucket}: {error}") from error
-    except BotoCoreError as error:
-        raise TemporaryError(f"S3 cannot be reached: {error}") from error
+        if isinstance(error, ClientError):
+            return _say(f"S3 refuses: {error}", 1)
+        if isinstance(error, BotoCoreError):
+            return _say(f"S3 cannot be reached: {error}", os.EX_TEMPFAIL)
+        raise
     return 0
 
 
-def _say(error: Exception, code: int) -> int:
+def _say(error: object, code: int) -> int:
     print(f"worker: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     return code
 

@@ -10,20 +10,21 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from contract import ContractError
 from contract.batch import BatchProgress, Counts
-from contract.layout import part_key
-from worker import TemporaryError, WorkerError, chunks, parts
+from worker import TemporaryError, WorkerError, parts
 from worker.firm import Firm
 from worker.llm import Clock, Llm
 from worker.namer import Namer
+from worker.prefetch import Unreadable, read_firms
+from worker.s3 import Bucket
 from worker.settings import Settings
-from worker.storage import Storage
+from worker.storage import BatchStorage
 from worker.topic_process import TopicProcess
 
 STOPPING_SECONDS = 20.0
@@ -52,8 +53,9 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
         WorkerError: when a firm failed, or the batch cannot go on; its progress says why.
         TemporaryError: when another attempt can.
     """
-    storage = Storage(settings)
-    line = storage.batch_line()
+    bucket = Bucket(settings.bucket)
+    storage = BatchStorage(bucket, settings)
+    line = storage.line()
     firm_ids = list(dict.fromkeys(line.firm_ids))
     progress = storage.progress(firm_ids) or BatchProgress(
         line.batch_id, line.quarter, settings.run, len(firm_ids), started_at=_now().isoformat()
@@ -62,7 +64,7 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
         print(f"{line.batch_id}: complete already", flush=True)
         return progress
 
-    batch = _Batch(settings, storage, progress, clock or Clock())
+    batch = _Batch(settings, bucket, storage, progress, clock or Clock())
     try:
         await batch.run(firm_ids)
     except (WorkerError, ContractError) as error:
@@ -73,8 +75,11 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
 
 
 class _Batch:
-    def __init__(self, settings: Settings, storage: Storage, progress: BatchProgress, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, bucket: Bucket, storage: BatchStorage, progress: BatchProgress, clock: Clock
+    ) -> None:
         self._settings = settings
+        self._bucket = bucket
         self._storage = storage
         self._progress = progress
         self._clock = clock
@@ -134,7 +139,7 @@ class _Batch:
             f" {llm.settings.base_url} names, {llm.settings.max_concurrent} topics at once",
             flush=True,
         )
-        async for firm in self._firms(firm_ids):
+        async for firm in read_firms(self._bucket, self._settings.quarter, firm_ids):
             if self._stopping.is_set():
                 break
             self._under_way.append(asyncio.create_task(self._outcome(firm, topics, namer)))
@@ -143,34 +148,9 @@ class _Batch:
         while self._under_way:
             await self._take_first()
 
-    async def _firms(self, firm_ids: list[str]) -> AsyncIterator[Firm | Outcome]:
-        """The firms with their sentences, chunk by chunk; a firm that cannot be read has failed."""
-        if not firm_ids:
-            return
-        manifest = await asyncio.to_thread(self._storage.prefetch_manifest)
-        by_chunk: dict[str, list[str]] = {}
-        for firm_id in firm_ids:
-            if firm_id in manifest.firm_to_chunk:
-                by_chunk.setdefault(manifest.firm_to_chunk[firm_id], []).append(firm_id)
-            else:
-                yield Outcome(firm_id, failed=f"the prefetch manifest of {manifest.quarter} does not name it")
-        for chunk, members in by_chunk.items():
-            try:
-                rows = await asyncio.to_thread(self._read_chunk, chunk, members)
-            except WorkerError as error:
-                for firm_id in members:
-                    yield Outcome(firm_id, failed=str(error))
-                continue
-            for firm in chunks.firms(rows, members):
-                yield firm
-
-    def _read_chunk(self, chunk: str, firm_ids: list[str]) -> Any:
-        with self._storage.chunk(chunk) as file:
-            return chunks.read_rows(file, chunk, firm_ids)
-
-    async def _outcome(self, firm: Firm | Outcome, topics: TopicProcess, namer: Namer) -> Outcome:
-        if isinstance(firm, Outcome):
-            return firm
+    async def _outcome(self, firm: Firm | Unreadable, topics: TopicProcess, namer: Namer) -> Outcome:
+        if isinstance(firm, Unreadable):
+            return Outcome(firm.firm_id, failed=firm.reason)
         try:
             found = await topics.find_topics(firm)
             if found.skipped:
@@ -204,9 +184,7 @@ class _Batch:
         progress = self._progress
         rows = [row for outcome in self._done for row in outcome.rows]
         if rows:
-            key = part_key(progress.quarter, progress.run, progress.batch_id, progress.checkpoints)
-            self._storage.put(key, parts.to_parquet(rows), "application/vnd.apache.parquet")
-            progress.parts.append(key)
+            progress.parts.append(self._storage.put_part(progress.checkpoints, rows))
         for outcome in self._done:
             if outcome.failed:
                 progress.failed[outcome.firm_id] = outcome.failed

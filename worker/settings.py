@@ -48,16 +48,16 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     Raises:
         WorkerError: naming the variable that is missing or wrong.
     """
-    manifest_key = _required(environ, env.MANIFEST_S3_KEY)
+    manifest_key = required(environ, env.MANIFEST_S3_KEY)
     try:
-        quarter = check_quarter(_required(environ, env.QUARTER))
+        quarter = check_quarter(required(environ, env.QUARTER))
         run = run_of_manifest(manifest_key)
     except ContractError as error:
         raise WorkerError(f"{env.QUARTER} or {env.MANIFEST_S3_KEY} is wrong: {error}") from error
     return Settings(
-        bucket=_required(environ, env.S3_BUCKET),
+        bucket=required(environ, env.S3_BUCKET),
         quarter=quarter,
-        batch_id=_required(environ, env.BATCH_ID),
+        batch_id=required(environ, env.BATCH_ID),
         manifest_key=manifest_key,
         run=run,
         checkpoint_interval=_positive(environ, env.CHECKPOINT_INTERVAL, DEFAULT_CHECKPOINT_INTERVAL),
@@ -87,7 +87,12 @@ def read_llm_settings(environ: Mapping[str, str], base_url: str | None = None) -
     return settings
 
 
-def _required(environ: Mapping[str, str], name: str) -> str:
+def required(environ: Mapping[str, str], name: str) -> str:
+    """The value of a variable.
+
+    Raises:
+        WorkerError: when it is missing or empty.
+    """
     value = environ.get(name, "")
     if not value:
         raise WorkerError(f"the environment lacks {name}; the worker is started by the state machine's Batch job")

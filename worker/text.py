@@ -86,7 +86,7 @@ _COURTESY = re.compile(
 )
 
 # A sentence that only greets, points or hands over is short; a longer one says something besides.
-_MAX_POINTER_WORDS = 9
+_MAX_POINTER_WORDS = 7
 
 
 def content_words(sentence: Sentence) -> list[str]:

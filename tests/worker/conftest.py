@@ -1,6 +1,5 @@
 """A bucket on moto's server, an LLM server, and the worker between them."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,9 +7,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from contract import env
-from contract.layout import manifest_key
-from tests.worker.support import BATCH, BUCKET, QUARTER, RUN, Bucket, LlmServer, Worker, serving
+from tests.worker.support import BUCKET, Bucket, LlmServer, Worker, batch_environment, serving
 
 
 @pytest.fixture(scope="session")
@@ -55,17 +52,4 @@ def llm() -> Iterator[LlmServer]:
 
 @pytest.fixture
 def worker(bucket: Bucket, llm: LlmServer) -> Worker:
-    path = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-    return Worker(
-        {
-            **path,
-            **bucket.aws,
-            env.S3_BUCKET: BUCKET,
-            env.QUARTER: QUARTER,
-            env.BATCH_ID: BATCH,
-            env.MANIFEST_S3_KEY: manifest_key(QUARTER, RUN),
-            env.CHECKPOINT_INTERVAL: "2",
-            env.LLM_BASE_URL: llm.url,
-            env.LLM_MAX_CONCURRENT: "8",
-        }
-    )
+    return Worker(batch_environment(bucket, llm.url))

@@ -19,6 +19,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract import env
 from contract.batch import BatchLine, BatchProgress, parse_progress
 from contract.layout import chunk_key, manifest_key, prefetch_manifest_key, progress_key
 from worker.__main__ import main
@@ -122,7 +123,7 @@ def serving(server: LlmServer) -> Iterator[None]:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             reply = server.answer(request)
-            if reply.status == 200 and reply.body is None:
+            if reply.status == 200 and reply.body is None and not reply.close:
                 reply = Reply(body=completion(good_name(request), reply.finish_reason))
             self.send(reply)
 
@@ -282,6 +283,22 @@ class Worker:
         finally:
             kill(process)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def batch_environment(bucket: Bucket, base_url: str) -> dict[str, str]:
+    """What Batch gives the worker of the sample batch."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        **bucket.aws,
+        env.S3_BUCKET: BUCKET,
+        env.QUARTER: QUARTER,
+        env.BATCH_ID: BATCH,
+        env.MANIFEST_S3_KEY: manifest_key(QUARTER, RUN),
+        env.CHECKPOINT_INTERVAL: "2",
+        env.LLM_BASE_URL: base_url,
+        env.LLM_MAX_CONCURRENT: "8",
+    }
 
 
 def kill(process: subprocess.Popen[str]) -> None:

@@ -1,0 +1,213 @@
+"""The client against a server that fails in the ways that vLLM, its load balancer and Spot do; no time passes."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from contract import env
+from tests.worker.support import MODEL, Bucket, LlmServer, Reply, Worker, call
+from worker import TemporaryError, WorkerError
+from worker.llm import ATTEMPTS, PATIENCE_SECONDS, Clock, Completion, Llm, RequestFailed
+from worker.naming import response_format
+from worker.settings import XAI_BASE_URL, XAI_MODEL, LlmSettings, read_llm_settings
+
+UNAVAILABLE = Reply(status=503, body=b"<html>503 Service Temporarily Unavailable</html>")
+FAILING = Reply(status=500, body={"error": {"message": "EngineCore encountered an issue"}})
+FULL = Reply(status=503, body={"error": {"message": "the queue is full"}})
+
+
+class FakeTime:
+    """A clock whose sleeps take no time; `slept` tells how long they would have been."""
+
+    def __init__(self, on_sleep: Callable[[float], None] = lambda _seconds: None) -> None:
+        self.slept: list[float] = []
+        self._on_sleep = on_sleep
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: sum(self.slept), sleep=self._sleep, jitter=lambda: 0.5)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._on_sleep(sum(self.slept))
+        await asyncio.sleep(0)
+
+
+def run(server: LlmServer, work: Callable[[Llm], Awaitable[Any]], time: FakeTime | None = None, **settings: Any) -> Any:
+    async def session() -> Any:
+        async with Llm(LlmSettings(server.url, MODEL, **settings), (time or FakeTime()).clock) as llm:
+            return await work(llm)
+
+    return asyncio.run(session())
+
+
+def ask(llm: Llm) -> Awaitable[Completion]:
+    messages = [{"role": "system", "content": "Name it."}, {"role": "user", "content": "Keywords: oil, gas"}]
+    return llm.complete(messages, 100, response_format(lengths=True))
+
+
+async def ask_many(llm: Llm, count: int) -> list[Completion | BaseException]:
+    return await asyncio.gather(*(ask(llm) for _ in range(count)), return_exceptions=True)
+
+
+def test_the_address_is_the_given_one_then_the_environments_then_xai() -> None:
+    environ = {env.LLM_BASE_URL: "http://gpu/v1/", env.LLM_API_KEY: "key"}
+    assert read_llm_settings(environ, "http://given/v1").base_url == "http://given/v1"
+    assert read_llm_settings(environ).base_url == "http://gpu/v1"
+    assert read_llm_settings(environ).model is None
+    hosted = read_llm_settings({env.LLM_API_KEY: "key"})
+    assert (hosted.base_url, hosted.model) == (XAI_BASE_URL, XAI_MODEL)
+    with pytest.raises(WorkerError, match="there is no LLM"):
+        read_llm_settings({})
+
+
+def test_the_only_model_of_a_server_is_taken_and_of_two_none(llm: LlmServer) -> None:
+    async def model(settings: LlmSettings) -> str:
+        async with Llm(settings) as client:
+            await client.check_model()
+            return client.model
+
+    assert asyncio.run(model(LlmSettings(llm.url, None))) == MODEL
+    llm.models = Reply(body={"data": [{"id": "one"}, {"id": "two"}]})
+    with pytest.raises(WorkerError, match="serves one, two, not exactly one"):
+        asyncio.run(model(LlmSettings(llm.url, None)))
+
+
+@pytest.mark.parametrize("fault", [UNAVAILABLE, FAILING, FULL, Reply(close=True), Reply(status=429, body={})])
+def test_what_may_pass_is_tried_again_with_growing_pauses(llm: LlmServer, fault: Reply) -> None:
+    llm.behave = lambda number, _request: fault if number < 3 else Reply()
+    time = FakeTime()
+
+    completion = run(llm, ask, time)
+
+    assert completion.retries == 3
+    assert len(llm.requests) == 4
+    assert time.slept == [0.5, 1.0, 2.0]
+
+
+def test_a_request_that_alone_fails_is_given_up(llm: LlmServer) -> None:
+    llm.behave = lambda _number, request: FAILING if request["max_tokens"] == 13 else Reply()
+
+    async def work(client: Llm) -> None:
+        async def others() -> None:
+            for _ in range(50):
+                await ask(client)
+
+        background = asyncio.create_task(others())
+        with pytest.raises(RequestFailed, match="HTTP 500"):
+            await client.complete([{"role": "user", "content": "Keywords: oil"}], 13, response_format(lengths=True))
+        await background
+
+    run(llm, work)
+    assert sum(request["max_tokens"] == 13 for request in llm.requests) == ATTEMPTS
+
+
+def test_a_server_that_fails_at_every_request_ends_the_attempt(llm: LlmServer) -> None:
+    llm.behave = lambda _number, _request: FAILING
+    results = run(llm, lambda client: ask_many(client, 8))
+    assert all(isinstance(result, TemporaryError) for result in results)
+    assert len(llm.requests) == 8 * ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_request_is_never_sent_again(llm: LlmServer, status: int) -> None:
+    llm.behave = lambda _number, _request: Reply(status=status, body={"error": {"message": "input_tokens"}})
+    with pytest.raises(RequestFailed, match=f"HTTP {status}"):
+        run(llm, ask)
+    assert len(llm.requests) == 1
+
+
+def test_no_more_requests_than_allowed_are_in_flight(llm: LlmServer) -> None:
+    results = run(llm, lambda client: ask_many(client, 40), max_concurrent=7)
+    assert all(isinstance(result, Completion) for result in results)
+    assert llm.most_at_once <= 7
+
+
+def test_one_watch_waits_for_a_replaced_gpu(llm: LlmServer) -> None:
+    probes = 0
+
+    def come_back(now: float) -> None:
+        nonlocal probes
+        probes += 1
+        if now > 300:
+            llm.models = up
+            llm.behave = lambda _number, _request: Reply()
+
+    up, llm.models = llm.models, UNAVAILABLE
+    llm.behave = lambda _number, _request: UNAVAILABLE
+    time = FakeTime(come_back)
+
+    results = run(llm, lambda client: ask_many(client, 16), time, max_concurrent=16)
+
+    assert all(isinstance(result, Completion) for result in results)
+    assert len(llm.requests) == 32  # each was sent once in vain, and once when the server was back
+    assert 300 < sum(time.slept) < 330  # one watch: sixteen would have slept sixteen times as long
+    assert probes == len(time.slept)
+
+
+def test_a_server_that_stays_away_ends_the_attempt_after_ten_minutes(llm: LlmServer) -> None:
+    llm.models = llm_reply = UNAVAILABLE
+    llm.behave = lambda _number, _request: llm_reply
+    time = FakeTime()
+
+    results = run(llm, lambda client: ask_many(client, 4), time)
+
+    assert all(isinstance(result, TemporaryError) for result in results)
+    assert "stayed away for 10 minutes" in str(results[0])
+    assert PATIENCE_SECONDS <= sum(time.slept) < PATIENCE_SECONDS + 10
+
+
+def test_a_batch_without_its_llm_ends_with_75_and_goes_on_later(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+    bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
+
+    def vanish(number: int, _request: dict[str, Any]) -> Reply:
+        if number < 7:
+            return Reply()
+        llm.models = UNAVAILABLE
+        return Reply(close=True)
+
+    up, llm.behave = llm.models, vanish
+    done = worker.run(FakeTime().clock, LLM_MAX_CONCURRENT="1")
+
+    assert done.returncode == 75
+    assert "stayed away for 10 minutes" in done.stderr
+    progress = bucket.progress()
+    assert (progress.state, list(progress.completed)) == ("failed", ["ALPHA"])
+    assert "stayed away" in progress.error
+    assert "Traceback" not in done.stderr
+
+    llm.models, llm.behave = up, lambda _number, _request: Reply()
+    assert worker.run().returncode == 0
+    assert (bucket.progress().state, bucket.progress().error) == ("complete", "")
+    assert len(bucket.topics()) == 15
+
+
+def test_requests_in_flight_are_given_up_when_the_job_must_stop(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+    """SIGTERM while the server hangs: what is done is written, the rest is left to the next attempt."""
+    bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO")})
+    hang = threading.Event()
+
+    def behave(number: int, _request: dict[str, Any]) -> Reply:
+        if number >= 5:
+            signal_self()
+            hang.wait(30)
+        return Reply()
+
+    def signal_self() -> None:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    llm.behave = behave
+    time = FakeTime()
+    done = worker.run(time.clock, LLM_MAX_CONCURRENT="1", CHECKPOINT_INTERVAL="10")
+    hang.set()
+
+    assert done.returncode == 75
+    assert 20.0 in time.slept
+    assert list(bucket.progress().completed) == ["ALPHA"]
+    assert len(bucket.topics()) == 5

@@ -1,0 +1,149 @@
+"""The topics of a firm: which sentences count, what becomes a keyword, and the same bytes each time."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.worker.support import SUBJECTS, call
+from worker.firm import Firm, Sentence
+from worker.text import content_words, is_boilerplate, names
+from worker.topics import find_topics
+
+VOCABULARY = [
+    f"{first}{second}"
+    for first in ("mar", "vol", "tar", "cas", "lin", "der")
+    for second in ("gin", "ume", "iff", "ting", "ing", "ive", "ent", "ous", "able", "ion", "age", "ure")
+]
+
+
+def sentences(texts: list[str], **other: str) -> list[Sentence]:
+    return [Sentence(f"s{n}", text, text.lower(), position=n, **other) for n, text in enumerate(texts)]
+
+
+def firm(texts: list[str], name: str = "Acme Robotics, Inc.") -> Firm:
+    return Firm("ACME", name, None, None, None, sentences(texts))
+
+
+def random_firm(rows: int, seed: int) -> Firm:
+    """A firm of subjects, each with words of its own and some in common."""
+    chance = random.Random(seed)
+    subjects = [chance.sample(VOCABULARY, 9) for _ in range(max(2, rows // 14))]
+    texts = [
+        " ".join(chance.choices(subjects[n * len(subjects) // rows], k=6) + chance.choices(VOCABULARY, k=3))
+        for n in range(rows)
+    ]
+    return firm(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Our next question comes from the line of John Smith with Credit Suisse.",
+        "Now let me turn the call over to Jane Miller, our Chief Financial Officer.",
+        "Actual results may differ materially from those projected in forward-looking statements.",
+        "A replay of this call will be available on our website.",
+        "Please turn to slide 7.",
+        "Good morning and thank you for joining us today.",
+        "Thanks, John.",
+        "This concludes today's conference call.",
+    ],
+)
+def test_what_every_call_says_is_boilerplate(text: str) -> None:
+    (sentence,) = sentences([text])
+    assert is_boilerplate(sentence, len(content_words(sentence)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Revenue increased 12% on strong demand for industrial pumps.",
+        "On slide 5 you see that organic growth in Europe outpaced our plan, with freight and wage inflation absorbed.",
+        "We turned over inventory faster than last year because of the new warehouse in Ohio.",
+    ],
+)
+def test_what_a_firm_says_of_itself_is_not(text: str) -> None:
+    (sentence,) = sentences([text])
+    assert not is_boilerplate(sentence, len(content_words(sentence)))
+
+
+def test_operators_are_left_out_by_their_role() -> None:
+    (sentence,) = sentences(["We expect margin expansion in the second half."], speaker_type="Operator")
+    assert is_boilerplate(sentence, words=6)
+
+
+def test_names_are_told_from_common_words() -> None:
+    texts = [
+        "Thank you, Jonathan Weatherby.",
+        "Our next question comes from the line of Priya Raman with Credit Suisse.",
+        "Acme Robotics sells the PowerArm and the Flexo® in Ohio.",
+        "Credit losses fell, and credit quality is stable.",
+        "EBITDA and CapEx rose at Acme, as robotics demand and robotics orders grew.",
+    ]
+    assert names("Acme Robotics, Inc.", sentences(texts)) == {
+        "acme", "jonathan", "weatherby", "priya", "raman", "powerarm", "flexo",
+    }  # fmt: skip
+
+
+def test_subjects_are_found_and_no_name_is_a_keyword() -> None:
+    rows = [row["raw_text"].replace("In segment", "At Acme, said Zelda,") for row in call("ACME")]
+    found = find_topics(firm([*rows, "Thanks, Zelda."], "Acme"))
+    assert len(found.topics) == len(SUBJECTS)
+    for topic in found.topics:
+        words = set(" ".join(topic.keywords).split())
+        assert max(len(words & set(subject.split())) for subject in SUBJECTS) >= 3
+        assert not words & {"acme", "zelda"}
+        assert 1 <= len(topic.shown) <= 8
+
+
+@pytest.mark.parametrize(("rows", "topics"), [(0, 0), (1, 0), (2, 0), (3, 1), (11, 1), (12, 1)])
+def test_a_firm_of_three_usable_sentences_has_a_topic(rows: int, topics: int) -> None:
+    found = find_topics(firm([f"Freight costs and inventory levels changed by {n} percent." for n in range(rows)]))
+    assert len(found.topics) == topics
+    assert bool(found.skipped) == (topics == 0)
+    if topics:
+        assert len(found.topics[0].sentence_ids) == rows
+
+
+def test_a_long_call_is_no_trouble() -> None:
+    began = time.process_time()
+    found = find_topics(random_firm(5_000, seed=1))
+    assert 10 <= len(found.topics) <= 40
+    assert time.process_time() - began < 30
+
+
+def test_a_usual_call_takes_a_fraction_of_its_allowance() -> None:
+    firms = [random_firm(390, seed) for seed in range(6)]
+    find_topics(firms[0])
+    began = time.process_time()
+    for one in firms:
+        find_topics(one)
+    assert (time.process_time() - began) / len(firms) < 0.15
+
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from tests.worker.test_topics import random_firm
+from worker.topics import find_topics
+found = [find_topics(random_firm(rows, rows)) for rows in (9, 40, 150, 390)]
+print(json.dumps([[vars(topic) for topic in firm.topics] for firm in found]))
+"""
+
+
+def test_the_same_bytes_whatever_the_threads_the_hash_seed_and_the_processor() -> None:
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, os.getcwd()],
+            env={"PATH": os.environ["PATH"], "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads,
+                 "OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": processor},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed, threads, processor in [("1", "1", "Haswell"), ("2", "2", "Nehalem")]
+    }  # fmt: skip
+    assert len(outputs) == 1
+    assert len(json.loads(outputs.pop())[3]) > 10

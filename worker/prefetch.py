@@ -1,0 +1,136 @@
+"""Firms out of a quarter's prefetch: only the chunks that hold them are read, and only their rows are kept.
+
+One chunk at a time, in Arrow's compact form: a quarter does not fit into a worker's memory, and need not.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.layout import chunk_key, prefetch_manifest_key
+from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
+from worker import WorkerError
+from worker.firm import Firm, Sentence
+from worker.s3 import Bucket
+
+_SCHEMA = pa.schema(
+    [
+        ("firm_id", pa.string()),
+        ("firm_name", pa.string()),
+        ("permno", pa.int64()),
+        ("gvkey", pa.string()),
+        ("transcript_id", pa.string()),
+        ("earnings_call_date", pa.date32()),
+        ("sentence_id", pa.string()),
+        ("raw_text", pa.string()),
+        ("cleaned_text", pa.string()),
+        ("speaker_type", pa.string()),
+        ("position", pa.int32()),
+    ]
+)
+_ROWS_AT_ONCE = 16_384
+_MIB = 1 << 20
+
+# Arrow makes these functions at run time, where no type checker sees them.
+_is_in: Any = pc.is_in  # pyright: ignore[reportAttributeAccessIssue]
+_equal: Any = pc.equal  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A firm whose sentences could not be read, and why."""
+
+    firm_id: str
+    reason: str
+
+
+async def read_firms(bucket: Bucket, quarter: str, firm_ids: Iterable[str]) -> AsyncIterator[Firm | Unreadable]:
+    """The firms with their sentences, chunk by chunk; a firm without rows has no sentences.
+
+    Raises:
+        WorkerError, ContractError: when there is no prefetch manifest, or it is broken.
+    """
+    manifest = await asyncio.to_thread(_manifest, bucket, quarter)
+    by_chunk: dict[str, list[str]] = {}
+    for firm_id in firm_ids:
+        if firm_id in manifest.firm_to_chunk:
+            by_chunk.setdefault(manifest.firm_to_chunk[firm_id], []).append(firm_id)
+        else:
+            yield Unreadable(firm_id, f"the prefetch manifest of {quarter} does not name it")
+    for chunk, members in by_chunk.items():
+        try:
+            rows = await asyncio.to_thread(_rows, bucket, quarter, chunk, members)
+        except WorkerError as error:
+            for firm_id in members:
+                yield Unreadable(firm_id, str(error))
+            continue
+        for firm_id in members:
+            yield _firm(firm_id, rows.filter(_equal(rows["firm_id"], firm_id)).to_pylist())
+
+
+def _manifest(bucket: Bucket, quarter: str) -> PrefetchManifest:
+    return parse_prefetch_manifest(bucket.get(prefetch_manifest_key(quarter), "the prefetch manifest").read(), quarter)
+
+
+def _rows(bucket: Bucket, quarter: str, chunk: str, firm_ids: list[str]) -> pa.Table:
+    wanted = pa.array(firm_ids, pa.string())
+    with _download(bucket, quarter, chunk) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            lacking = [column for column in _SCHEMA.names if column not in parquet.schema_arrow.names]
+            if lacking:
+                raise WorkerError(f"chunk {chunk} of the prefetch lacks the column {', '.join(lacking)}")
+            kept = [
+                _cast(batch.filter(_is_in(batch["firm_id"].cast(pa.string()), wanted)))
+                for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=_SCHEMA.names)
+            ]
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+            raise WorkerError(f"chunk {chunk} of the prefetch cannot be read as Parquet: {reason}") from error
+    return pa.Table.from_batches(kept, _SCHEMA)
+
+
+def _download(bucket: Bucket, quarter: str, chunk: str) -> IO[bytes]:
+    """A chunk as a temporary file, which vanishes when it is closed."""
+    body = bucket.get(chunk_key(quarter, chunk), f"chunk {chunk} of the prefetch")
+    file = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 (the caller closes it)
+    for block in body.iter_chunks(_MIB):
+        file.write(block)
+    file.seek(0)
+    return file
+
+
+def _cast(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Writers differ in their types: pandas knows dictionaries, and whole numbers with gaps as floats."""
+    return pa.RecordBatch.from_arrays([batch[field.name].cast(field.type) for field in _SCHEMA], schema=_SCHEMA)
+
+
+def _firm(firm_id: str, rows: list[dict[str, Any]]) -> Firm:
+    first = rows[0] if rows else {}
+    return Firm(
+        firm_id=firm_id,
+        firm_name=first.get("firm_name") or firm_id,
+        permno=first.get("permno"),
+        gvkey=first.get("gvkey"),
+        earnings_call_date=first.get("earnings_call_date"),
+        sentences=[_sentence(firm_id, row, number) for number, row in enumerate(rows)],
+    )
+
+
+def _sentence(firm_id: str, row: dict[str, Any], number: int) -> Sentence:
+    transcript, position = row["transcript_id"] or "", row["position"]
+    position = number if position is None else position
+    return Sentence(
+        sentence_id=row["sentence_id"] or f"{firm_id}_{transcript}_{position:04d}",
+        raw_text=row["raw_text"] or "",
+        cleaned_text=row["cleaned_text"] or "",
+        speaker_type=row["speaker_type"] or "",
+        transcript_id=transcript,
+        position=position,
+    )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import TextIO
 
 from local import state
 from local.state import LocalError, LocalState
@@ -102,8 +103,7 @@ def _start(port: int, llm_url: str | None) -> subprocess.Popen[str]:
     # The operator's AWS settings are for the real one.
     env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     env["FTM_LOCAL_DIR"] = str(state.directory())
-    state.directory().mkdir(parents=True, exist_ok=True)
-    with state.log_path().open("w") as log:
+    with _open_log() as log:
         return subprocess.Popen(
             command,
             cwd=state.ROOT,
@@ -114,6 +114,15 @@ def _start(port: int, llm_url: str | None) -> subprocess.Popen[str]:
             start_new_session=True,
             text=True,
         )
+
+
+def _open_log() -> TextIO:
+    try:
+        state.directory().mkdir(parents=True, exist_ok=True)
+        return state.log_path().open("w")
+    except OSError as error:
+        directory = state.directory()
+        raise LocalError(f"{directory} cannot be used ({error.strerror}): name another by FTM_LOCAL_DIR") from error
 
 
 def _error_in(said: str) -> str:

@@ -59,15 +59,21 @@ def directory() -> Path:
 
 
 def read() -> LocalState | None:
-    """The daemon that runs and is ready, or None. What a dead one left behind does not count."""
+    """The daemon that runs and is ready, or None. What a dead one left behind does not count.
+
+    Raises:
+        LocalError: when its record is one of another version of ftm.
+    """
     pid = running_pid()
     if pid is None:
         return None
     try:
         record = json.loads(_path().read_text())
+        state = LocalState(**{**record, "llm": Llm(**record["llm"])})
     except FileNotFoundError:
         return None
-    state = LocalState(**{**record, "llm": Llm(**record["llm"])})
+    except (ValueError, TypeError, LookupError) as error:
+        raise LocalError(f"{_path()} is of another version of ftm: `ftm local down`, then `ftm local up`") from error
     return state if state.pid == pid else None
 
 
@@ -85,7 +91,7 @@ def running_pid() -> int | None:
         with _lock_path().open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except BlockingIOError:
         return int(_lock_path().read_text() or 0) or None
@@ -115,7 +121,7 @@ def write(state: LocalState) -> None:
 
 def remove() -> None:
     """Forget the daemon."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         _path().unlink()
 
 

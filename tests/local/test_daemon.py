@@ -195,6 +195,25 @@ def test_the_record_of_a_pid_that_is_somebody_elses_by_now_does_not_count(direct
     assert not daemon.status().stale
 
 
+def test_a_directory_that_cannot_be_one_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FTM_LOCAL_DIR", str(tmp_path / "file" / "inside"))
+    with pytest.raises(
+        LocalError, match=r"file/inside cannot be used \(Not a directory\): name another by FTM_LOCAL_DIR"
+    ):
+        daemon.up()
+    assert daemon.status() == daemon.Status(None, stale=False)
+
+
+def test_the_record_of_another_version_is_one_sentence_and_down_still_works(program: Callable[[str], None]):
+    program(SMALL)
+    started = daemon.up().state
+    (state.directory() / "state.json").write_text('{"pid": 1, "former": true}')
+    with pytest.raises(LocalError, match="is of another version of ftm: `ftm local down`, then `ftm local up`"):
+        daemon.status()
+    assert daemon.down() == daemon.Down(started.pid, stale=False)
+
+
 def test_a_real_llm_gives_the_stack_its_model(program: Callable[[str], None]):
     program(SMALL)
     real = LocalAlb(StandIn(), lambda: True)

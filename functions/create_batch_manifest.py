@@ -3,6 +3,9 @@
 A run that is resumed keeps its batch manifest; only the batches that are not complete are handed on.
 """
 
+# boto3-stubs overloads boto3.client with every service, and only the installed ones are known.
+# pyright: reportUnknownMemberType=false
+
 import gzip
 import math
 from collections.abc import Iterator

@@ -3,6 +3,9 @@
 An execution may be started by hand in the console, so the input is checked here, whatever the CLI checked before.
 """
 
+# boto3-stubs overloads boto3.client with every service, and only the installed ones are known.
+# pyright: reportUnknownMemberType=false
+
 import re
 from typing import Any, cast
 

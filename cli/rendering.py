@@ -215,8 +215,9 @@ def duration(seconds: float) -> str:
 
 
 def _planned(quarter: QuarterPlan, at_once: int) -> str:
-    size = f" of up to {quarter.batch_size:,} firms" if quarter.batch_size else " that are not complete"
-    return f"{quarter.firms:,} firms, {quarter.batches:,} batches{size}, {at_once} at once"
+    size = f" of up to {quarter.batch_size:,} firms" if quarter.batch_size else " not complete yet"
+    firms, batches = output.count(quarter.firms, "firm"), output.count(quarter.batches, "batch")
+    return f"{firms}, {batches}{size}, {at_once} at once"
 
 
 def _reason(failure: Failure) -> str:

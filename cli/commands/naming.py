@@ -39,7 +39,7 @@ def name(
     stack = connect(ctx.obj)
     firms = namings.sample_firms(stack, quarter, sample)
     llm = {env.LLM_BASE_URL: llm_url, env.LLM_MODEL_NAME: model}
-    output.hint(f"finding and naming the topics of {len(firms)} firms")
+    output.hint(f"finding and naming the topics of {output.count(len(firms), 'firm')}")
     worker.name(stack, quarter, firms, out, {key: value for key, value in llm.items() if value})
     output.print_line(str(out))
     output.hint(f"hold it against the results: {stack.command} compare {quarter} --with {out}")
@@ -72,11 +72,12 @@ def compare(
     stack = connect(ctx.obj)
     b = namings.of_run_or_file(stack, quarter, other)
     a = namings.of_run(stack, quarter, run or topics.latest_run(stack, quarter))
+    # The matched topics whose names differ, the most different first.
     result, matches = comparison.compare(quarter, a, b, show=show)
-    if judge:
+    if judge and matches:
         from cli.services.judge import judge as ask_judge
 
-        differing = [match for match in matches if match.a.name != match.b.name][:judged]
+        differing = matches[:judged]
         ids = (sentence for match in differing for sentence in match.a.sentence_ids)
         texts = namings.sentences(stack, quarter, ids, {match.a.firm_id for match in differing})
         result["judge"] = ask_judge(judge, differing, texts)
@@ -91,7 +92,7 @@ def _print(result: Comparison) -> None:
     rows = [
         ("source", a["source"], b["source"]),
         ("model", ", ".join(a["models"]), ", ".join(b["models"])),
-        ("topics", f"{a['topics']:,}", f"{b['topics']:,}"),
+        (f"topics of {output.count(result['firms'], 'firm')}", f"{a['topics']:,}", f"{b['topics']:,}"),
         ("only here", f"{result['only_a']:,}", f"{result['only_b']:,}"),
         ("fallbacks to keywords", f"{a['fallbacks']:.1%}", f"{b['fallbacks']:.1%}"),
         ("words a name", f"{a['name_words']:.1f}", f"{b['name_words']:.1f}"),

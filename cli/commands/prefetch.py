@@ -76,7 +76,8 @@ def _upload(stack: Stack, prefetch: service.Prefetch, as_json: bool) -> None:
         output.print_json(document)
         return
     output.print_line(
-        f"{manifest.quarter} is in {bucket}: {document['firms']:,} firms, {document['sentences']:,} sentences, "
-        f"{document['chunks']} chunks, {prefetch.size / 1e6:.1f} MB"
+        f"{manifest.quarter} is in {bucket}: {output.count(len(manifest.firm_to_chunk), 'firm')}, "
+        f"{output.count(prefetch.sentences, 'sentence')}, {output.count(len(manifest.chunk_sizes), 'chunk')}, "
+        f"{prefetch.size / 1e6:.1f} MB"
     )
     output.hint(f"run it with `{stack.command} run-quarter {manifest.quarter}`")

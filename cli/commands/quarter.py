@@ -119,7 +119,7 @@ def run_quarters(
     names = quarters.parse_range(span)
     stack = connect(ctx.obj)
     plan = preflight.plan(stack, names, batch_size=batch_size, vllm_size=vllm_size)
-    _agree(stack, plan, f"Run {len(names)} quarters, {at_once} at once?", yes)
+    _agree(stack, plan, f"Run {output.count(len(names), 'quarter')}, {at_once} at once?", yes)
     requests = [_request(plan, quarter, batch_size) for quarter in names]
     _follow(stack, starting.start_quarters(stack, requests, at_once), detach, as_json)
 
@@ -250,5 +250,5 @@ def _why(stack: Stack, execution: Execution) -> str:
 
 def _exit(stack: Stack, failed: bool) -> None:
     if vllm.is_part_of(stack) and (left := vllm.status(stack).desired):
-        output.hint(f"vLLM still runs on {left} GPU{'s' * (left > 1)}; switch it off: {stack.command} vllm scale 0")
+        output.hint(f"vLLM still runs on {output.count(left, 'GPU')}; switch it off: {stack.command} vllm scale 0")
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.DONE)

@@ -33,7 +33,8 @@ def topics(
     _print(found)
     named = sum(topic["naming_method"] == "llm" for topic in found)
     firms = len({topic["firm_id"] for topic in found})
-    output.hint(f"{len(found):,} topics of {firms:,} firms, {named:,} named by the LLM")
+    topic_count, firm_count = output.count(len(found), "topic"), output.count(firms, "firm")
+    output.hint(f"{topic_count} of {firm_count}, {named:,} named by the LLM")
 
 
 def _print(found: Sequence[Topic]) -> None:

@@ -7,7 +7,7 @@ import typer
 from cli import output
 from cli.errors import CliError
 from cli.options import JsonOption
-from cli.services import load
+from cli.services import executions, load
 from cli.services import vllm as service
 from cli.services.vllm import Vllm
 from cli.stack import Stack, connect
@@ -54,7 +54,12 @@ def scale(
 @app.command()
 def bench(
     ctx: typer.Context,
-    concurrent: Annotated[int, typer.Option(metavar="N", min=1, max=40, help="Jobs at once, as in a run.")] = 5,
+    concurrent: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=40, help="Jobs at once; as many as a run has if not given.")
+    ] = None,
+    levels: Annotated[
+        str, typer.Option(metavar="N,N...", help="Requests in flight of each job, one level after the other.")
+    ] = load.LEVELS,
     seconds: Annotated[int, typer.Option(metavar="S", min=1, max=600, help="Seconds a level.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,14 +71,16 @@ def bench(
     Example:
       ftm vllm bench --concurrent 5
     """
+    numbers = load.parse_levels(levels)
     stack = connect(ctx.obj)
     service.check_healthy(stack)
-    jobs = load.submit(stack, concurrent, seconds)
-    output.hint(f"{len(jobs)} jobs measure for {load.length(seconds) / 60:.0f} minutes, once they run")
+    measurement = load.submit(stack, concurrent or executions.check_state_machine(stack), numbers, seconds)
+    jobs = output.count(len(measurement.jobs), "job")
+    output.hint(f"{jobs} will measure together, for {load.length(numbers, seconds)} seconds from when all of them run")
     try:
-        result = load.collect(stack, jobs, on_change=output.hint)
+        result = load.collect(stack, measurement, on_change=output.hint)
     except BaseException:
-        load.terminate(stack, jobs)
+        load.terminate(stack, measurement)
         raise
     if as_json:
         output.print_json(result)
@@ -83,8 +90,8 @@ def bench(
         (
             level["in_flight"],
             f"{level['requests_per_second']:.1f}",
-            f"{level['p50']:.2f}",
-            f"{level['p95']:.2f}",
+            _seconds(level["p50"]),
+            _seconds(level["p95"]),
             f"{level['tokens_per_second']:,.0f}",
             f"{level['cached_share']:.0%}",
             level["errors"],
@@ -92,7 +99,7 @@ def bench(
         for level in result["levels"]
     ]
     output.print_table(columns, rows)
-    output.print_line(f"the knee: {result['knee']} in flight; more of them gain less than a tenth")
+    output.print_line(f"the knee: {result['knee']} in flight reach nine tenths of the best throughput")
 
 
 def wait_until_settled(stack: Stack) -> Vllm:
@@ -100,7 +107,8 @@ def wait_until_settled(stack: Stack) -> Vllm:
     told = ""
     vllm: Vllm | None = None
     for vllm in service.settle(stack):
-        words = [f"vLLM: {vllm.healthy} of {vllm.desired} healthy, {vllm.running} running, {vllm.instances} instances"]
+        instances = output.count(vllm.instances, "instance")
+        words = [f"vLLM: {vllm.healthy} of {vllm.desired} healthy, {vllm.running} running, {instances}"]
         if not vllm.settled and (reason := service.last_word(stack)):
             words.append(reason)
         if told != (told := "; ".join(words)):
@@ -108,6 +116,10 @@ def wait_until_settled(stack: Stack) -> Vllm:
     if vllm is None:
         raise CliError("vLLM was not looked at")
     return vllm
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
 
 
 def _print(vllm: Vllm, as_json: bool) -> None:

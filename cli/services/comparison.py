@@ -7,11 +7,12 @@ told by their words, or by sentence embeddings where `sentence-transformers` is 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from cli.errors import UsageError
 from cli.services.namings import NamedTopic, Naming
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Comparison(TypedDict):
     """`ftm compare --json` prints it."""
 
     quarter: str
+    firms: int
+    """Firms that both namings hold; the others are left out on both sides."""
     a: Quality
     b: Quality
     matched: int
@@ -94,7 +97,17 @@ class Match:
 
 
 def compare(quarter: str, a: Naming, b: Naming, *, show: int) -> tuple[Comparison, list[Match]]:
-    """Hold two namings against each other; also returns the matched topics, the most different first."""
+    """Hold two namings against each other, on the firms that both hold.
+
+    Also returns the matched topics whose names differ, the most different first.
+
+    Raises:
+        UsageError: when they have no firm in common.
+    """
+    firms = {topic.firm_id for topic in a.topics} & {topic.firm_id for topic in b.topics}
+    if not firms:
+        raise UsageError(f"{a.source} and {b.source} have no firm in common")
+    a, b = _only(a, firms), _only(b, firms)
     pairs = list(_pairs(a.topics, b.topics))
     measure, similarity = _measure()
     values = similarity([(first.name, second.name) for first, second in pairs])
@@ -102,8 +115,10 @@ def compare(quarter: str, a: Naming, b: Naming, *, show: int) -> tuple[Compariso
         (Match(first, second, value) for (first, second), value in zip(pairs, values, strict=True)),
         key=lambda match: (match.similarity, match.a.firm_id, match.a.topic_id),
     )
+    differing = [match for match in matches if _normal(match.a.name) != _normal(match.b.name)]
     comparison: Comparison = {
         "quarter": quarter,
+        "firms": len(firms),
         "a": quality(a),
         "b": quality(b),
         "matched": len(matches),
@@ -111,11 +126,11 @@ def compare(quarter: str, a: Naming, b: Naming, *, show: int) -> tuple[Compariso
         "only_b": len(b.topics) - len(matches),
         "measure": measure,
         "agreement": _mean([match.similarity for match in matches]),
-        "same_names": _share(matches, lambda match: _normal(match.a.name) == _normal(match.b.name)),
-        "differ_most": [_pair(match) for match in matches[:show]],
+        "same_names": round(1 - len(differing) / len(matches), 4) if matches else 0.0,
+        "differ_most": [_pair(match) for match in differing[:show]],
         "judge": None,
     }
-    return comparison, matches
+    return comparison, differing
 
 
 def quality(naming: Naming) -> Quality:
@@ -138,6 +153,10 @@ def quality(naming: Naming) -> Quality:
         "shared_names": _share(topics, lambda topic: len(firms_of[_normal(topic.name)]) > 1),
         "repeats": round(repeats / len(topics), 4) if topics else 0.0,
     }
+
+
+def _only(naming: Naming, firms: set[str]) -> Naming:
+    return replace(naming, topics=[topic for topic in naming.topics if topic.firm_id in firms])
 
 
 def _pairs(a: Sequence[NamedTopic], b: Sequence[NamedTopic]) -> Iterator[tuple[NamedTopic, NamedTopic]]:

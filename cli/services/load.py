@@ -1,18 +1,18 @@
 """The stack's vLLM under load: Batch jobs that measure together, and what they measured."""
 
-import itertools
 import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
-from cli.errors import CliError
+from cli.errors import CliError, UsageError
 from cli.stack import Stack
 from contract import layout, names
 
-LEVELS = (1, 2, 4, 8, 16, 32, 64)
+LEVELS = "1,2,4,8,16,32,64"
 """Requests in flight of each job, one level after the other."""
 
 _PAUSE_SECONDS = 10
@@ -21,8 +21,20 @@ _PAUSE_SECONDS = 10
 _BOOT_SECONDS = 300
 """For the jobs' hosts to come: the jobs begin together, by the clock."""
 
-_GAIN = 1.1
-"""A level is worth it when it serves a tenth more than the one before."""
+_ENOUGH = 0.9
+"""The share of the best throughput that the knee has: beyond it requests mostly wait."""
+
+
+_WAITING = {"SUBMITTED", "PENDING", "RUNNABLE", "STARTING"}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Jobs that measure together."""
+
+    jobs: Sequence[str]
+    start: float
+    """When they begin, seconds since the epoch."""
 
 
 class Level(TypedDict):
@@ -32,9 +44,9 @@ class Level(TypedDict):
     requests: int
     errors: int
     requests_per_second: float
-    p50: float
-    """Seconds; the median of the jobs' medians."""
-    p95: float
+    p50: float | None
+    """Seconds; the median of the jobs' medians; None when no request was answered."""
+    p95: float | None
     """Seconds; the worst job's."""
     tokens_per_second: float
     """Prompt and completion."""
@@ -48,21 +60,33 @@ class Load(TypedDict):
     jobs: int
     levels: list[Level]
     knee: int
-    """The level in flight beyond which throughput grows by less than a tenth."""
+    """The fewest requests in flight that reach nine tenths of the best throughput."""
 
 
-def length(seconds: int) -> int:
+def parse_levels(text: str) -> list[int]:
+    """The levels of `1,2,4`.
+
+    Raises:
+        UsageError: when they are not growing numbers.
+    """
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if min(numbers) > 0 and numbers == sorted(set(numbers)):
+        return numbers
+    raise UsageError(f"{text!r} are no levels: write growing numbers, such as {LEVELS}")
+
+
+def length(levels: Sequence[int], seconds: int) -> int:
     """How long the measurement takes, from its start."""
-    return len(LEVELS) * (seconds + _PAUSE_SECONDS)
+    return len(levels) * (seconds + _PAUSE_SECONDS)
 
 
-def submit(stack: Stack, count: int, seconds: int) -> list[str]:
-    """Submit jobs that measure together; returns their ids."""
+def submit(stack: Stack, count: int, levels: Sequence[int], seconds: int) -> Measurement:
+    """Submit jobs that measure together."""
     moment = datetime.now(UTC)
     # On this machine processes start at once.
-    start = moment.timestamp() + (_BOOT_SECONDS if stack.endpoint is None else 5)
+    start = moment.timestamp() + (_BOOT_SECONDS if stack.endpoint is None else 10)
     variables = {
-        "BENCH_LEVELS": ",".join(map(str, LEVELS)),
+        "BENCH_LEVELS": ",".join(map(str, levels)),
         "BENCH_SECONDS": str(seconds),
         "BENCH_START": str(round(start)),
     }
@@ -80,18 +104,18 @@ def submit(stack: Stack, count: int, seconds: int) -> list[str]:
             retryStrategy={"attempts": 1},
         )
         ids.append(job["jobId"])
-    return ids
+    return Measurement(ids, start)
 
 
-def collect(stack: Stack, jobs: Sequence[str], on_change: Callable[[str], None]) -> Load:
+def collect(stack: Stack, measurement: Measurement, on_change: Callable[[str], None]) -> Load:
     """Wait for the jobs to end, and add up what they measured.
 
     Raises:
-        CliError: when a job failed, or said nothing.
+        CliError: when a job failed, said nothing, or came too late to measure together with the others.
     """
     told = ""
     while True:
-        described = stack.batch.describe_jobs(jobs=list(jobs))["jobs"]
+        described = stack.batch.describe_jobs(jobs=list(measurement.jobs))["jobs"]
         states = [job["status"] for job in described]
         if told != (told := ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))):
             on_change(told)
@@ -100,15 +124,18 @@ def collect(stack: Stack, jobs: Sequence[str], on_change: Callable[[str], None])
             stream = failed.get("container", {}).get("logStreamName", "")
             said = _log(stack, stream)
             raise CliError(f"a measuring job failed ({failed.get('statusReason', '')}): {said[-1] if said else ''}")
+        late = sum(state in _WAITING for state in states)
+        if late and time.time() > measurement.start:
+            raise CliError(f"{late} of {len(states)} jobs got no host in time to measure together: ask for fewer")
         if set(states) == {"SUCCEEDED"}:
             streams = [job.get("container", {}).get("logStreamName", "") for job in described]
             return _add_up([_levels(stack, stream) for stream in streams])
         time.sleep(stack.patience)
 
 
-def terminate(stack: Stack, jobs: Sequence[str]) -> None:
+def terminate(stack: Stack, measurement: Measurement) -> None:
     """End jobs that nobody waits for any more."""
-    for job in jobs:
+    for job in measurement.jobs:
         stack.batch.terminate_job(jobId=job, reason="the measurement was given up")
 
 
@@ -142,21 +169,20 @@ def _level(in_flight: int, parts: Sequence[dict[str, Any]]) -> Level:
         return sum(int(part[name]) for part in parts)
 
     seconds = max(float(part["seconds"]) for part in parts)
-    medians = sorted(float(part["p50"]) for part in parts)
+    medians = sorted(part["p50"] for part in parts if part["p50"] is not None)
+    worst = [part["p95"] for part in parts if part["p95"] is not None]
     return {
         "in_flight": in_flight * len(parts),
         "requests": total("requests"),
         "errors": total("errors"),
         "requests_per_second": round(total("requests") / seconds, 2),
-        "p50": medians[len(medians) // 2],
-        "p95": max(float(part["p95"]) for part in parts),
+        "p50": medians[len(medians) // 2] if medians else None,
+        "p95": max(worst, default=None),
         "tokens_per_second": round((total("prompt_tokens") + total("completion_tokens")) / seconds, 1),
         "cached_share": round(total("cached_tokens") / (total("prompt_tokens") or 1), 4),
     }
 
 
 def _knee(levels: Sequence[Level]) -> int:
-    for level, following in itertools.pairwise(levels):
-        if following["requests_per_second"] < level["requests_per_second"] * _GAIN:
-            return level["in_flight"]
-    return levels[-1]["in_flight"]
+    best = max(level["requests_per_second"] for level in levels)
+    return next(level["in_flight"] for level in levels if level["requests_per_second"] >= best * _ENOUGH)

@@ -73,7 +73,7 @@ def runs(aws: Aws) -> Aws:
 def test_topics_are_matched_by_their_sentences(runs: Aws, ftm: Ftm) -> None:
     result = json.loads(ftm("compare", Q, "--with", OTHER, "--json").stdout)
 
-    assert (result["matched"], result["only_a"], result["only_b"]) == (3, 1, 0)
+    assert (result["firms"], result["matched"], result["only_a"], result["only_b"]) == (2, 3, 1, 0)
     assert [(pair["a_topic"], pair["b_topic"]) for pair in result["differ_most"]] == [
         ("BETA_0", "BETA_0"),
         ("ACME_1", "ACME_0"),

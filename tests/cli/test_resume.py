@@ -50,7 +50,7 @@ def test_the_newest_run_is_resumed_with_what_is_left_of_it(ready: Aws, ftm: Ftm)
     result = ftm("resume", Q, "--yes", "--json")
 
     assert inputs(ready) == [{"quarter": Q, "bucket": BUCKET, "resume": RUN}]
-    assert "1 firms, 1 batches that are not complete" in result.stderr
+    assert "1 firm, 1 batch not complete yet" in result.stderr
     assert json.loads(result.stdout)["status"] == "SUCCEEDED"
 
 
@@ -76,7 +76,7 @@ def test_a_damaged_batch_is_not_complete_whatever_the_summary_says(
 
     result = ftm("resume", Q, RUN, "--yes")
 
-    assert "3 firms, 1 batches that are not complete" in result.stderr
+    assert "3 firms, 1 batch not complete yet" in result.stderr
 
 
 def test_a_complete_run_says_so_and_starts_nothing(ready: Aws, ftm: Ftm) -> None:

@@ -284,3 +284,12 @@ def test_progress_of_firms_is_told_while_the_run_goes_on(ready: Aws, ftm: Ftm) -
     result = ftm("run-quarter", SUCCEEDS, "--yes")
 
     assert "batches 0/2; firms 0/3" in result.stderr
+
+
+def test_of_two_operators_at_the_same_moment_one_starts_and_one_is_refused(ready: Aws) -> None:
+    command = [sys.executable, "-c", "from cli.main import main; main()", "run-quarter", WAITS, "--yes", "--detach"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) for _ in range(2)]
+    told = [process.communicate()[1] for process in both]
+
+    assert sorted(process.returncode for process in both) == [0, 5], told
+    assert len(executions(ready)) == 1

@@ -1,4 +1,7 @@
-"""The operator's day on the embedded AWS: the deployed program, the real state machines, functions and worker."""
+"""What follows a quarter's first run, on the embedded AWS: resuming, lists of quarters, namings, load.
+
+The first run itself is tests/end_to_end's.
+"""
 
 import json
 import os
@@ -13,7 +16,7 @@ import pytest
 
 from contract import layout
 
-pytestmark = pytest.mark.xdist_group("ftm-local")
+pytestmark = pytest.mark.xdist_group("tour")
 
 MINUTES = 60
 
@@ -34,16 +37,16 @@ class Operator:
     def json(self, *arguments: str, exit_code: int = 0) -> Any:
         return json.loads(self(*arguments, "--json", exit_code=exit_code).stdout)
 
-    def s3(self) -> tuple[Any, str]:
+    def put_chunk(self, quarter: str, body: bytes | None) -> bytes:
+        """Put something else in the place of the quarter's only chunk, if given; returns what was there."""
         local = self.json("local", "status")
-        client = boto3.client(
-            "s3",
-            endpoint_url=local["endpoint"],
-            region_name=local["region"],
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
-        )
-        return client, local["outputs"]["bucket"]
+        keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+        s3 = boto3.client("s3", endpoint_url=local["endpoint"], region_name=local["region"], **keys)
+        place = {"Bucket": local["outputs"]["bucket"], "Key": layout.chunk_key(quarter, "chunk_0000.parquet")}
+        before = s3.get_object(**place)["Body"].read()
+        if body is not None:
+            s3.put_object(**place, Body=body)
+        return before
 
 
 @pytest.fixture(scope="module")
@@ -60,57 +63,56 @@ def ftm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         operator("local", "down")
 
 
-def test_a_quarter_end_to_end(ftm: Operator) -> None:
-    report = ftm.json("run-quarter", "2023Q1", "--batch-size", "2", "--yes")
+def test_a_list_goes_on_past_a_failed_quarter_which_is_then_resumed(ftm: Operator) -> None:
+    good = ftm.put_chunk("2023Q1", b"not Parquet")
 
-    assert report["status"] == "SUCCEEDED"
-    assert report["batches"] == {"total": 3, "succeeded": 3, "failed": 0}
-    assert report["firms"]["completed"] + report["firms"]["skipped"] == report["firms"]["total"] == 5
-    assert report["topics"]["named"] == report["topics"]["total"] > 0
-    topics = ftm.json("topics", "2023Q1")
-    assert len(topics) == report["topics"]["total"]
-    assert all(topic["name"] and topic["keywords"] for topic in topics)
+    done = ftm("run-quarters", "2023Q1..2023Q2", "--batch-size", "3", "--yes", "--json", exit_code=1)
 
-
-def test_a_failed_batch_is_told_and_resumed(ftm: Operator) -> None:
-    s3, bucket = ftm.s3()
-    chunk = layout.chunk_key("2023Q2", "chunk_0000.parquet")
-    good = s3.get_object(Bucket=bucket, Key=chunk)["Body"].read()
-    s3.put_object(Bucket=bucket, Key=chunk, Body=b"not Parquet")
-
-    failed = ftm("run-quarter", "2023Q2", "--batch-size", "2", "--yes", exit_code=1)
-
-    assert "2023Q2_batch_0000" in failed.stdout
-    assert "Parquet" in failed.stdout
-    ftm("topics", "2023Q2", exit_code=3)  # no run has succeeded
-    s3.put_object(Bucket=bucket, Key=chunk, Body=good)
-    resumed = ftm.json("resume", "2023Q2", "--yes")
-    assert resumed["status"] == "SUCCEEDED"
-    assert resumed["run"] in failed.stdout
-    assert resumed["firms"]["completed"] + resumed["firms"]["skipped"] == 4
-    assert "nothing to resume" in ftm("resume", "2023Q2").stderr
-
-
-def test_a_list_of_quarters_goes_on_past_a_failed_one(ftm: Operator) -> None:
-    s3, bucket = ftm.s3()
-    chunk = layout.chunk_key("2023Q1", "chunk_0000.parquet")
-    good = s3.get_object(Bucket=bucket, Key=chunk)["Body"].read()
-    s3.put_object(Bucket=bucket, Key=chunk, Body=b"not Parquet")
-    try:
-        report = ftm.json("run-quarters", "2023Q1..2023Q2", "--yes", exit_code=1)
-    finally:
-        s3.put_object(Bucket=bucket, Key=chunk, Body=good)
-
+    report = json.loads(done.stdout)
     assert report["failed"] == ["2023Q1"]
     assert [quarter["status"] for quarter in report["quarters"]] == ["FAILED", "SUCCEEDED"]
+    assert "2023Q1 failed: " in done.stderr
+    ftm("topics", "2023Q1", exit_code=3)  # no run of it has succeeded
+
+    ftm.put_chunk("2023Q1", good)
+    resumed = ftm.json("resume", "2023Q1", "--yes")
+    assert resumed["status"] == "SUCCEEDED"
+    assert resumed["run"] == report["quarters"][0]["run"]
+    assert resumed["batches"] == {"total": 2, "succeeded": 2, "failed": 0}
+    assert resumed["firms"]["completed"] + resumed["firms"]["skipped"] == 5
+    assert "nothing to resume" in ftm("resume", "2023Q1").stderr
+    assert ftm.json("topics", "2023Q1")
 
 
-def test_gpus_are_switched_off_and_a_run_then_refuses(ftm: Operator) -> None:
-    assert ftm.json("vllm", "scale", "0", "--wait")["running"] == 0
-    refused = ftm("run-quarter", "2023Q1", "--yes", exit_code=3)
+def test_a_naming_by_another_llm_compares_with_the_results(ftm: Operator, tmp_path: Path) -> None:
+    llm, out = ftm.json("vllm", "status")["base_url"], tmp_path / "named.parquet"
+    before = ftm.json("topics", "2023Q2")
 
-    assert "vllm scale 1 --wait" in refused.stderr
-    assert ftm.json("run-quarter", "2023Q1", "--yes", "--vllm", "1")["status"] == "SUCCEEDED"
+    ftm("name", "2023Q2", "--sample", "2", "--llm-url", llm, "--out", str(out))
+    result = ftm.json("compare", "2023Q2", "--with", str(out))
+
+    assert result["firms"] == 2
+    assert result["matched"] == result["b"]["topics"] > 0
+    assert result["same_names"] == 1  # the stand-in says the same twice
+    assert ftm.json("topics", "2023Q2") == before
+
+
+def test_an_llm_that_is_not_there_leaves_no_file(ftm: Operator, tmp_path: Path) -> None:
+    out = tmp_path / "named.parquet"
+
+    told = ftm("name", "2023Q2", "--llm-url", "nowhere", "--out", str(out), exit_code=1).stderr
+
+    assert "LLM_BASE_URL is 'nowhere'" in told
+    assert not out.exists()
+
+
+def test_load_is_measured_by_jobs_that_begin_together(ftm: Operator) -> None:
+    load = ftm.json("vllm", "bench", "--concurrent", "2", "--levels", "2", "--seconds", "1")
+
+    assert load["jobs"] == 2
+    assert [level["in_flight"] for level in load["levels"]] == [4]
+    assert all(level["requests"] and not level["errors"] for level in load["levels"])
+    assert load["knee"] == 4
 
 
 def test_up_again_says_that_it_runs(ftm: Operator) -> None:

@@ -214,6 +214,10 @@ def _follow_quarter(stack: Stack, execution: Execution, as_json: bool) -> None:
         rendering.print_failures(failures, message, err=True)
     else:
         rendering.print_report(report, failures, message)
+    if stream := next((failure["log_stream"] for failure in failures if "log_stream" in failure), None):
+        group = stack.output("batch_log_group")
+        logs = f"logs get-log-events --log-group-name {group} --log-stream-name {stream}"
+        output.hint(f"what the first one logged: {stack.aws_command(logs)}")
     if not message:
         output.hint(f"see the topics: {stack.command} topics {report['quarter']}")
     elif report["run"]:

@@ -6,7 +6,7 @@ import typer
 
 from cli import output
 from cli.errors import CliError
-from cli.options import JsonOption
+from cli.options import JsonOption, YesOption
 from cli.services import executions, load
 from cli.services import vllm as service
 from cli.services.vllm import Vllm
@@ -32,6 +32,7 @@ def scale(
     ctx: typer.Context,
     size: Annotated[int, typer.Argument(metavar="N", min=0, help="GPU instances; 0 switches vLLM off.")],
     wait: Annotated[bool, typer.Option("--wait", help="Return when that many answer.")] = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Ask for N GPU instances, each with one vLLM.
@@ -44,6 +45,10 @@ def scale(
       ftm vllm scale 0
     """
     stack = connect(ctx.obj)
+    if size == 0 and (running := executions.any_running(stack)):
+        question = f"{running} is being run, and its jobs give up ten minutes after vLLM is gone. Scale it to 0?"
+        if not output.confirm(question, yes=yes):
+            raise typer.Abort
     service.scale(stack, size)
     vllm = wait_until_settled(stack) if wait else service.status(stack)
     _print(vllm, as_json)

@@ -63,6 +63,11 @@ def running(stack: Stack, quarter: str) -> Execution | None:
     return None
 
 
+def any_running(stack: Stack) -> str | None:
+    """The name of an execution that runs now, of whatever quarter."""
+    return next((name for _, name in _running(stack, stack.output("state_machine_arn"))), None)
+
+
 def running_quarters(stack: Stack) -> list[Execution]:
     """The executions that run lists of quarters now."""
     machine = stack.outputs.get("quarters_state_machine_arn")

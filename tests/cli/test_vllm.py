@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from .conftest import Aws, Ftm, make_vllm_healthy, register
+from .conftest import WAITS, Aws, Ftm, make_vllm_healthy, put_manifest, register
 
 
 def test_status_at_zero(aws: Aws, ftm: Ftm) -> None:
@@ -61,6 +61,17 @@ def test_more_than_the_maximum_changes_nothing(aws: Aws, ftm: Ftm) -> None:
 
 def test_a_negative_number(aws: Aws, ftm: Ftm) -> None:
     ftm("vllm", "scale", "--", "-1", exit_code=2)
+
+
+def test_a_run_keeps_its_gpus_unless_told(aws: Aws, ftm: Ftm) -> None:
+    make_vllm_healthy(aws)
+    put_manifest(aws, WAITS)
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+
+    assert f"{WAITS}-" in ftm("vllm", "scale", "0", exit_code=2).stderr
+    assert json.loads(ftm("vllm", "status", "--json").stdout)["desired"] == 1
+    ftm("vllm", "scale", "0", "--yes")
+    assert json.loads(ftm("vllm", "status", "--json").stdout)["desired"] == 0
 
 
 def test_a_stack_without_vllm(aws: Aws, ftm: Ftm) -> None:

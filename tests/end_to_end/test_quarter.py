@@ -11,8 +11,6 @@ from contract import layout
 from contract.topics import TOPIC_COLUMNS
 from tests.end_to_end.conftest import FIRMS, QUARTER, Ended, Ftm
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 
 @pytest.fixture(scope="module")
 def run(ftm: Ftm) -> Ended:

@@ -16,8 +16,6 @@ from local.resources import EmbeddedCloud
 from local.resources.stepfunctions import zip_archive
 from local.state import REGION, LocalError
 
-pytestmark = pytest.mark.xdist_group("catalogue")  # deployed once
-
 CATALOGUE = """
 import json
 import pulumi, pulumi_aws as aws

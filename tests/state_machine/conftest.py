@@ -51,6 +51,8 @@ class Stack:
         self._session = boto3.Session("embedded", "embedded", region_name="us-east-1")
         self._clients: dict[str, Any] = {}
         self.quarter_machine = ""
+        self.began = 0.0
+        """When the test began: two runs of one second have the same id, and jobs of the same names."""
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
@@ -117,10 +119,11 @@ class Stack:
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def jobs(self, run: str) -> Counter[str]:
-        """Batch id to how many jobs it had in a run."""
+        """Batch id to how many jobs it had in a run of this test."""
         named = [{"name": "JOB_NAME", "values": [f"ftm-{run}-*"]}]
         pages = self.client("batch").get_paginator("list_jobs").paginate(jobQueue=QUEUE, filters=named)
-        return Counter(job["jobName"].removeprefix(f"ftm-{run}-") for page in pages for job in page["jobSummaryList"])
+        jobs = (job for page in pages for job in page["jobSummaryList"] if job["createdAt"] >= self.began * 1000)
+        return Counter(job["jobName"].removeprefix(f"ftm-{run}-") for job in jobs)
 
     def deploy(self, concurrency: int = 5, batch_timeout: int = 3600, prefix: str = "ftm") -> str:
         """Deploy the machine of one quarter as the program defines it, and return its ARN."""
@@ -275,7 +278,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(autouse=True)
 def clean(stack: Stack) -> None:
-    """Each test begins without trouble and without runs."""
+    """Each test begins without trouble, without runs, and without the jobs of those before it."""
+    stack.began = time.time()
     for file in stack.control.iterdir():
         file.unlink()
     for key in stack.keys(""):

@@ -8,8 +8,6 @@ import pytest
 from contract import layout
 from tests.state_machine.conftest import BUCKET, QUARTER, Stack, until
 
-pytestmark = pytest.mark.xdist_group("state_machine")
-
 
 def test_a_quarter_runs_to_success(stack: Stack) -> None:
     stack.put_prefetch(firms=10)

@@ -9,8 +9,6 @@ import pytest
 from components import definition
 from tests.state_machine.conftest import BUCKET, Stack
 
-pytestmark = pytest.mark.xdist_group("state_machine")
-
 QUARTERS = ("2022Q3", "2022Q4", "2023Q1")
 
 

@@ -3,12 +3,8 @@
 import json
 import time
 
-import pytest
-
 from contract import layout
 from tests.state_machine.conftest import BUCKET, QUARTER, Stack, until
-
-pytestmark = pytest.mark.xdist_group("state_machine")
 
 FIRST, SECOND, THIRD = (layout.batch_id(QUARTER, number) for number in range(3))
 

@@ -8,13 +8,9 @@ import json
 import os
 import random
 
-import pytest
-
 from contract import layout
 from contract.run import MAX_BATCHES
 from tests.state_machine.conftest import BUCKET, QUARTER, Stack
-
-pytestmark = pytest.mark.xdist_group("state_machine")
 
 BATCHES = int(os.environ.get("FTM_SCALE", "90"))
 SECONDS = 60 + BATCHES

@@ -56,7 +56,7 @@ def test_topics_shows_what_the_last_run_named(run: Ended, ftm: Ftm):
 
 
 def test_a_batch_that_fails_is_told_and_the_others_stand(run: Ended, ftm: Ftm, s3: Any, stack: dict[str, Any]):
-    """One firm's manifest entry points to a chunk that is no Parquet: its batch fails, and only that one."""
+    """One firm lies in a chunk that is no Parquet, the last of the prefetch: the last batch fails, and only that one."""
     assert run.code == 0
     bucket, quarter = stack["outputs"]["bucket"], "2023Q2"
     assert ftm("prefetch", "sample", quarter, "--firms", 4).code == 0
@@ -79,7 +79,7 @@ def test_a_batch_that_fails_is_told_and_the_others_stand(run: Ended, ftm: Ftm, s
     assert report["status"] == "FAILED"
     assert report["batches"] == {"total": 5, "succeeded": 4, "failed": 1}
     assert report["firms"] == {"total": 5, "completed": 4, "skipped": 0, "failed": 1}
-    assert f"{quarter}_batch_0000" in failed.err
+    assert f"{quarter}_batch_0004" in failed.err
     assert "chunk_0001.parquet of the prefetch cannot be read as Parquet" in failed.err
     assert {row["firm_id"] for row in parts(s3, bucket, report["run"], quarter)}.isdisjoint({"AAAA"})
     assert ftm("topics", quarter).code == 3

@@ -11,13 +11,13 @@ main() {
     trap 'ftm local down' EXIT
 
     step "Put a sample quarter into its bucket: calls that ftm writes itself, with known topics"
-    run ftm prefetch sample $QUARTER --firms 24
+    run ftm prefetch sample $QUARTER --firms 12
 
     step "Switch the GPU on (here: a stand-in for vLLM that names topics from their keywords)"
     run ftm vllm scale 1 --wait
 
     step "Run the quarter: Step Functions starts Batch jobs, each finds topics and has the LLM name them"
-    run ftm run-quarter $QUARTER --batch-size 8 --yes
+    run ftm run-quarter $QUARTER --batch-size 4 --yes
 
     step "Look at what came out"
     run ftm topics $QUARTER

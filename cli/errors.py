@@ -106,6 +106,8 @@ def _explain_aws(error: BaseException) -> tuple[str, ExitCode]:
     name = type(error).__name__
     if hasattr(error, "response"):
         return _explain_answer(cast("ClientError", error))
+    if name == "S3UploadFailedError" and error.__context__:
+        return explain(error.__context__)  # boto3 packs AWS's own answer into a text
     if name in _NO_CREDENTIALS:
         return f"no AWS credentials: {_LOG_IN}", ExitCode.DENIED
     if name == "ProfileNotFound":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from cli import output
 from cli.services.preflight import Plan, QuarterPlan
 from cli.services.quarters import QuartersLook, QuartersReport
+from cli.services.resumption import Remainder
 from cli.services.runs import Look, Report
 from contract.run import Failure
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _JOBS_SHOWN = 12
+
+_BATCHES_SHOWN = 20
+
+_SAYS_NOTHING = "Essential container in task exited"
+"""Batch's reason for every job whose process ended by itself, well or badly."""
 
 _QUIET_SECONDS = 10.0
 """Without a terminal: how often progress of firms alone is worth a line."""
@@ -62,11 +68,16 @@ def print_failures(failures: Sequence[Failure], message: str, *, err: bool) -> N
     if message:
         (output.warn if err else output.print_line)(message)
     if failures:
-        rows = [
-            (failure["batch_id"], _reason(failure), failure.get("exit_code"), failure.get("log_stream"))
-            for failure in failures
-        ]
-        output.print_table(("failed batch", "reason", "exit", "log stream"), rows, err=err)
+        rows = [(failure["batch_id"], _reason(failure), failure.get("exit_code")) for failure in failures]
+        output.print_table(("failed batch", "reason", "exit"), rows, err=err)
+
+
+def print_remainder(left: Remainder) -> None:
+    """What of a run is not complete, on stderr."""
+    rows = list(left.incomplete.items())
+    output.print_table(("not complete", "because"), rows[:_BATCHES_SHOWN], err=True)
+    if len(rows) > _BATCHES_SHOWN:
+        output.hint(f"and {output.count(len(rows) - _BATCHES_SHOWN, 'more batch')}")
 
 
 def print_quarters(report: QuartersReport, messages: dict[str, str]) -> None:
@@ -223,7 +234,8 @@ def _planned(quarter: QuarterPlan, at_once: int) -> str:
 def _reason(failure: Failure) -> str:
     """Why a batch failed; Batch's own reason with it when that says more."""
     told = failure.get("status_reason", "")
-    return f"{failure['reason']} ({told})" if told and told not in failure["reason"] else failure["reason"]
+    says_more = told and told not in failure["reason"] and told != _SAYS_NOTHING
+    return f"{failure['reason']} ({told})" if says_more else failure["reason"]
 
 
 def _batches_line(look: Look) -> str:

@@ -78,6 +78,6 @@ def _upload(stack: Stack, prefetch: service.Prefetch, as_json: bool) -> None:
     output.print_line(
         f"{manifest.quarter} is in {bucket}: {output.count(len(manifest.firm_to_chunk), 'firm')}, "
         f"{output.count(prefetch.sentences, 'sentence')}, {output.count(len(manifest.chunk_sizes), 'chunk')}, "
-        f"{prefetch.size / 1e6:.1f} MB"
+        f"{prefetch.size / 1e6:.2f} MB"
     )
     output.hint(f"run it with `{stack.command} run-quarter {manifest.quarter}`")

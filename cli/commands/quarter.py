@@ -91,6 +91,7 @@ def resume(
             f"run {left.run} of {quarter} has no batch to resume, and failed nevertheless: "
             f"{left.record['summary']['message']}; `{stack.command} run-quarter {quarter}` makes a new run"
         )
+    rendering.print_remainder(left)
     plan = preflight.plan_resumption(stack, quarter, left, vllm_size=vllm_size)
     _agree(stack, plan, f"Resume run {left.run} of {quarter}?", yes)
     request: QuarterInput = {"quarter": quarter, "bucket": plan.bucket, "resume": left.run}

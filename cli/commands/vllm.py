@@ -109,6 +109,15 @@ def bench(
 
 def wait_until_settled(stack: Stack) -> Vllm:
     """Wait until vLLM is what was asked for, and say on the way what changes."""
+    try:
+        return _wait(stack)
+    except KeyboardInterrupt:
+        output.warn("what was asked for stays asked for, and AWS goes on with it")
+        output.hint(f"see it: {stack.command} vllm status; switch it off: {stack.command} vllm scale 0")
+        raise
+
+
+def _wait(stack: Stack) -> Vllm:
     told = ""
     vllm: Vllm | None = None
     for vllm in service.settle(stack):

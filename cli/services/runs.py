@@ -1,12 +1,11 @@
 """A run while it goes on, and how it ended: the execution, the batches' progress in the bucket, and their jobs."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from cli.errors import NotFoundError
 from cli.services import executions
@@ -209,12 +208,14 @@ def runs_of(stack: Stack, quarter: str) -> list[str]:
 
 
 def record_of(stack: Stack, quarter: str, run: str) -> RunRecord | None:
-    """How a run ended, as SummarizeResults recorded it; None when it has not."""
+    """How a run ended, as SummarizeResults recorded it; None when it has not, or its record is broken."""
     key = layout.summary_key(quarter, run)
     try:
-        return json.loads(stack.s3.get_object(Bucket=stack.output("bucket"), Key=key)["Body"].read())
+        body = stack.s3.get_object(Bucket=stack.output("bucket"), Key=key)["Body"].read()
     except stack.s3.exceptions.NoSuchKey:
         return None
+    record = executions.json_object(body.decode(errors="replace"))
+    return cast(RunRecord, record) if "summary" in record else None
 
 
 def keys_under(stack: Stack, prefix: str) -> Iterator[str]:

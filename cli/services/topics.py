@@ -8,8 +8,9 @@ from typing import Any, TypedDict, cast
 from cli.errors import NotFoundError
 from cli.services import parquet, runs
 from cli.stack import Stack
-from contract import layout
+from contract import ContractError, layout
 from contract.batch import BatchProgress
+from contract.layout import check_run
 
 _COLUMNS = (
     "firm_id",
@@ -76,7 +77,12 @@ def latest_run(stack: Stack, quarter: str) -> str:
                 f"`{stack.command} topics {quarter} --run {unfinished[0]}`"
             ) from error
         raise NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`") from error
-    return str(json.loads(answer["Body"].read())["run"])
+    try:
+        return check_run(json.loads(answer["Body"].read())["run"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContractError(
+            f"s3://{stack.output('bucket')}/{layout.latest_key(quarter)} does not name a run: name one with --run"
+        ) from error
 
 
 def _read_parts(stack: Stack, parts: list[str], columns: Sequence[str], firm: str | None) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import boto3
 import pytest
+from boto3.exceptions import S3UploadFailedError
+from boto3.s3.transfer import TransferConfig
 from botocore.stub import Stubber
 from typer.testing import CliRunner, Result
 
@@ -120,6 +122,18 @@ def test_aws_s_refusals(code: str, words: str, exit_code: ExitCode) -> None:
     sentence, told_code = explain(refused.value)
     assert words in sentence
     assert told_code == exit_code
+
+
+def test_an_upload_that_is_refused_keeps_aws_s_reason(tmp_path: Path) -> None:
+    path = tmp_path / "chunk"
+    path.write_text("x")
+    s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    with Stubber(s3) as stub:
+        stub.add_client_error("put_object", "AccessDenied", "not yours")
+        with pytest.raises(S3UploadFailedError) as refused:
+            s3.upload_file(str(path), "b", "k", Config=TransferConfig(use_threads=False))
+
+    assert explain(refused.value) == ("no permission for PutObject: not yours", ExitCode.DENIED)
 
 
 def test_no_credentials(pulumi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ def test_a_damaged_batch_is_not_complete_whatever_the_summary_says(
     result = ftm("resume", Q, RUN, "--yes")
 
     assert "3 firms, 1 batch not complete yet" in result.stderr
+    assert f"{layout.batch_id(Q, 0)}\t" in result.stderr  # and why
 
 
 def test_a_complete_run_says_so_and_starts_nothing(ready: Aws, ftm: Ftm) -> None:

@@ -67,15 +67,16 @@ def test_a_failed_run_exits_1_and_says_which_batch_and_why(ready: Aws, ftm: Ftm)
     result = ftm("run-quarter", FAILS, "--yes", exit_code=1)
 
     assert "1 of 2 batches failed" in result.stdout
-    assert "2023Q2_batch_0001\tEssential container exited\t1" in result.stdout
+    assert "2023Q2_batch_0001\tthe worker gave up\t1" in result.stdout
     assert f"resume {FAILS} {RUN}" in result.stderr
+    assert "--log-stream-name s/1" in result.stderr
 
 
 def test_a_failed_run_keeps_stdout_to_one_json_document(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", FAILS, "--yes", "--json", exit_code=1)
 
     assert json.loads(result.stdout)["batches"] == {"total": 2, "succeeded": 1, "failed": 1}
-    assert "2023Q2_batch_0001\tEssential container exited" in result.stderr
+    assert "2023Q2_batch_0001\tthe worker gave up" in result.stderr
 
 
 def test_a_run_that_ends_before_its_summary_tells_the_function_s_sentence(ready: Aws, ftm: Ftm) -> None:
@@ -258,8 +259,8 @@ def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(ready: Aws) -> None:
 def test_watch_ends_as_the_run_does(ready: Aws, ftm: Ftm) -> None:
     ftm("run-quarter", WAITS, "--yes", "--detach")
     command = [sys.executable, "-c", "from cli.main import main; main()", "watch", WAITS, "--json"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, env=dict(os.environ), **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, env=dict(os.environ), stdout=pipe, stderr=pipe) as process:
         assert process.stderr
         assert process.stdout
         for line in process.stderr:

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from .conftest import RUN, SUCCEEDS, Aws, Ftm, put_run
+from contract import layout
+
+from .conftest import BUCKET, RUN, SUCCEEDS, Aws, Ftm, put_run
 
 
 def test_only_listed_parts_count_sorted_by_firm_and_number(aws: Aws, ftm: Ftm) -> None:
@@ -68,3 +70,10 @@ def test_no_such_run(aws: Aws, ftm: Ftm) -> None:
 
 def test_a_quarter_without_runs(aws: Aws, ftm: Ftm) -> None:
     assert "run-quarter 2019Q1" in ftm("topics", "2019Q1", exit_code=3).stderr
+
+
+def test_a_broken_record_of_the_last_run(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS)
+    aws.client("s3").put_object(Bucket=BUCKET, Key=layout.latest_key(SUCCEEDS), Body=b"{}")
+
+    assert "does not name a run: name one with --run" in ftm("topics", SUCCEEDS, exit_code=2).stderr

@@ -38,12 +38,17 @@ class Operator:
     def put_chunk(self, quarter: str, body: bytes | None) -> bytes:
         """Put something else in the place of the quarter's only chunk, if given; returns what was there."""
         local = self.json("local", "status")
-        keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-        s3 = boto3.client("s3", endpoint_url=local["endpoint"], region_name=local["region"], **keys)
-        place = {"Bucket": local["outputs"]["bucket"], "Key": layout.chunk_key(quarter, "chunk_0000.parquet")}
-        before = s3.get_object(**place)["Body"].read()
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=local["endpoint"],
+            region_name=local["region"],
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+        )
+        bucket, key = local["outputs"]["bucket"], layout.chunk_key(quarter, "chunk_0000.parquet")
+        before = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         if body is not None:
-            s3.put_object(**place, Body=body)
+            s3.put_object(Bucket=bucket, Key=key, Body=body)
         return before
 
 

@@ -42,7 +42,7 @@ def check_state_machine(stack: Stack) -> int:
     """See that the state machine is there; returns how many batches it runs at once.
 
     Raises:
-        NotFoundError: when it is not.
+        StateMachineDoesNotExist: botocore's, when it is not.
     """
     arn = stack.output("state_machine_arn")
     machine = stack.stepfunctions.describe_state_machine(stateMachineArn=arn)
@@ -115,7 +115,7 @@ def describe(stack: Stack, arn: str) -> Execution:
     """One execution as it is now.
 
     Raises:
-        NotFoundError: when there is none of that ARN.
+        ExecutionDoesNotExist: botocore's, when there is none of that ARN.
     """
     answer = stack.stepfunctions.describe_execution(executionArn=arn)
     return Execution(

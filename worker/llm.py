@@ -6,6 +6,7 @@ again a few times, with full jitter. What cannot pass (400, 404) is never tried 
 """
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -136,7 +137,7 @@ class Llm:
         switches = {} if self.settings.hosted else {"chat_template_kwargs": {"enable_thinking": False}}
         async with asyncio.timeout(REQUEST_SECONDS):
             try:
-                answer: Any = await self._client.chat.completions.create(
+                raw = await self._client.chat.completions.with_raw_response.create(
                     model=self.model,
                     messages=messages,  # pyright: ignore[reportArgumentType]
                     max_tokens=max_tokens,
@@ -144,8 +145,11 @@ class Llm:
                     response_format=schema,  # pyright: ignore[reportArgumentType]
                     extra_body=switches,
                 )
+                # Read as plain JSON: it is at hand, half of the client's work was to make objects of it, and a
+                # broken answer must not raise.
+                answer = json.loads(raw.content)
             except ValueError:
-                answer = None  # the body was no JSON
+                answer = None
         return _completion(answer, retries)
 
     def _refuse_if_final(self, error: openai.APIStatusError, retries: int) -> None:
@@ -227,21 +231,25 @@ class Llm:
 
 def _completion(answer: Any, retries: int) -> Completion:
     """What counts in an answer, however broken it is: an empty content fails the reading of the name."""
-    try:
-        choice = answer.choices[0]
-        content, truncated = choice.message.content or "", choice.finish_reason == "length"
-    except (AttributeError, IndexError, TypeError):
-        content, truncated = "", False
-    usage = getattr(answer, "usage", None)
-    details = getattr(usage, "prompt_tokens_details", None)
+    match answer:
+        case {"choices": [{"message": {"content": str(content)}, **choice}, *_]}:
+            truncated = choice.get("finish_reason") == "length"
+        case _:
+            content, truncated = "", False
+    usage = _object(_object(answer).get("usage"))
+    details = _object(usage.get("prompt_tokens_details"))
     return Completion(
-        content=content if isinstance(content, str) else "",
+        content=content,
         truncated=truncated,
-        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        cached_tokens=getattr(details, "cached_tokens", None) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        cached_tokens=details.get("cached_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens") or 0,
         retries=retries,
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _said(error: openai.APIStatusError) -> str:

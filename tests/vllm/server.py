@@ -29,6 +29,12 @@ FOR_THE_TEST = [
 ]
 
 
+def build_model(folder: Path) -> None:
+    """Write the tiny Qwen3 into `folder`."""
+    build = Path(__file__).with_name("tiny_qwen3.py")
+    subprocess.run([ENVIRONMENT / "bin" / "python", build, folder], check=True, capture_output=True)
+
+
 def deployed_command() -> list[str]:
     """What the task definition passes to `vllm serve`: the model, then options."""
     run = program.preview("prod", PaperCloud(), root=ROOT)
@@ -66,6 +72,8 @@ class VllmServer:
     process: subprocess.Popen[bytes] | None = None
     options: list[str] = field(default_factory=list[str])
     """Given after those of the task definition, and so in their place."""
+    core: int | None = None
+    """The only core that the server may use; None: all of them."""
     _output: IO[bytes] | None = None
 
     @property
@@ -82,13 +90,20 @@ class VllmServer:
         self.port = self.port or _free_port()
         self._output = self.log.open("ab")
         self.process = subprocess.Popen(
-            [str(ENVIRONMENT / "bin" / "vllm"), "serve", *cpu_command(self.model, self.port), *self.options],
+            [
+                *self._pinned(),
+                str(ENVIRONMENT / "bin" / "vllm"),
+                "serve",
+                *cpu_command(self.model, self.port),
+                *self.options,
+            ],
             env={
                 "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ['PATH']}",
                 "HOME": str(self.model.parent),
                 "VLLM_CPU_KVCACHE_SPACE": "1",
                 "HF_HUB_OFFLINE": "1",
                 "VLLM_NO_USAGE_STATS": "1",
+                **({} if self.core is None else {"VLLM_CPU_OMP_THREADS_BIND": str(self.core)}),
             },
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -99,6 +114,9 @@ class VllmServer:
             assert self.process.poll() is None, f"vLLM ended: {self.log.read_text()[-3000:]}"
             assert time.monotonic() < deadline, f"vLLM is not healthy: {self.log.read_text()[-3000:]}"
             time.sleep(0.2)
+
+    def _pinned(self) -> list[str]:
+        return [] if self.core is None else ["taskset", "--cpu-list", str(self.core)]
 
     def kill(self) -> None:
         """As a reclaimed host does it."""

@@ -7,9 +7,20 @@ Qwen3-8B: same architecture, same template with its switch for thinking.
 import sys
 from pathlib import Path
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+# Installed in vLLM's own environment only.
+import torch  # pyright: ignore[reportMissingImports]
+from tokenizers import (  # pyright: ignore[reportMissingImports]
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    trainers,
+)
+from transformers import (  # pyright: ignore[reportMissingImports]
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 VOCABULARY = 2048
 CHAT_TEMPLATE = """\

@@ -1,0 +1,1 @@
+"""What the worker costs and what it is worth, measured: `python -m bench [FOLDER]`."""

@@ -1,0 +1,53 @@
+"""`python -m bench [FOLDER]`: measures the worker on the prefetch in FOLDER, or on sample calls.
+
+FOLDER is what holds `prefetch/transcripts/quarter=...`. The naming needs vLLM's CPU build, as `make bench` installs it.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench import batch, firms, naming, topics
+from tests.vllm.server import ENVIRONMENT, VllmServer, build_model
+
+FIRMS = 50
+
+
+def main(arguments: list[str]) -> None:
+    measured = firms.load(Path(arguments[0]) if arguments else None, FIRMS)
+    rows = sum(len(firm.sentences) for firm in measured)
+    print(f"{len(measured)} firms, {rows / len(measured):.0f} sentences each")
+    show("Topics", topics.compare(measured))
+    show("What the LLM is shown", topics.representativeness(measured))
+    show("A batch of these firms, an LLM that takes 0.2 s, 16 in flight", batch.measure(measured))
+    if not (ENVIRONMENT / "bin" / "vllm").exists():
+        print("\nNaming: vLLM's CPU build is not installed; make bench installs it")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "tiny-qwen3"
+        build_model(model)
+        # As on machines of their own: the server has a core, and the client another.
+        *others, core = sorted(os.sched_getaffinity(0))
+        server = VllmServer(model, Path(folder) / "vllm.log", core=core if others else None)
+        server.options = ["--max-model-len", "8192"]  # for the reference's prompts, in the tiny tokenizer
+        try:
+            server.start()
+            os.sched_setaffinity(0, others or {core})
+            show("Naming, tiny Qwen3 on vLLM's CPU build", naming.throughput(server.base_url, server.served_model))
+            show("Prompts (its tokenizer)", naming.tokens(server.base_url, server.served_model, measured))
+        finally:
+            server.kill()
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    print(f"\n{title}")
+    cells = [[str(column) for column in rows[0]], *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    for line in cells:
+        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,55 @@
+"""The firms to measure on: of a prefetch folder, or sample calls made by ftm itself."""
+
+import asyncio
+import tempfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+from contract.layout import prefetch_manifest_key
+from contract.prefetch import parse_prefetch_manifest
+from local import samples
+from worker.firm import Firm
+from worker.prefetch import read_firms
+from worker.s3 import Bucket
+
+SAMPLE_QUARTER = "2023Q1"
+
+
+class Folder:
+    """A folder with the bucket's layout, read as the worker reads a bucket."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def get(self, key: str, _what: str) -> Any:
+        return _Body((self.root / key).read_bytes())
+
+
+class _Body(BytesIO):
+    def iter_chunks(self, size: int) -> Any:
+        return iter(lambda: self.read(size), b"")
+
+
+def load(folder: Path | None, count: int) -> list[Firm]:
+    """Firms of usual size, spread over a prefetch whose root (the part before `prefetch/`) is `folder`."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as made:
+            root = Path(made)
+            quarter_folder = root / prefetch_manifest_key(SAMPLE_QUARTER).rsplit("/", 1)[0]
+            quarter_folder.mkdir(parents=True)
+            samples.write(quarter_folder, SAMPLE_QUARTER, firms=count)
+            return _read(root, SAMPLE_QUARTER, count)
+    (manifest,) = sorted(folder.glob("prefetch/transcripts/quarter=*/manifest.json"))[-1:]
+    return _read(folder, manifest.parent.name.removeprefix("quarter="), count)
+
+
+def _read(root: Path, quarter: str, count: int) -> list[Firm]:
+    manifest = parse_prefetch_manifest((root / prefetch_manifest_key(quarter)).read_bytes(), quarter)
+    chosen = manifest.firm_ids[:: max(1, len(manifest.firm_ids) // count)][:count]
+    bucket = cast(Bucket, Folder(root))
+
+    async def read() -> list[Firm]:
+        return [firm async for firm in read_firms(bucket, quarter, chosen) if isinstance(firm, Firm)]
+
+    return asyncio.run(read())

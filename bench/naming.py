@@ -1,0 +1,126 @@
+"""Naming on a real vLLM: the worker's client beside the barest one, and its prompt beside the reference's."""
+
+import asyncio
+import json
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from worker.bench import topic as made_up_topic
+from worker.firm import Firm, Topic
+from worker.llm import Llm
+from worker.naming import INSTRUCTIONS, MAX_TOKENS, prompt, response_format
+from worker.settings import LlmSettings
+from worker.topics import find_topics
+
+ROUNDS = 3
+REFERENCE_SENTENCES = 50
+"""The reference shows up to so many sentences, and repeats its instructions after them."""
+
+
+def throughput(base_url: str, model: str, requests: int = 300) -> list[dict[str, Any]]:
+    """Requests a second of both clients in turn on the same load, and the CPU of one request.
+
+    Each round has topics of its own, so that the prefix cache holds the instructions and nothing more.
+    """
+    rows: list[dict[str, Any]] = []
+    number = 0
+    for in_flight in (16, 64):
+        rates: dict[str, list[float]] = {"worker": [], "barest": []}
+        cpu: dict[str, float] = {"worker": 0.0, "barest": 0.0}
+        for _ in range(ROUNDS):
+            for client, run in (("worker", _with_worker), ("barest", _barest)):
+                bodies = [_body(made_up_topic(number + n), model) for n in range(requests)]
+                number += requests
+                wall, used = time.monotonic(), time.process_time()
+                asyncio.run(run(base_url, model, bodies, in_flight))
+                rates[client].append(requests / (time.monotonic() - wall))
+                cpu[client] += time.process_time() - used
+        best = {client: max(measured) for client, measured in rates.items()}
+        rows.append(
+            {
+                "in flight": in_flight,
+                "worker req/s": round(best["worker"], 1),
+                "barest req/s": round(best["barest"], 1),
+                "ratio": round(best["worker"] / best["barest"], 3),
+                "worker CPU ms/req": round(1000 * cpu["worker"] / (ROUNDS * requests), 2),
+                "barest CPU ms/req": round(1000 * cpu["barest"] / (ROUNDS * requests), 2),
+            }
+        )
+    return rows
+
+
+def tokens(base_url: str, model: str, firms: list[Firm]) -> list[dict[str, Any]]:
+    """Prompt tokens a topic, and those of them that the prefix cache did not hold, of both prompts."""
+    found = [(firm, topic) for firm in firms for topic in find_topics(firm).topics]
+    prompts = {
+        "worker": [prompt(topic) for _, topic in found],
+        "reference": [_reference_prompt(firm, topic) for firm, topic in found],
+    }
+    rows: list[dict[str, Any]] = []
+    for name, messages in prompts.items():
+        asked = asyncio.run(_count(base_url, model, messages))
+        rows.append(
+            {
+                "prompt": name,
+                "topics": len(found),
+                "tokens/topic": round(sum(total for total, _ in asked) / len(found), 1),
+                "uncached/topic": round(sum(total - cached for total, cached in asked) / len(found), 1),
+            }
+        )
+    share = rows[0]["uncached/topic"] / rows[1]["uncached/topic"]
+    return [{**row, "of the reference": round(share if row["prompt"] == "worker" else 1.0, 3)} for row in rows]
+
+
+def _body(topic: Topic, model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": prompt(topic),
+        "max_tokens": MAX_TOKENS,
+        "temperature": 0,
+        "response_format": response_format(lengths=True),
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+
+
+async def _with_worker(base_url: str, model: str, bodies: list[dict[str, Any]], in_flight: int) -> None:
+    async with Llm(LlmSettings(base_url, model, in_flight)) as llm:
+        schema = response_format(lengths=True)
+        await asyncio.gather(*(llm.complete(body["messages"], MAX_TOKENS, schema) for body in bodies))
+
+
+async def _barest(base_url: str, _model: str, bodies: list[dict[str, Any]], in_flight: int) -> None:
+    """Sockets and nothing else: no client can do less."""
+    address = urlsplit(base_url)
+    waiting = iter([json.dumps(body).encode() for body in bodies])
+
+    async def connection() -> None:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        for body in waiting:
+            head = (
+                f"POST {address.path}/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            headers = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert headers.startswith(b"http/1.1 200"), headers
+            length = int(headers.split(b"content-length:")[1].split(b"\r\n")[0])
+            json.loads(await reader.readexactly(length))
+        writer.close()
+
+    await asyncio.gather(*(connection() for _ in range(in_flight)))
+
+
+async def _count(base_url: str, model: str, prompts: list[list[dict[str, str]]]) -> list[tuple[int, int]]:
+    """Tokens and cached tokens of each prompt, by vLLM's own count."""
+    async with Llm(LlmSettings(base_url, model, 8)) as llm:
+        await llm.complete(prompts[0], 1, {"type": "text"})  # the instructions are in the cache from here on
+        answers = await asyncio.gather(*(llm.complete(messages, 1, {"type": "text"}) for messages in prompts[1:]))
+    return [(answer.prompt_tokens, answer.cached_tokens) for answer in answers]
+
+
+def _reference_prompt(firm: Firm, topic: Topic) -> list[dict[str, str]]:
+    text_of = {sentence.sentence_id: sentence.raw_text for sentence in firm.sentences}
+    shown = "\n".join(f"- {text_of[sentence_id]}" for sentence_id in topic.sentence_ids[:REFERENCE_SENTENCES])
+    user = f"Keywords: {', '.join(topic.keywords)}\n\nSentences:\n{shown}\n\n{INSTRUCTIONS}"
+    return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": user}]

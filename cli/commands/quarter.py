@@ -21,7 +21,7 @@ from cli.services import executions, preflight, quarters, resumption, runs, star
 from cli.services.executions import Execution
 from cli.services.preflight import Plan
 from cli.services.quarters import QuartersLook
-from cli.services.runs import Look
+from cli.services.runs import Look, Report
 from cli.stack import Stack, connect
 from contract.run import QuarterInput
 
@@ -221,8 +221,8 @@ def _follow_quarter(stack: Stack, execution: Execution, as_json: bool) -> None:
         output.hint(f"what the first one logged: {stack.aws_command(logs)}")
     if not message:
         output.hint(f"see the topics: {stack.command} topics {report['quarter']}")
-    elif report["run"]:
-        output.hint(f"go on with what is not complete: {stack.command} resume {report['quarter']} {report['run']}")
+    else:
+        _tell_how_to_go_on(stack, report)
     _exit(stack, failed=bool(message))
 
 
@@ -237,12 +237,25 @@ def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
         output.print_json(report)
     else:
         rendering.print_quarters(report, messages)
-    for quarter in report["failed"]:
-        output.warn(f"{quarter} failed: {messages[quarter]}")
-        output.hint(f"go on with what is not complete: {stack.command} resume {quarter}")
+    for child in report["quarters"]:
+        if child["quarter"] in report["failed"]:
+            output.warn(f"{child['quarter']} failed: {messages[child['quarter']]}")
+            _tell_how_to_go_on(stack, child)
     if look.execution.status != "SUCCEEDED" and not report["failed"]:
         output.warn(executions.reason(look.execution))
     _exit(stack, failed=look.execution.status != "SUCCEEDED")
+
+
+def _tell_how_to_go_on(stack: Stack, report: Report) -> None:
+    """The next step after a run that has failed."""
+    quarter, run, batches = report["quarter"], report["run"], report["batches"]
+    if not run:
+        return
+    if batches["succeeded"] < batches["total"]:
+        output.hint(f"go on with what is not complete: {stack.command} resume {quarter} {run}")
+    else:  # too few topics were named: there is nothing to resume
+        output.hint(f"see what was named: {stack.command} topics {quarter} --run {run}")
+        output.hint(f"make a new run:     {stack.command} run-quarter {quarter}")
 
 
 def _why(stack: Stack, execution: Execution) -> str:

@@ -30,7 +30,7 @@ from local import state
 
 BUCKET = "ftm-local-test"
 RUN = "20230405_101500"
-SUCCEEDS, FAILS, BREAKS, WAITS = "2023Q1", "2023Q2", "2023Q3", "2023Q4"
+SUCCEEDS, FAILS, BREAKS, WAITS, UNNAMED = "2023Q1", "2023Q2", "2023Q3", "2023Q4", "2022Q1"
 """What a run of each quarter does."""
 
 Ftm = Callable[..., Result]
@@ -322,7 +322,7 @@ DEFINITION: dict[str, Any] = {
         },
         "HowItEnds": {
             "Type": "Choice",
-            "Choices": [_branch(WAITS, "Wait"), _branch(FAILS, "FailOneBatch")],
+            "Choices": [_branch(WAITS, "Wait"), _branch(FAILS, "FailOneBatch"), _branch(UNNAMED, "NameTooFew")],
             "Default": "FailNone",
         },
         "Wait": {"Type": "Wait", "Seconds": 600, "Next": "FailNone"},
@@ -335,6 +335,12 @@ DEFINITION: dict[str, Any] = {
         "FailOneBatch": {
             "Type": "Pass",
             "Result": summary(FAILS, failed=True),
+            "ResultPath": "$.counted",
+            "Next": "SummarizeResults",
+        },
+        "NameTooFew": {
+            "Type": "Pass",
+            "Result": summary(UNNAMED, failed=False) | {"has_failures": True, "message": "1 of 3 topics was named"},
             "ResultPath": "$.counted",
             "Next": "SummarizeResults",
         },

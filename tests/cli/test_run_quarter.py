@@ -10,14 +10,27 @@ import pytest
 
 from contract import layout
 
-from .conftest import BREAKS, BUCKET, FAILS, RUN, SUCCEEDS, WAITS, Aws, Ftm, make_vllm_healthy, put_manifest, put_run
+from .conftest import (
+    BREAKS,
+    BUCKET,
+    FAILS,
+    RUN,
+    SUCCEEDS,
+    UNNAMED,
+    WAITS,
+    Aws,
+    Ftm,
+    make_vllm_healthy,
+    put_manifest,
+    put_run,
+)
 
 
 @pytest.fixture
 def ready(aws: Aws) -> Aws:
     """The stack with a prefetch of each quarter and vLLM up."""
     make_vllm_healthy(aws)
-    for quarter in (SUCCEEDS, FAILS, BREAKS, WAITS):
+    for quarter in (SUCCEEDS, FAILS, BREAKS, WAITS, UNNAMED):
         put_manifest(aws, quarter)
     return aws
 
@@ -70,6 +83,14 @@ def test_a_failed_run_exits_1_and_says_which_batch_and_why(ready: Aws, ftm: Ftm)
     assert "2023Q2_batch_0001\tthe worker gave up\t1" in result.stdout
     assert f"resume {FAILS} {RUN}" in result.stderr
     assert "--log-stream-name s/1" in result.stderr
+
+
+def test_a_run_that_failed_by_its_names_is_not_to_be_resumed(ready: Aws, ftm: Ftm) -> None:
+    result = ftm("run-quarter", UNNAMED, "--yes", exit_code=1)
+
+    assert "1 of 3 topics was named" in result.stdout
+    assert f"topics {UNNAMED} --run {RUN}" in result.stderr
+    assert "resume" not in result.stderr
 
 
 def test_a_failed_run_keeps_stdout_to_one_json_document(ready: Aws, ftm: Ftm) -> None:

@@ -56,7 +56,7 @@ def test_topics_shows_what_the_last_run_named(run: Ended, ftm: Ftm):
 
 
 def test_a_batch_that_fails_is_told_and_the_others_stand(run: Ended, ftm: Ftm, s3: Any, stack: dict[str, Any]):
-    """One firm lies in a chunk that is no Parquet, the last of the prefetch: the last batch fails, and only that one."""
+    """One firm lies in a chunk that is no Parquet, the last of the prefetch: the last batch alone fails."""
     assert run.code == 0
     bucket, quarter = stack["outputs"]["bucket"], "2023Q2"
     assert ftm("prefetch", "sample", quarter, "--firms", 4).code == 0

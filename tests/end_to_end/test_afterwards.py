@@ -1,0 +1,75 @@
+"""What follows a quarter's first run, in the order of the tests: resuming, lists of quarters, namings, load."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import layout
+from tests.end_to_end.conftest import Ftm
+
+FIRST, SECOND = "2022Q1", "2022Q2"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quarters(ftm: Ftm) -> None:
+    """Two sample quarters and a GPU."""
+    assert ftm("prefetch", "sample", FIRST, "--firms", 5).code == 0
+    assert ftm("prefetch", "sample", SECOND, "--firms", 4).code == 0
+    assert ftm("vllm", "scale", 1, "--wait").code == 0
+
+
+def test_a_list_goes_on_past_a_failed_quarter_which_is_then_resumed(ftm: Ftm, s3: Any, stack: dict[str, Any]) -> None:
+    chunk = {"Bucket": stack["outputs"]["bucket"], "Key": layout.chunk_key(FIRST, "chunk_0000.parquet")}
+    good = s3.get_object(**chunk)["Body"].read()
+    s3.put_object(**chunk, Body=b"not Parquet")
+
+    done = ftm("run-quarters", f"{FIRST}..{SECOND}", "--batch-size", 3, "--yes", "--json")
+
+    assert done.code == 1
+    assert done.json["failed"] == [FIRST]
+    assert [quarter["status"] for quarter in done.json["quarters"]] == ["FAILED", "SUCCEEDED"]
+    assert f"{FIRST} failed: " in done.err
+    assert ftm("topics", FIRST).code == 3  # no run of it has succeeded
+
+    s3.put_object(**chunk, Body=good)
+    resumed = ftm("resume", FIRST, "--yes", "--json")
+    assert resumed.code == 0
+    assert resumed.json["run"] == done.json["quarters"][0]["run"]
+    assert resumed.json["batches"] == {"total": 2, "succeeded": 2, "failed": 0}
+    assert resumed.json["firms"]["completed"] + resumed.json["firms"]["skipped"] == 5
+    assert "nothing to resume" in ftm("resume", FIRST).err
+    assert ftm("topics", FIRST, "--json").json
+
+
+def test_a_naming_by_another_llm_compares_with_the_results(ftm: Ftm, tmp_path: Path) -> None:
+    llm, out = ftm("vllm", "status", "--json").json["base_url"], tmp_path / "named.parquet"
+    before = ftm("topics", SECOND, "--json").json
+
+    assert ftm("name", SECOND, "--sample", 2, "--llm-url", llm, "--out", out).code == 0
+    result = ftm("compare", SECOND, "--with", out, "--json").json
+
+    assert result["firms"] == 2
+    assert result["matched"] == result["b"]["topics"] > 0
+    assert result["same_names"] == 1  # the stand-in says the same twice
+    assert ftm("topics", SECOND, "--json").json == before
+
+
+def test_an_llm_that_is_not_there_leaves_no_file(ftm: Ftm, tmp_path: Path) -> None:
+    out = tmp_path / "named.parquet"
+    told = ftm("name", SECOND, "--llm-url", "nowhere", "--out", out)
+    assert told.code == 1
+    assert "LLM_BASE_URL is 'nowhere'" in told.err
+    assert not out.exists()
+
+
+def test_load_is_measured_by_jobs_that_begin_together(ftm: Ftm) -> None:
+    load = ftm("vllm", "bench", "--concurrent", 2, "--levels", 2, "--seconds", 1, "--json").json
+    assert load["jobs"] == 2
+    assert [level["in_flight"] for level in load["levels"]] == [4]
+    assert all(level["requests"] and not level["errors"] for level in load["levels"])
+    assert load["knee"] == 4
+
+
+def test_up_again_says_that_it_runs(ftm: Ftm) -> None:
+    assert "it runs already" in ftm("local", "up").err

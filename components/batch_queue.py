@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from components import policies, roles
+from components import policies, roles, security_groups
 from components.account import Account
 from components.settings import Settings
 from components.vllm_cluster import VllmCluster
@@ -102,47 +102,12 @@ class BatchQueue(pulumi.ComponentResource):
 
     def _create_security_group(self) -> aws.ec2.SecurityGroup:
         """Out to AWS over TLS, and to vLLM's load balancer; nobody comes in."""
-        group = aws.ec2.SecurityGroup(
-            "batch",
-            name=self._settings.name("batch", 255),
-            description="The batch jobs",
-            vpc_id=self._account.vpc_id,
-            tags=self._settings.tags,
-            opts=self._child,
-        )
-        aws.vpc.SecurityGroupEgressRule(
-            "batch-out",
-            security_group_id=group.id,
-            cidr_ipv4="0.0.0.0/0",
-            ip_protocol="tcp",
-            from_port=443,
-            to_port=443,
-            description="AWS and the hosted LLM, over TLS",
-            tags=self._settings.tags,
-            opts=self._child,
-        )
-        if self._vllm:
-            aws.vpc.SecurityGroupEgressRule(
-                "batch-to-vllm",
-                security_group_id=group.id,
-                referenced_security_group_id=self._vllm.alb_security_group_id,
-                ip_protocol="tcp",
-                from_port=self._vllm.alb_port,
-                to_port=self._vllm.alb_port,
-                description="Requests to vLLM",
-                tags=self._settings.tags,
-                opts=self._child,
-            )
-            aws.vpc.SecurityGroupIngressRule(
-                "vllm-from-batch",
-                security_group_id=self._vllm.alb_security_group_id,
-                referenced_security_group_id=group.id,
-                ip_protocol="tcp",
-                from_port=self._vllm.alb_port,
-                to_port=self._vllm.alb_port,
-                description="Requests from the batch jobs",
-                tags=self._settings.tags,
-                opts=self._child,
+        settings = self._settings
+        group = security_groups.create(self, settings, self._account, "batch", "The batch jobs")
+        security_groups.allow_https_out(self, settings, "batch-out", group.id, "AWS and the hosted LLM")
+        if vllm := self._vllm:
+            security_groups.allow(
+                self, settings, "batch-to-vllm", group.id, vllm.alb_security_group_id, vllm.alb_port, "Requests to vLLM"
             )
         return group
 

@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from components import gpu, policies, roles
+from components import gpu, policies, roles, security_groups
 from components.account import Account
 from components.settings import Settings
 
@@ -82,52 +82,16 @@ class VllmCluster(pulumi.ComponentResource):
 
     def _create_security_groups(self) -> tuple[aws.ec2.SecurityGroup, aws.ec2.SecurityGroup]:
         """Clients -> load balancer -> instance, each by reference to the one before; nobody else comes in."""
-        alb = self._create_security_group("vllm-alb", "vLLM's load balancer")
-        instance = self._create_security_group("vllm-instance", "vLLM's GPU instances")
-        aws.vpc.SecurityGroupEgressRule(
-            "vllm-alb-to-instance",
-            security_group_id=alb.id,
-            referenced_security_group_id=instance.id,
-            ip_protocol="tcp",
-            from_port=PORT,
-            to_port=PORT,
-            description="Requests and health checks to vLLM",
-            tags=self._settings.tags,
-            opts=self._child,
+        settings, account = self._settings, self._account
+        alb = security_groups.create(self, settings, account, "vllm-alb", "vLLM's load balancer")
+        instance = security_groups.create(self, settings, account, "vllm-instance", "vLLM's GPU instances")
+        security_groups.allow(
+            self, settings, "vllm-alb-to-instance", alb.id, instance.id, PORT, "Requests and health checks to vLLM"
         )
-        aws.vpc.SecurityGroupIngressRule(
-            "vllm-instance-from-alb",
-            security_group_id=instance.id,
-            referenced_security_group_id=alb.id,
-            ip_protocol="tcp",
-            from_port=PORT,
-            to_port=PORT,
-            description="Requests and health checks from the load balancer",
-            tags=self._settings.tags,
-            opts=self._child,
-        )
-        aws.vpc.SecurityGroupEgressRule(
-            "vllm-instance-out",
-            security_group_id=instance.id,
-            cidr_ipv4="0.0.0.0/0",
-            ip_protocol="tcp",
-            from_port=443,
-            to_port=443,
-            description="ECS, the image registry and the model hub, over TLS",
-            tags=self._settings.tags,
-            opts=self._child,
+        security_groups.allow_https_out(
+            self, settings, "vllm-instance-out", instance.id, "ECS, the image registry and the model hub"
         )
         return alb, instance
-
-    def _create_security_group(self, rest: str, description: str) -> aws.ec2.SecurityGroup:
-        return aws.ec2.SecurityGroup(
-            rest,
-            name=self._settings.name(rest, 255),
-            description=description,
-            vpc_id=self._account.vpc_id,
-            tags=self._settings.tags,
-            opts=self._child,
-        )
 
     def _create_load_balancer(
         self, security_group: aws.ec2.SecurityGroup

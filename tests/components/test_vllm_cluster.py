@@ -201,7 +201,7 @@ def test_https_by_certificate(deploy: Deploy) -> None:
     assert listener["certificateArn"] == CERTIFICATE
     assert listener["sslPolicy"].startswith("ELBSecurityPolicy-TLS13")
     assert deployed.run.outputs["vllm_base_url"] == "https://vllm.example.com/v1"
-    assert deployed.one("vpc/securityGroupIngressRule:SecurityGroupIngressRule", "vllm-from-batch")["toPort"] == 443
+    assert deployed.one("vpc/securityGroupIngressRule:SecurityGroupIngressRule", "batch-to-vllm")["toPort"] == 443
 
 
 def test_the_base_url_is_published(deploy: Deploy) -> None:

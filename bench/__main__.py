@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> None:
     print(f"{len(measured)} firms, {rows / len(measured):.0f} sentences each")
     show("Topics", topics.compare(measured))
     show("What the LLM is shown", topics.representativeness(measured))
+    show("Prompts", naming.tokens(measured))
     show("A batch of these firms, an LLM that takes 0.2 s, 16 in flight", batch.measure(measured))
     if not (ENVIRONMENT / "bin" / "vllm").exists():
         print("\nNaming: vLLM's CPU build is not installed; make bench installs it")
@@ -31,12 +32,10 @@ def main(arguments: list[str]) -> None:
         # As on machines of their own: the server has a core, and the client another.
         *others, core = sorted(os.sched_getaffinity(0))
         server = VllmServer(model, Path(folder) / "vllm.log", core=core if others else None)
-        server.options = ["--max-model-len", "8192"]  # for the reference's prompts, in the tiny tokenizer
         try:
             server.start()
             os.sched_setaffinity(0, others or {core})
             show("Naming, tiny Qwen3 on vLLM's CPU build", naming.throughput(server.base_url, server.served_model))
-            show("Prompts (its tokenizer)", naming.tokens(server.base_url, server.served_model, measured))
         finally:
             server.kill()
 

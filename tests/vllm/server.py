@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,8 +70,6 @@ class VllmServer:
     log: Path
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
-    options: list[str] = field(default_factory=list[str])
-    """Given after those of the task definition, and so in their place."""
     core: int | None = None
     """The only core that the server may use; None: all of them."""
     _output: IO[bytes] | None = None

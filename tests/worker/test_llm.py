@@ -143,7 +143,7 @@ def test_one_watch_waits_for_a_replaced_gpu(llm: LlmServer) -> None:
     results = run(llm, lambda client: ask_many(client, 16), time, max_concurrent=16)
 
     assert all(isinstance(result, Completion) for result in results)
-    assert len(llm.requests) == 32  # each was sent once in vain, and once when the server was back
+    assert 16 < len(llm.requests) <= 32  # none was sent in vain more than once
     assert 300 < sum(time.slept) < 330  # one watch: sixteen would have slept sixteen times as long
     assert probes == len(time.slept)
 

@@ -48,8 +48,9 @@ bench: $(INSTALLED) $(VLLM_INSTALLED)
 # The worker's image, and into the repository of STACK. Its tags are immutable: a new image needs a new workerImageTag
 # in the stack's config, and `pulumi up` before `make push`.
 STACK ?= prod
+EXTRAS ?= worker
 image:
-	docker build --platform linux/amd64 --file worker/Dockerfile --tag ftm-worker .
+	docker build --platform linux/amd64 --build-arg EXTRAS="$(EXTRAS)" --file worker/Dockerfile --tag ftm-worker .
 
 push: image
 	image=$$(pulumi stack output worker_image --stack $(STACK)) && \

@@ -282,6 +282,8 @@ class BatchQueue(pulumi.ComponentResource):
             "AWS_DEFAULT_REGION": self._account.region,
             env.CHECKPOINT_INTERVAL: str(settings.checkpoint_interval),
         }
+        if settings.topic_embedding_model:
+            common[env.TOPIC_EMBEDDING_MODEL] = settings.topic_embedding_model
         if not self._vllm:
             return common
         return {

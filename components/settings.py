@@ -149,7 +149,12 @@ class Settings(BaseModel):
         min_length=1,
         description="Instance families or types of the batch jobs; the more, the rarer an interruption.",
     )
-    batch_gpus: int = Field(0, ge=0, le=1, description="GPUs of a batch job: 1 for topic models that need one.")
+    topic_embedding_model: str = Field(
+        "",
+        description="A sentence-transformers model, such as all-MiniLM-L6-v2, that finds topics in the place of LSA; "
+        "the worker's image then needs the extra `embeddings`.",
+    )
+    batch_gpus: int = Field(0, ge=0, le=1, description="GPUs of a batch job: 1 where an embedding model is used.")
     batch_vcpus: int = Field(2, ge=1, le=96, description="vCPUs of a batch job.")
     batch_memory_mib: int = Field(3500, ge=512, le=393_216, description="Memory of a batch job.")
     batch_max_vcpus: int = Field(32, ge=1, le=5000, description="vCPUs that all batch jobs may take together.")

@@ -6,6 +6,8 @@ QUARTER = "QUARTER"
 BATCH_ID = "BATCH_ID"
 MANIFEST_S3_KEY = "MANIFEST_S3_KEY"
 CHECKPOINT_INTERVAL = "CHECKPOINT_INTERVAL"
+TOPIC_EMBEDDING_MODEL = "TOPIC_EMBEDDING_MODEL"
+"""A sentence-transformers model; absent, topics are found by LSA."""
 
 # The worker: its LLM (job definition). Absent when the stack has no vLLM.
 LLM_BASE_URL = "LLM_BASE_URL"

@@ -104,7 +104,7 @@ class _Batch:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
         async with Llm(self._settings.llm, self._clock) as llm:
             namer = Namer(llm)
-            with TopicProcess() as topics:
+            with TopicProcess(self._settings.embedding_model) as topics:
                 try:
                     await self._unless_stopped(self._flow(todo, llm, topics, namer))
                 finally:

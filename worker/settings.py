@@ -39,6 +39,8 @@ class Settings:
     run: str
     checkpoint_interval: int
     """Firms a checkpoint."""
+    embedding_model: str
+    """Empty: topics are found by LSA."""
     llm: LlmSettings
 
 
@@ -61,6 +63,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         manifest_key=manifest_key,
         run=run,
         checkpoint_interval=_positive(environ, env.CHECKPOINT_INTERVAL, DEFAULT_CHECKPOINT_INTERVAL),
+        embedding_model=environ.get(env.TOPIC_EMBEDDING_MODEL, ""),
         llm=read_llm_settings(environ),
     )
 

@@ -16,7 +16,8 @@ from worker.firm import Firm, FirmTopics
 
 
 class TopicProcess:
-    def __init__(self) -> None:
+    def __init__(self, embedding_model: str = "") -> None:
+        self._embedding_model = embedding_model
         # Spawned, not forked: the parent runs threads. It imports scikit-learn, which the parent never does.
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_live_with_parent)
 
@@ -30,20 +31,26 @@ class TopicProcess:
         """The topics of a firm.
 
         Raises:
-            WorkerError: when the process is gone, most likely for want of memory.
+            WorkerError: when the process is gone, most likely for want of memory, or lacks the embedding model.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, _find_topics, firm)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._pool, _find_topics, firm, self._embedding_model
+            )
         except BrokenProcessPool as error:
             raise WorkerError(
                 f"the process that finds topics died at firm {firm.firm_id} or near it; give the Batch job more memory"
             ) from error
 
 
-def _find_topics(firm: Firm) -> FirmTopics:
+def _find_topics(firm: Firm, embedding_model: str) -> FirmTopics:
     from worker.topics import find_topics
 
-    return find_topics(firm)
+    if not embedding_model:
+        return find_topics(firm)
+    from worker import embeddings
+
+    return find_topics(firm, embeddings.load(embedding_model))
 
 
 def _live_with_parent() -> None:

@@ -20,6 +20,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from threadpoolctl import threadpool_limits
 
 from worker import text
+from worker.embeddings import Embed
 from worker.firm import Firm, FirmTopics, Sentence, Topic
 
 Matrix = np.ndarray[Any, Any]
@@ -44,13 +45,17 @@ _NOTHING = 1e-6
 """Below this, an eigenvalue or a length is the rounding error of a zero."""
 
 
-def find_topics(firm: Firm) -> FirmTopics:
-    """The topics of a firm, the largest first; none, with the reason, when it has too few usable sentences."""
+def find_topics(firm: Firm, embed: Embed | None = None) -> FirmTopics:
+    """The topics of a firm, the largest first; none, with the reason, when it has too few usable sentences.
+
+    Args:
+        embed: what gives a sentence's meaning in the place of LSA.
+    """
     with threadpool_limits(1):
-        return _find_topics(firm)
+        return _find_topics(firm, embed)
 
 
-def _find_topics(firm: Firm) -> FirmTopics:
+def _find_topics(firm: Firm, embed: Embed | None) -> FirmTopics:
     sentences = _in_order(firm.sentences)
     if not sentences:
         return FirmTopics(skipped="no sentences")
@@ -64,7 +69,8 @@ def _find_topics(firm: Firm) -> FirmTopics:
         min_df=2 if len(usable) > _SMALL_FIRM else 1,
     )
     counts = csr_matrix(counter.fit_transform(words))
-    similarity = _similarity(counts, usable, blocks)
+    meaning = embed([sentence.raw_text for sentence in usable]) if embed else _lsa(counts)
+    similarity = _similarity(meaning, usable, blocks)
     members = _cluster(similarity)
     terms = counter.get_feature_names_out()
     keywords = _keywords(counts, members, terms)
@@ -110,17 +116,21 @@ def _grams(words: list[str]) -> list[str]:
     return words + [f"{first} {second}" for first, second in pairwise(words)]
 
 
-def _similarity(counts: csr_matrix, sentences: list[Sentence], blocks: list[tuple[str, int]]) -> Matrix:
-    """Cosines between all sentences, in the reduced and smoothed space; 0 for one that shares no word."""
+def _lsa(counts: csr_matrix) -> Matrix:
+    """Sentences in 50 dimensions, of unit length; a sentence that shares no word is 0."""
     tfidf = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
     gram = (tfidf @ tfidf.T).toarray()
-    size = len(sentences)
+    size = gram.shape[0]
     values, vectors = eigh(gram, subset_by_index=[max(0, size - _DIMENSIONS - 1), size - 1])
     # Of equal eigenvalues LAPACK may pick any: those that tie with the first one left out are left out too.
     left_out = values[0] if size > _DIMENSIONS else 0.0
     kept = values > max(left_out, 0.0) + _NOTHING
-    lsa = _unit(vectors[:, kept] * np.sqrt(values[kept]))
-    smooth = _unit(_neighbourhood(sentences, blocks) @ lsa)
+    return _unit(vectors[:, kept] * np.sqrt(values[kept]))
+
+
+def _similarity(meaning: Matrix, sentences: list[Sentence], blocks: list[tuple[str, int]]) -> Matrix:
+    """Cosines between all sentences, each smoothed by its neighbours."""
+    smooth = _unit(_neighbourhood(sentences, blocks) @ meaning)
     return np.round(smooth @ smooth.T, _DECIMALS)
 
 

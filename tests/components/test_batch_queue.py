@@ -92,6 +92,10 @@ def test_the_worker_is_told_where_vllm_is(deploy: Deploy) -> None:
     }
 
 
+def test_an_embedding_model_is_told_to_the_worker(deploy: Deploy) -> None:
+    assert environment(deploy(topicEmbeddingModel="all-MiniLM-L6-v2"))["TOPIC_EMBEDDING_MODEL"] == "all-MiniLM-L6-v2"
+
+
 def test_without_vllm_the_worker_is_told_nothing_of_an_llm_but_its_key(deploy: Deploy) -> None:
     key = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:llm-AbCdEf"
     deployed = deploy(vllmEnabled=False, llmApiKeySecretArn=key)

@@ -430,3 +430,12 @@ def test_a_server_that_is_no_llm_is_told(bucket: Bucket, llm: LlmServer, worker:
 
     assert done.returncode == 1
     assert "is not an OpenAI-compatible server" in one_sentence(done.stderr)
+
+
+def test_an_embedding_model_without_its_extra_is_told(bucket: Bucket, worker: Worker) -> None:
+    bucket.put_firms({"ALPHA": call("ALPHA")})
+    done = worker.run_process(**{env.TOPIC_EMBEDDING_MODEL: "all-MiniLM-L6-v2"})
+    assert done.returncode == 1
+    assert "this image has no sentence-transformers" in one_sentence(done.stderr)
+    assert bucket.progress().state == "failed"
+    assert not bucket.keys("intermediate/")

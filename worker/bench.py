@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BETWEEN_LEVELS = 10.0
 """Seconds for the requests of a level to end before the next one begins."""
 
-_SUBJECTS = "freight margin backlog pricing currency volume dividend drilling inventory bookings wages tariffs".split()  # noqa: SIM905
+_SUBJECTS = ["freight", "margin", "backlog", "pricing", "currency", "volume", "dividend", "drilling", "inventory"]
 _VERBS = ["rose", "fell", "improved", "weakened", "stabilised"]
 _PLACES = ["Europe", "Asia", "North America", "our largest segment", "the second half"]
 
@@ -38,7 +38,7 @@ def main(environ: Mapping[str, str]) -> int:
 def topic(number: int) -> Topic:
     """A made-up topic of a usual size, eight sentences of some 25 words; no two are alike."""
     chance = random.Random(number)  # noqa: S311 (made-up text)
-    subjects = chance.sample(_SUBJECTS, 6)
+    subjects: list[str] = chance.sample(_SUBJECTS, 6)
     sentences = [
         f"In {chance.choice(_PLACES)} {chance.choice(subjects)} {chance.choice(_VERBS)}"
         f" by {chance.randint(1, 400) / 10} percent against last year, mostly because {chance.choice(subjects)} and"

@@ -93,7 +93,6 @@ class VllmServer:
                 str(ENVIRONMENT / "bin" / "vllm"),
                 "serve",
                 *cpu_command(self.model, self.port),
-                *self.options,
             ],
             env={
                 "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ['PATH']}",

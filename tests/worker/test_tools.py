@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +15,7 @@ from tests.worker.support import Bucket, LlmServer, Reply, Worker, call, complet
 
 
 def run(worker: Worker, *command: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return subprocess.run(  # noqa: PLW1510 (tests look at the exit code)
         [sys.executable, "-m", *command],
         env={**worker.environ, **changes},
         input=stdin,
@@ -31,12 +33,12 @@ def test_a_sample_is_named_as_a_batch_would_and_the_bucket_left_alone(
     batch = {row["topic_id"]: row for row in bucket.topics()}
     before = bucket.keys("")
     out = tmp_path / "named.parquet"
-    llm.behave = lambda _number, request: Reply(
-        body=completion(
-            json.dumps({"name": f"View of {request['messages'][1]['content'][10:30]}", "summary": "It is."})
-        )
-    )
 
+    def behave(_number: int, request: dict[str, Any]) -> Reply:
+        name = f"View of {request['messages'][1]['content'][10:30]}"
+        return Reply(body=completion(json.dumps({"name": name, "summary": "It is."})))
+
+    llm.behave = behave
     done = run(worker, "worker.name", str(out), stdin="CHARLIE\nALPHA\n")
 
     assert done.returncode == 0, done.stderr
@@ -65,6 +67,14 @@ def test_what_cannot_be_named_is_one_sentence(
 
 
 def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> None:
+    meeting = threading.Barrier(3)
+
+    def behave(number: int, _request: dict[str, Any]) -> Reply:
+        if number < 3:
+            meeting.wait(30)  # answered when three are in flight
+        return Reply()
+
+    llm.behave = behave
     done = run(worker, "worker.bench", BENCH_LEVELS="3", BENCH_SECONDS="0.5", **{env.LLM_MAX_CONCURRENT: "1"})
     assert done.returncode == 0, done.stderr
     (line,) = [json.loads(line) for line in done.stdout.splitlines()]

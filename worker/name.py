@@ -33,10 +33,13 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> None:
     firm_ids = list(dict.fromkeys(sys.stdin.read().split()))
     if not firm_ids:
         raise WorkerError("give the firms to name on stdin, one a line")
-    _write(Path(arguments[0]), asyncio.run(_name(bucket, quarter, firm_ids, llm)))
+    embedding_model = environ.get(env.TOPIC_EMBEDDING_MODEL, "")
+    _write(Path(arguments[0]), asyncio.run(_name(bucket, quarter, firm_ids, llm, embedding_model)))
 
 
-async def _name(bucket_name: str, quarter: str, firm_ids: list[str], settings: LlmSettings) -> list[dict[str, Any]]:
+async def _name(
+    bucket_name: str, quarter: str, firm_ids: list[str], settings: LlmSettings, embedding_model: str
+) -> list[dict[str, Any]]:
     from worker import parts
     from worker.firm import Firm
     from worker.llm import Llm
@@ -59,7 +62,7 @@ async def _name(bucket_name: str, quarter: str, firm_ids: list[str], settings: L
     async with Llm(settings) as llm:
         await llm.check_model()
         namer = Namer(llm)
-        with TopicProcess() as topics:
+        with TopicProcess(embedding_model) as topics:
             firms = read_firms(Bucket(bucket_name), quarter, firm_ids)
             named = await asyncio.gather(*[rows(firm) async for firm in firms])
     return [row for firm in named for row in firm]

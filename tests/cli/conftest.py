@@ -7,6 +7,8 @@ can be had at once; the whole program is run by the tests of the embedded AWS.
 import io
 import json
 import os
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +20,6 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.core.config import default_user_config
-from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner, Result
 
 from cli.main import app
@@ -32,6 +32,19 @@ BUCKET = "ftm-local-test"
 RUN = "20230405_101500"
 SUCCEEDS, FAILS, BREAKS, WAITS, UNNAMED = "2023Q1", "2023Q2", "2023Q3", "2023Q4", "2022Q1"
 """What a run of each quarter does."""
+
+MOTO_SERVER = """
+import os, sys
+from moto.core.config import default_user_config
+from moto.server import ThreadedMotoServer
+default_user_config["stepfunctions"] = {"execute_state_machine": True}
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+host, port = server.get_host_and_port()
+os.environ["MOTO_PORT"] = str(port)  # where its state machines find the other services
+print(f"http://{host}:{port}", flush=True)
+sys.stdin.read()
+"""
 
 Ftm = Callable[..., Result]
 
@@ -61,16 +74,13 @@ def _client(service: str, endpoint: str) -> Any:
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
-    default_user_config["stepfunctions"] = {"execute_state_machine": True}
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    before = os.environ.get("MOTO_PORT")
-    os.environ["MOTO_PORT"] = str(port)
-    yield f"http://{host}:{port}"
-    os.environ.pop("MOTO_PORT") if before is None else os.environ.update(MOTO_PORT=before)
-    default_user_config["stepfunctions"] = {"execute_state_machine": False}
-    server.stop()
+    """moto as it is, in a process of its own: other tests of this process may have mended theirs."""
+    command = [sys.executable, "-c", MOTO_SERVER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        yield process.stdout.readline().strip()
+        process.stdin.close()
 
 
 @pytest.fixture(scope="session")

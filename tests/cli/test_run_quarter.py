@@ -261,7 +261,9 @@ def test_a_bucket_that_is_gone(ready: Aws, ftm: Ftm) -> None:
 
 
 def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(ready: Aws) -> None:
-    command = [sys.executable, "-c", "from cli.main import main; main()", "run-quarter", WAITS, "--yes"]
+    # As in a terminal: what runs in the background of a script inherits that SIGINT is ignored.
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cli.main import main; main()"
+    command = [sys.executable, "-c", start, "run-quarter", WAITS, "--yes"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         assert process.stderr
         for line in process.stderr:

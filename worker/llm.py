@@ -75,8 +75,6 @@ class Llm:
             api_key=settings.api_key or "none",
             max_retries=0,
             timeout=openai.Timeout(REQUEST_SECONDS, connect=_CONNECT_SECONDS),
-            # Half the CPU of a request by httpx: answers come in bursts, and the next requests must follow at once.
-            http_client=openai.DefaultAioHttpClient(),
         )
 
     async def __aenter__(self) -> "Llm":
@@ -115,7 +113,8 @@ class Llm:
                     completion = await self._create(messages, max_tokens, schema, attempt)
                 except (openai.APIConnectionError, TimeoutError) as error:
                     reason = f"no answer ({type(error).__name__})"
-                    await self._server()
+                    if not isinstance(error, (openai.APITimeoutError, TimeoutError)):
+                        await self._server()
                 except openai.APIStatusError as error:
                     self._refuse_if_final(error, attempt)
                     reason = f"HTTP {error.status_code}"

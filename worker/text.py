@@ -5,11 +5,10 @@ Everything here is deterministic and looks at one firm only, so that a firm's to
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from worker.firm import Sentence
+from worker.firm import Firm, Sentence
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _FIGURE = re.compile(r"\d")
@@ -85,6 +84,26 @@ _COURTESY = re.compile(
     r"|look(ing)? forward to (speaking|talking|updating|seeing|reporting)|follow-?ups?\b|have a (good|great|nice)"
 )
 
+_ROLE = r"(chief|president|officer|chairman|c[efo]o|director|treasurer|controller|head of|investor relations)\b"
+_INTRODUCTION = re.compile(
+    rf"\b(joined|accompanied)\b.{{0,60}} by\b.{{0,120}}\b{_ROLE}|\b{_ROLE}[^;]{{0,80}};.{{0,60}}\b{_ROLE}"
+    rf"|\b(with|joining|on|leading|hosting|participating (in|on)) (me|us|the call|today'?s call)\b.{{0,120}}\b{_ROLE}"
+    rf"|\b(my name is|this is|speaking today|available to answer)\b.{{0,80}}\b{_ROLE}"
+)
+# What somebody is about to speak of is no more than a table of contents.
+_AGENDA = re.compile(
+    r"^(?!as |while |.*\bwhich ).{0,60}[\w>]('ll| will| would like to|'d like to| am going to|'m going to|'re going to)"
+    r"( then| now| also| first| next| briefly| just| start (off )?by| begin by)*"
+    r" (provid|review|discuss|cover|walk|giv|take|comment|highlight|summari[sz]|updat|talk|go over|begin with|start"
+    r" with)\w*\b.{0,60}\b(results|details?|updates?|overview|summary|remarks|comments|color|highlights|financials"
+    r"|financial (performance|review)|guidance|outlook|q&a)\b"
+)
+_AGENDA_CUE = re.compile(
+    r"^(<unk>|now|next|today|this (morning|afternoon)|first|then|following that|finally|i'll|i will|with that|after)\b"
+    r"|\b(then|now|next|today|this (morning|afternoon)|in a (moment|minute|few (moments|minutes))|shortly|later"
+    r"|before (i|we|that)|in (more|greater) detail|on (today'?s|the|this) call)\b"
+)
+
 # A sentence that only greets, points or hands over is short; a longer one says something besides.
 _MAX_POINTER_WORDS = 7
 
@@ -105,55 +124,90 @@ def is_boilerplate(sentence: Sentence, words: int) -> bool:
         return True
     if words < MIN_CONTENT_WORDS and not (words and has_figure(raw)):
         return True
-    if _LEGAL.search(raw) or _REPLAY.search(raw):
+    if _LEGAL.search(raw) or _REPLAY.search(raw) or _INTRODUCTION.search(raw):
+        return True
+    if _AGENDA.search(raw) and _AGENDA_CUE.search(raw):
         return True
     return words <= _MAX_POINTER_WORDS and any(p.search(raw) for p in (_POINTER, _HAND_OVER, _COURTESY))
 
 
 # After these words comes whoever is greeted, thanked or introduced.
-_PERSON = re.compile(
+_GREETED = re.compile(
     r"(?:[Tt]hanks?(?: you)?(?: very much| so much| a lot)?|[Gg]ood (?:morning|afternoon|evening)|\b[Hh]i|[Hh]ello"
     r"|\b[Hh]ey|over to|back to|joined by|line of|question (?:comes |is )?from|my name is|\b(?:Mr|Ms|Mrs|Dr)\.?),? "
     r"((?:[A-Z][\w'’-]+\.? ?){1,4})"
 )
 _ADDRESSED = re.compile(r", ([A-Z][a-z'’-]+)[.?!]$")
-# iPhone, YouTube; or a word with a trade mark. Not the abbreviations that finance writes this way.
-_PRODUCT = re.compile(r"\b(\w*[a-z][A-Z]\w*)|(\w+)\s?[®™]")
-_ABBREVIATIONS = {"capex", "opex", "saas", "iaas", "paas", "iot", "fintech", "ecommerce", "latam", "ebitda", "adtech"}
-_LEGAL_FORMS = {
-    "inc",
-    "corp",
-    "corporation",
-    "company",
-    "companies",
-    "ltd",
-    "limited",
-    "plc",
-    "llc",
-    "holdings",
-    "holding",
-}
+_INTRODUCED = re.compile(
+    r"((?:[A-Z][\w'’-]+\.? ){1,3}[A-Z][\w'’-]+), (?:our |the )?(?:new )?(?:[A-Z][\w']+ )*"
+    r"(?:Chief|President|Chairman|C[EFO]O|Officer|Treasurer|Director|Head of|Investor Relations)\b"
+)
+_COLLEAGUE = re.compile(
+    r"(?:^As |[a-z,.] )([A-Z][a-z'’-]+),? (?:(?:just |already |also )?(?:mentioned|said|alluded|pointed out)|and I)\b"
+)
+# iPhone, YouTube; or a word with a trade mark.
+_MARKED = re.compile(r"\b(\w*[a-z][A-Z]\w*)|(\w+)\s?[®™]")
+# One capital word within a sentence, beside what is said of products and of firms that are bought.
+_BRANDED = re.compile(
+    r"(?<=[a-z,] )([A-Z][a-z]{2,})(?:['’]s)? (?:acquisition|app|branded|brand|capsule|device|drug|franchise|launch"
+    r"|merger|platform|prescription|product|rollout|software|tablet|trial)s?\b"
+    r"|\b(?:acquire|acquired|acquiring|acquisition of|approval of|brands?|called|integrating|integration of|introduced"
+    r"|introduction of|known as|launch of|launched|launching|merger with|named|rollout of|sales of)"
+    r" (?:the |our |new )*([A-Z][a-z]{2,})\b(?! [A-Z])"
+)
+_NAMES = (_GREETED, _ADDRESSED, _INTRODUCED, _COLLEAGUE, _MARKED, _BRANDED)
+# Capital words that are nobody's name: abbreviations that finance writes like products, and places.
+_NO_NAMES = set(
+    """
+    adtech capex ebitda ecommerce fintech iaas iot latam opex paas saas
+    africa african america american americas asia asian atlantic australia australian brazil brazilian britain british
+    california canada canadian chicago china chinese colorado england europe european florida france french georgia
+    german germany gulf hawaii houston illinois india indian indiana ireland israel italy japan japanese korea korean
+    london louisiana mexican mexico michigan midwest minnesota nevada northeast northwest ohio oklahoma ontario oregon
+    pacific pennsylvania russia russian singapore southeast southwest spain spanish states taiwan tennessee texas united
+    utah virginia washington western york
+    """.split()  # noqa: SIM905
+)
+_LEGAL_FORMS = set("companies company corp corporation holding holdings inc limited llc ltd plc".split())  # noqa: SIM905
 
 
-def names(firm_name: str, sentences: Iterable[Sentence]) -> frozenset[str]:
-    """Words in lower case of the names of the firm, of people met as speakers, and of products.
+def names(firm: Firm) -> frozenset[str]:
+    """Words in lower case of the names of the firm, of people who speak or are spoken of, of products and brands.
 
     A word that the call also writes in lower case is a common one ("credit" of a broker's name, "gap", "airlines"),
     and no name.
     """
-    texts = [sentence.raw_text for sentence in sentences]
+    texts = [sentence.raw_text for sentence in firm.sentences]
     lower = Counter(word for text in texts for word in re.findall(r"\b[a-z]{3,}\b", text))
     capital = Counter(word.lower() for text in texts for word in re.findall(r"\b[A-Z]\w{2,}\b", text))
 
-    called = set(_WORD.findall(firm_name.lower())) - _LEGAL_FORMS
-    of_the_firm = {word for word in called if lower[word] * 2 <= capital[word]}
+    called = [word for word in _WORD.findall(firm.firm_name.lower()) if word not in _LEGAL_FORMS]
+    short = _WORD.findall(f"{firm.firm_id} {''.join(word[0] for word in called)}".lower())
+    said = [word for word in short if capital[word]]
+    of_the_firm = {word for word in [*called, *said] if lower[word] * 2 <= capital[word]}
 
-    found: set[str] = set()
-    for text in texts:
-        for person in [*_PERSON.findall(text), *_ADDRESSED.findall(text)]:
-            found.update(_WORD.findall(person.lower()))
-        for product in _PRODUCT.findall(text):
-            found.update(_WORD.findall("".join(product).lower()))
-    return frozenset(
-        of_the_firm | {word for word in found - _ABBREVIATIONS if not lower[word] and word not in STOP_WORDS}
-    )
+    told = (match for text in texts for pattern in _NAMES for match in pattern.finditer(text))
+    found = {word for match in told for word in _WORD.findall(" ".join(filter(None, match.groups())).lower())}
+    return frozenset(of_the_firm | {word for word in found - _NO_NAMES - STOP_WORDS if not lower[word]})
+
+
+def with_one_number(words: list[list[str]]) -> list[list[str]]:
+    """The words of each sentence, singulars and plurals as one: as the one of them that the call says more often."""
+    said = Counter(word for sentence in words for word in sentence)
+    one = {word: word for word in said}
+    for plural in said:
+        singular = next((form for form in _singulars(plural) if form in said), None)
+        if singular and said[plural] > said[singular]:
+            one[singular] = plural
+        elif singular:
+            one[plural] = singular
+    return [[one[word] for word in sentence] for sentence in words]
+
+
+def _singulars(word: str) -> list[str]:
+    """What an English word may be the plural of."""
+    if word.endswith("ies"):
+        return [f"{word[:-3]}y"]
+    if not word.endswith("s") or word.endswith("ss"):
+        return []
+    return [word[:-1], word[:-2]] if word.endswith("es") else [word[:-1]]

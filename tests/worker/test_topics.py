@@ -11,7 +11,7 @@ import pytest
 
 from tests.worker.support import SUBJECTS, call
 from worker.firm import Firm, Sentence
-from worker.text import content_words, is_boilerplate, names
+from worker.text import content_words, is_boilerplate, names, with_one_number
 from worker.topics import find_topics
 
 VOCABULARY = [
@@ -51,6 +51,10 @@ def random_firm(rows: int, seed: int) -> Firm:
         "Good morning and thank you for joining us today.",
         "Thanks, John.",
         "This concludes today's conference call.",
+        "With me today are Jane Miller, our Chief Executive Officer, and Tom Reed, our Chief Financial Officer.",
+        "Jane Miller, Chairman and CEO; Tom Reed, Chief Financial Officer; and other members of the management.",
+        "This morning I will review our first quarter results, our balance sheet and our capital spending program.",
+        "Tom will then provide a summary of financial performance by segment, cost reduction and restructuring.",
     ],
 )
 def test_what_every_call_says_is_boilerplate(text: str) -> None:
@@ -64,6 +68,9 @@ def test_what_every_call_says_is_boilerplate(text: str) -> None:
         "Revenue increased 12% on strong demand for industrial pumps.",
         "On slide 5 you see that organic growth in Europe outpaced our plan, with freight and wage inflation absorbed.",
         "We turned over inventory faster than last year because of the new warehouse in Ohio.",
+        "As Tom will discuss in more detail later, the securitization supports growth of the loan portfolio.",
+        "Gross margin rose on freight savings and lower scrap, which I will discuss in more detail shortly.",
+        "The new Chief Financial Officer of the division leads the cost reduction program in Ohio.",
     ],
 )
 def test_what_a_firm_says_of_itself_is_not(text: str) -> None:
@@ -80,13 +87,32 @@ def test_names_are_told_from_common_words() -> None:
     texts = [
         "Thank you, Jonathan Weatherby.",
         "Our next question comes from the line of Priya Raman with Credit Suisse.",
+        "With me is Tom Reed, our Chief Financial Officer.",
+        "As Wendy mentioned, demand in China is strong, and the launch of Zelvora in Texas went well.",
+        "The Hackwell acquisition closed; AROB and the European platform grew.",
         "Acme Robotics sells the PowerArm and the Flexo® in Ohio.",
         "Credit losses fell, and credit quality is stable.",
         "EBITDA and CapEx rose at Acme, as robotics demand and robotics orders grew.",
     ]
-    assert names("Acme Robotics, Inc.", sentences(texts)) == {
-        "acme", "jonathan", "weatherby", "priya", "raman", "powerarm", "flexo",
+    one = Firm("AROB", "Acme Robotics, Inc.", None, None, None, sentences(texts))
+    assert names(one) == {
+        "acme", "arob", "jonathan", "weatherby", "priya", "raman", "tom", "reed", "wendy", "zelvora", "hackwell",
+        "powerarm", "flexo",
     }  # fmt: skip
+
+
+def test_singulars_and_plurals_are_one_word_the_commoner() -> None:
+    said = [["shipments", "policy", "price"], ["shipment", "policies", "process"], ["shipments", "policy", "prices"]]
+    assert with_one_number(said) == [
+        ["shipments", "policy", "price"], ["shipments", "policy", "process"], ["shipments", "policy", "price"],
+    ]  # fmt: skip
+
+
+def test_a_sentence_without_a_word_of_its_topic_is_in_none() -> None:
+    rows = [row["raw_text"] for row in call("ACME")]
+    rows.insert(len(rows) // 2, "Litigation settlement proceeds arrived unexpectedly, litigation settlement proceeds.")
+    found = find_topics(firm(rows))
+    assert f"s{len(rows) // 2}" not in {number for topic in found.topics for number in topic.sentence_ids}
 
 
 def test_subjects_are_found_and_no_name_is_a_keyword() -> None:

@@ -1,13 +1,14 @@
 """Two namings of the same quarter, side by side.
 
 Topics are matched by the sentences that they hold, so two runs need not number them alike. How near two names are is
-told by their words, or by sentence embeddings where `sentence-transformers` is installed.
+told by their words, or by sentence embeddings where `sentence-transformers` and its model are at hand.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.util import find_spec
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -182,9 +183,20 @@ def _pairs(a: Sequence[NamedTopic], b: Sequence[NamedTopic]) -> Iterator[tuple[N
 
 
 def _measure() -> tuple[str, Callable[[list[tuple[str, str]]], list[float]]]:
-    if find_spec("sentence_transformers") is None:
+    model = _embedding_model()
+    if model is None:
         return "words", lambda pairs: [word_similarity(first, second) for first, second in pairs]
-    return EMBEDDING_MODEL, _embedding_similarity
+    return EMBEDDING_MODEL, lambda pairs: _embedding_similarity(model, pairs)
+
+
+def _embedding_model() -> Any:
+    """The model; None without sentence-transformers, or when it is not on this machine and cannot be fetched."""
+    if find_spec("sentence_transformers") is None:
+        return None
+    try:
+        return import_module("sentence_transformers").SentenceTransformer(EMBEDDING_MODEL)
+    except (OSError, ValueError):
+        return None
 
 
 def word_similarity(first: str, second: str) -> float:
@@ -195,13 +207,11 @@ def word_similarity(first: str, second: str) -> float:
     return round(2 * len(left & right) / (len(left) + len(right)), 4)
 
 
-def _embedding_similarity(pairs: list[tuple[str, str]]) -> list[float]:
-    from importlib import import_module
-
+def _embedding_similarity(model: Any, pairs: list[tuple[str, str]]) -> list[float]:
+    """Cosines; names that point away from each other have as little in common as unrelated ones: 0."""
     names = sorted({name for pair in pairs for name in pair})
-    model: Any = import_module("sentence_transformers").SentenceTransformer(EMBEDDING_MODEL)
-    vectors = dict(zip(names, model.encode(names, normalize_embeddings=True), strict=True))
-    return [round(float(vectors[first] @ vectors[second]), 4) for first, second in pairs]
+    vectors = dict(zip(names, model.encode(names, normalize_embeddings=True, show_progress_bar=False), strict=True))
+    return [round(min(1.0, max(0.0, float(vectors[first] @ vectors[second]))), 4) for first, second in pairs]
 
 
 def _is_generalisable(topic: NamedTopic) -> bool:

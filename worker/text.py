@@ -19,29 +19,30 @@ _MEANINGFUL = {"amount", "bill", "bottom", "detail", "fire", "interest", "mill",
 _CALL_WORDS = set(
     """
     able absolutely actually additional additionally afternoon ago ahead analyst analysts answer appreciate
-    approximately
-    ask asked basically believe better big bit bring bringing came certain certainly clear clearly color come comes
-    coming comment commented comments company conference consider considered continue continued continues continuing
-    couple course data day days definitely did different directly does doing don doesn didn isn wasn aren won couldn
-    wouldn ended ending end especially essentially evening exactly example executive expect expected expecting expects
-    extent fact fair fairly far feel feeling feels felt final finally fiscal follow following forward frankly generally
-    gentlemen gets getting given gives giving glad goes going good got great guess guys guy half happen happened happens
-    happy hard hear heard hello help hey high higher hold honestly hope hopefully idea important include included
-    includes including individual instance isn issue issues item items just kind know knows ladies large larger largely
-    later let lets level levels like likely line little long longer look looked looking looks lot lots low lower main
-    make makes making matter maybe mean means mention mentioned million billion moment moments month months morning near
-    nearly necessarily need needed needs new nice notable note noted number numbers obviously okay old open operator
-    opportunities opportunity original overall particular particularly past people percent period perspective picture
-    piece pieces place pleased plus point points possible potential potentially presentation president pretty previous
-    previously prior probably provide provided provides providing quarter quarterly quarters question questions quick
-    quickly quite range real really reason reasons recall recent recently reference regard regarding related relative
-    relatively remain remains remember report reported reporting result results right said saw say saying says second
-    seeing seen sense set shown significant significantly similar simply sir slide slides slightly small smaller sort
-    speak specific specifically spoke standpoint start started starting step strong stuff subject sure taken takes
-    taking talk talked talking talks tell tend term terms thank thanks thing things think thinking thought time times
-    today told tonight took total try trying turn turning type types understand unk use used uses using usual usually
-    various versus view want wanted wants way ways website week weeks welcome went whatsoever word words work worked
-    working world worth yeah year years yes yesterday yet
+    approximately aren ask asked away basically believe better big billion bit bring bringing came certain certainly
+    clear clearly color come comes coming comment commented comments company conference consider considered continue
+    continued continues continuing couldn couple course currently data day days definitely did didn different
+    directly does doesn doing don end ended ending especially essentially evening exactly example executive expect
+    expected expecting expects extent fact fair fairly far feel feeling feels felt final finally fiscal folks follow
+    following forth forward frankly generally gentlemen gets getting given gives giving glad goes going good got
+    great guess guy guys half happen happened happens happy hard hear heard hello help hey high higher hold honestly
+    hope hopefully idea important include included includes including individual instance isn issue issues item
+    items just kind know knows ladies large largely larger later let lets level levels like likely line little long
+    longer look looked looking looks lot lots low lower main mainly make makes making matter maybe mean means
+    mention mentioned million moment moments month months morning mostly near nearly necessarily need needed needs
+    new nice notable note noted number numbers obviously okay old open operator opportunities opportunity original
+    overall partially particular particularly past people percent period perspective picture piece pieces place
+    pleased plus point points possible potential potentially presentation president pretty previous previously
+    primarily prior probably provide provided provides providing quarter quarterly quarters question questions quick
+    quickly quite range real really reason reasons recall recent recently reference regard regarding related
+    relative relatively remain remains remember report reported reporting result results right roughly said saw say
+    saying says second seeing seen sense set shown significant significantly similar simply sir slide slides
+    slightly small smaller sort speak specific specifically spoke standpoint start started starting step strong
+    stuff subject sure taken takes taking talk talked talking talks tell tend term terms thank thanks thing things
+    think thinking thought time times today told tonight took total try trying turn turning type types typically
+    understand unk use used uses using usual usually various versus view want wanted wants wasn way ways website
+    week weeks welcome went whatsoever won word words work worked working world worth wouldn yeah year years yes
+    yesterday yet
     january february march april june july august september october november december
     """.split()  # noqa: SIM905
 )

@@ -204,8 +204,8 @@ def _without_outliers(similarity: Matrix, labels: Matrix) -> Matrix:
 def _related(rows: Matrix, related: Matrix) -> list[int]:
     """The rows that share a term with a tenth of the others of their topic: the rest came in by their neighbours.
 
-    Measured on 150 real calls with MiniLM, which the recipe does not use: topics are denser by 5%, further apart by
-    15%, and the few left without a subject are gone, for 3 of 58% of coverage.
+    Measured on 150 real calls by MiniLM, which the recipe does not use: the mean cosine within a topic rises from .338
+    to .356, the distance to the nearest other topic from .058 to .068, and coverage falls from .62 to .55.
     """
     others = related[np.ix_(rows, rows)].sum(axis=1) - 1
     return rows[others >= _RELATED * (len(rows) - 1)].tolist()

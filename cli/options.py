@@ -24,7 +24,8 @@ RunOption = Annotated[
     typer.Option("--run", metavar="RUN", autocompletion=complete_run, help="A run, such as 20230405_101500."),
 ]
 BatchSizeOption = Annotated[
-    int | None, typer.Option(metavar="N", min=1, max=MAX_BATCH_SIZE, help="Firms a batch; 1000 if not given.")
+    int | None,
+    typer.Option(metavar="N", min=1, max=MAX_BATCH_SIZE, help="Firms a batch; a share for each job if not given."),
 ]
 VllmOption = Annotated[
     int | None, typer.Option("--vllm", metavar="N", min=1, help="First scale vLLM to N, and wait for it.")

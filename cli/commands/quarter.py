@@ -53,7 +53,7 @@ def run_quarter(
     stack = connect(ctx.obj)
     plan = preflight.plan(stack, [quarter], batch_size=batch_size, vllm_size=vllm_size, force=force)
     _agree(stack, plan, f"Run {quarter}?", yes)
-    request = _request(plan, quarter, batch_size)
+    (request,) = _requests(plan, batch_size)
     _follow(stack, starting.start(stack, request, force=force), detach, as_json)
 
 
@@ -121,7 +121,7 @@ def run_quarters(
     stack = connect(ctx.obj)
     plan = preflight.plan(stack, names, batch_size=batch_size, vllm_size=vllm_size)
     _agree(stack, plan, f"Run {output.count(len(names), 'quarter')}, {at_once} at once?", yes)
-    requests = [_request(plan, quarter, batch_size) for quarter in names]
+    requests = _requests(plan, batch_size)
     _follow(stack, starting.start_quarters(stack, requests, at_once), detach, as_json)
 
 
@@ -164,11 +164,11 @@ def _agree(stack: Stack, plan: Plan, question: str, yes: bool) -> None:
         wait_until_settled(stack)
 
 
-def _request(plan: Plan, quarter: str, batch_size: int | None) -> QuarterInput:
-    request: QuarterInput = {"quarter": quarter, "bucket": plan.bucket}
-    if batch_size:
-        request["batch_size"] = batch_size
-    return request
+def _requests(plan: Plan, batch_size: int | None) -> list[QuarterInput]:
+    return [
+        {"quarter": planned.quarter, "bucket": plan.bucket, "batch_size": batch_size or planned.batch_size}
+        for planned in plan.quarters
+    ]
 
 
 def _follow(stack: Stack, execution: Execution, detach: bool, as_json: bool) -> None:

@@ -9,6 +9,9 @@ from cli.services.vllm import Vllm
 from cli.stack import Stack
 from contract.run import DEFAULT_BATCH_SIZE, MAX_BATCHES
 
+_SMALL_BATCH = 50
+"""Firms for which the start of another job costs more than it saves."""
+
 
 @dataclass(frozen=True)
 class QuarterPlan:
@@ -40,12 +43,16 @@ def plan(
 ) -> Plan:
     """Check everything that runs of `quarters` need, and plan them.
 
+    Args:
+        batch_size: firms a batch; if None, so that as many jobs have work as run at once: each of them sends its share
+            of the requests that vLLM can take, and fewer would leave the GPU idle.
+
     Raises:
         NotFoundError: when the state machine, the bucket, a prefetch or a healthy vLLM is missing.
         ConflictError: when a quarter is being run already, and `force` is not set.
     """
     at_once = executions.check_state_machine(stack)
-    plans = [_plan_quarter(stack, quarter, batch_size or DEFAULT_BATCH_SIZE) for quarter in quarters]
+    plans = [_plan_quarter(stack, quarter, batch_size, at_once) for quarter in quarters]
     if not force:
         for quarter in quarters:
             starting.refuse_second(stack, quarter)
@@ -61,9 +68,10 @@ def plan_resumption(stack: Stack, quarter: str, left: Remainder, *, vllm_size: i
     return Plan(stack.output("bucket"), [rest], at_once, _check_vllm(stack, vllm_size), vllm_size)
 
 
-def _plan_quarter(stack: Stack, quarter: str, batch_size: int) -> QuarterPlan:
+def _plan_quarter(stack: Stack, quarter: str, batch_size: int | None, at_once: int) -> QuarterPlan:
     firms = len(prefetch.of_stack(stack, quarter).firm_to_chunk)
-    size = max(batch_size, -(-firms // MAX_BATCHES))
+    wanted = batch_size or min(max(-(-firms // at_once), _SMALL_BATCH), DEFAULT_BATCH_SIZE)
+    size = max(wanted, -(-firms // MAX_BATCHES))
     return QuarterPlan(quarter, firms, -(-firms // size), size)
 
 

@@ -76,6 +76,27 @@ def test_a_person_reads_the_plan_before_and_the_counts_after(ready: Aws, ftm: Ft
     assert "vllm scale 0" in result.stderr  # a GPU left running costs money
 
 
+@pytest.mark.parametrize(
+    ("firms", "planned"),
+    [
+        (40, "40 firms, 1 batch of up to 50 firms"),
+        (448, "448 firms, 5 batches of up to 90 firms"),
+        (9_000, "9,000 firms, 9 batches of up to 1,000 firms"),
+    ],
+)
+def test_without_a_batch_size_each_job_that_runs_at_once_has_a_share(
+    ready: Aws, ftm: Ftm, firms: int, planned: str
+) -> None:
+    put_manifest(ready, SUCCEEDS, firms)
+
+    result = ftm("run-quarter", SUCCEEDS, "--yes", "--detach")
+
+    assert f"{planned}, 5 at once" in result.stderr
+    arn = result.stdout.strip()
+    request = json.loads(ready.client("stepfunctions").describe_execution(executionArn=arn)["input"])
+    assert f"of up to {request['batch_size']:,} firms" in planned
+
+
 def test_a_failed_run_exits_1_and_says_which_batch_and_why(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", FAILS, "--yes", exit_code=1)
 

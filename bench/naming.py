@@ -1,22 +1,18 @@
-"""Naming on a real vLLM: the worker's client beside the barest one, and its prompt beside the reference's."""
+"""Naming on a real vLLM: the worker's client beside the barest one."""
 
 import asyncio
 import json
-import re
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 from worker.bench import topic as made_up_topic
-from worker.firm import Firm, Topic
+from worker.firm import Topic
 from worker.llm import Llm
-from worker.naming import INSTRUCTIONS, MAX_TOKENS, prompt, response_format
+from worker.naming import MAX_TOKENS, prompt, response_format
 from worker.settings import LlmSettings
-from worker.topics import find_topics
 
 ROUNDS = 4
-REFERENCE_SENTENCES = 50
-"""The reference shows up to so many sentences, and repeats its instructions after them."""
 
 
 def throughput(base_url: str, model: str, requests: int = 160) -> list[dict[str, Any]]:
@@ -50,33 +46,6 @@ def throughput(base_url: str, model: str, requests: int = 160) -> list[dict[str,
             }
         )
     return rows
-
-
-def tokens(firms: list[Firm]) -> list[dict[str, Any]]:
-    """Prompt tokens a topic, and those of them that come after what all prompts share, which vLLM computes once.
-
-    Counted as Qwen3's tokenizer nearly does: a word, a digit and a mark are a token each.
-    """
-    found = [(firm, topic) for firm in firms for topic in find_topics(firm).topics]
-    prompts = {
-        "worker": [prompt(topic) for _, topic in found],
-        "reference": [_reference_prompt(firm, topic) for firm, topic in found],
-    }
-    uncached = {name: sum(_tokens(user["content"]) for _, user in asked) for name, asked in prompts.items()}
-    return [
-        {
-            "prompt": name,
-            "topics": len(found),
-            "tokens/topic": round(uncached[name] / len(found) + _tokens(INSTRUCTIONS)),
-            "uncached/topic": round(uncached[name] / len(found)),
-            "of the reference": round(uncached[name] / uncached["reference"], 3),
-        }
-        for name in prompts
-    ]
-
-
-def _tokens(text: str) -> int:
-    return len(re.findall(r"[^\W\d_]+|\d|[^\w\s]", text))
 
 
 def _body(topic: Topic, model: str) -> dict[str, Any]:
@@ -116,10 +85,3 @@ async def _barest(base_url: str, _model: str, bodies: list[dict[str, Any]], in_f
         writer.close()
 
     await asyncio.gather(*(connection() for _ in range(in_flight)))
-
-
-def _reference_prompt(firm: Firm, topic: Topic) -> list[dict[str, str]]:
-    text_of = {sentence.sentence_id: sentence.raw_text for sentence in firm.sentences}
-    shown = "\n".join(f"- {text_of[sentence_id]}" for sentence_id in topic.sentence_ids[:REFERENCE_SENTENCES])
-    user = f"Keywords: {', '.join(topic.keywords)}\n\nSentences:\n{shown}\n\n{INSTRUCTIONS}"
-    return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": user}]

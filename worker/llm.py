@@ -73,7 +73,7 @@ class Llm:
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._watch: asyncio.Task[None] | None = None
         self._answered = 0
-        # Plain HTTP: openai and httpx took ten times the CPU, and answers come in bursts that must be followed at once.
+        # Plain HTTP: openai and httpx take four times the CPU, and answers come in bursts that must be followed up.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
             headers={"Authorization": f"Bearer {settings.api_key.strip()}"} if settings.api_key else None,

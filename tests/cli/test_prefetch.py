@@ -77,7 +77,7 @@ def test_what_was_put_can_be_run(aws: Aws, ftm: Ftm, folder: Path) -> None:
     make_vllm_healthy(aws)
     ftm("prefetch", "put", Q, str(folder))
 
-    assert "3 firms, 1 batch of up to 1,000 firms" in ftm("run-quarter", Q, "--yes").stderr
+    assert "3 firms, 1 batch of up to 50 firms" in ftm("run-quarter", Q, "--yes").stderr
 
 
 def test_the_folder_may_be_the_bucket_s_root(aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_a_sentence_without_a_word_of_its_topic_is_in_none() -> None:
     assert f"s{len(rows) // 2}" not in {number for topic in found.topics for number in topic.sentence_ids}
 
 
+def test_what_one_sentence_of_a_topic_says_is_no_keyword() -> None:
+    rows = [row["raw_text"] for row in call("ACME")]
+    for first in range(0, len(rows), len(rows) // len(SUBJECTS)):
+        rows[first] += " despite hurricane damage"
+    found = find_topics(firm(rows))
+    assert len(found.topics) == len(SUBJECTS)
+    assert not [topic.keywords for topic in found.topics if "hurricane" in " ".join(topic.keywords)]
+
+
 def test_subjects_are_found_and_no_name_is_a_keyword() -> None:
     rows = [row["raw_text"].replace("In segment", "At Acme, said Zelda,") for row in call("ACME")]
     found = find_topics(firm([*rows, "Thanks, Zelda."], "Acme"))

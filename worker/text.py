@@ -62,7 +62,8 @@ _LEGAL = re.compile(
     r"|obligation to update|required by (applicable )?law|filed with the (sec|securities)|form (10|8)-?[kq]\b"
     r"|sec filings|non-gaap (financial )?(measure|metric|number)"
     r"|reconciliations?\b.{0,80}(gaap|press release|website|appendix)"
-    r"|risk factors|private securities litigation"
+    r"|risk factors|private securities litigation|\b(such|these) statements\b|those statements are"
+    r"|guarantees? of future|cautionary statement|statements (contained|included|made) (during|in|on) (the|this|today)"
 )
 _REPLAY = re.compile(r"\breplay\b|webcast|(being|be) recorded|recording of (this|today)|this call is the property")
 _POINTER = re.compile(

@@ -46,6 +46,7 @@ def random_firm(rows: int, seed: int) -> Firm:
         "Our next question comes from the line of John Smith with Credit Suisse.",
         "Now let me turn the call over to Jane Miller, our Chief Financial Officer.",
         "Actual results may differ materially from those projected in forward-looking statements.",
+        "Such statements are based on assumptions that we believe to be appropriate under the circumstances.",
         "A replay of this call will be available on our website.",
         "Please turn to slide 7.",
         "Good morning and thank you for joining us today.",

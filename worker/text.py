@@ -141,14 +141,14 @@ _GREETED = re.compile(
 )
 _ADDRESSED = re.compile(r", ([A-Z][a-z'’-]+)[.?!]$")
 _INTRODUCED = re.compile(
-    r"((?:[A-Z][\w'’-]+\.? ){1,3}[A-Z][\w'’-]+), (?:our |the )?(?:new )?(?:[A-Z][\w']+ )*"
+    r"\b((?:[A-Z][\w'’-]+\.? ){1,3}[A-Z][\w'’-]+), (?:our |the )?(?:new )?(?:[A-Z][\w']+ )*"
     r"(?:Chief|President|Chairman|C[EFO]O|Officer|Treasurer|Director|Head of|Investor Relations)\b"
 )
 _COLLEAGUE = re.compile(
     r"(?:^As |[a-z,.] )([A-Z][a-z'’-]+),? (?:(?:just |already |also )?(?:mentioned|said|alluded|pointed out)|and I)\b"
 )
 # iPhone, YouTube; or a word with a trade mark.
-_MARKED = re.compile(r"\b(\w*[a-z][A-Z]\w*)|(\w+)\s?[®™]")
+_MARKED = re.compile(r"\b(?:(\w*[a-z][A-Z]\w*)|(\w+)\s?[®™])")
 # One capital word within a sentence, beside what is said of products and of firms that are bought.
 _BRANDED = re.compile(
     r"(?<=[a-z,] )([A-Z][a-z]{2,})(?:['’]s)? (?:acquisition|app|branded|brand|capsule|device|drug|franchise|launch"

@@ -30,8 +30,8 @@ from worker.topics import find_topics
 
 WORDS = 10
 FIRST = 5
-SHOWN = (5, 8, 1000)
-"""Sentences shown to the LLM, to be judged; 1000 are all."""
+SHOWN = (5, topics.SHOWN, 1000)
+"""Sentences shown to the LLM, to be judged: fewer, as the worker does, and all."""
 
 _EMPTY = "emptydoc"
 """BERTopic's word for a sentence without words."""

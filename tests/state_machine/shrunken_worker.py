@@ -1,7 +1,7 @@
 """A worker shrunk to a tenth of a second: it answers for its batch as the real one would, and reads no transcript.
 
 What goes wrong is arranged in the directory `CONTROL`: a file named after a batch holds `exit`, `kill` (itself, each
-time), `kill once` or `hang`.
+time), `kill once` or `hang`, of which it makes `hangs` when it does.
 """
 
 import http.client
@@ -39,6 +39,7 @@ def main() -> int:
     if trouble.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     if trouble == "hang":
+        order.write_text("hangs")
         time.sleep(3600)
     if trouble == "exit":
         return 1

@@ -9,8 +9,9 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from moto.core.config import default_user_config
@@ -25,9 +26,15 @@ from local.lambda_processes import LambdaProcesses
 from local.patches import StepFunctionsPatches, mend_common
 from local.patching import MotoDoesNotFitError
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
 _HOST = "127.0.0.1"
+
+_CALLING_BACK = ("awslambda", "stepfunctions")
+"""Services whose answer may wait for a process that calls them again."""
 
 
 class EmbeddedAwsError(Exception):
@@ -82,7 +89,20 @@ class EmbeddedAws:
 def _create_app(service: Any) -> Flask:
     app = create_backend_app(service)
     app.debug = False  # a twelfth of the time of a request
+    if service not in _CALLING_BACK:
+        app.wsgi_app = _one_at_a_time(app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+def _one_at_a_time(serve: "WSGIApplication") -> "WSGIApplication":
+    """moto iterates over dictionaries that other requests change, and then answers 500."""
+    lock = threading.Lock()
+
+    def serve_alone(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        with lock:
+            return serve(environ, start_response)
+
+    return serve_alone
 
 
 def _listen(port: int) -> socket.socket:

@@ -141,7 +141,7 @@ class BatchProcesses:
         # moto shows less than Batch does, and adds an AWS_BATCH_JOB_ID at each look.
         replace(Job, "describe", "bc82fd1e98a3", self._describe)
         replace(Job, "_container_details", "2f77531f8164", self._describe_container)
-        # moto iterates over all jobs, while other threads add some.
+        # moto looks through all jobs for each, and takes any number of ids.
         replace(BatchBackend, "describe_jobs", "b46db4fe2254", _describe_jobs)
         # It answers with all jobs at once, where Batch gives pages.
         replace(BatchResponse, "listjobs", "819c0df57bb9", _list_jobs_in_pages)

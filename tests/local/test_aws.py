@@ -1,4 +1,4 @@
-"""The embedded AWS as a whole: nothing that it started outlives it, and its buckets can be relied on."""
+"""The embedded AWS as a whole: nothing that it started outlives it, and its answers can be relied on."""
 
 import contextlib
 import json
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,3 +100,16 @@ def alive(pid: int) -> bool:
         state = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
         return state.stdout.strip()[:1] not in ("", "Z")
     return False
+
+
+def test_requests_at_once_do_not_disturb_each_other(aws):
+    """moto itself answers 500 to some of them: `dictionary changed size during iteration`."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            names = [f"at-once-{number}" for number in range(200)]
+            iam = aws.client("iam")
+            list(pool.map(lambda name: iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}"), names))
+    finally:
+        sys.setswitchinterval(interval)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from worker.bench import topic as made_up_topic
 from worker.firm import Topic
 from worker.llm import Llm
-from worker.naming import prompt, response_format
+from worker.naming import RESPONSE_FORMAT, prompt
 from worker.settings import LlmSettings
 
 BLOCKS = 5
@@ -60,14 +60,14 @@ def _body(topic: Topic, model: str) -> dict[str, Any]:
         "messages": prompt(topic),
         "max_tokens": ANSWER_TOKENS,
         "temperature": 0,
-        "response_format": response_format(lengths=True),
+        "response_format": RESPONSE_FORMAT,
         "chat_template_kwargs": {"enable_thinking": False},
     }
 
 
 async def _with_worker(base_url: str, model: str, bodies: list[dict[str, Any]], in_flight: int) -> None:
     async with Llm(LlmSettings(base_url, model, in_flight)) as llm:
-        schema = response_format(lengths=True)
+        schema = RESPONSE_FORMAT
         await asyncio.gather(*(llm.complete(body["messages"], ANSWER_TOKENS, schema) for body in bodies))
 
 

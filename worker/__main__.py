@@ -38,6 +38,8 @@ def exit_code(work: Callable[[], None]) -> int:
         return _say(error, os.EX_TEMPFAIL)
     except (WorkerError, ContractError) as error:
         return _say(error, 1)
+    except KeyboardInterrupt:
+        return _say("stopped", 130)
     except Exception as error:
         # botocore is loaded by now if it is its error, and not for the sake of naming it.
         from botocore.exceptions import BotoCoreError, ClientError

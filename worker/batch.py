@@ -11,9 +11,12 @@ import signal
 import time
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError
 from contract.batch import BatchProgress, Counts
@@ -67,11 +70,32 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
     batch = _Batch(settings, bucket, storage, progress, clock or Clock())
     try:
         await batch.run(firm_ids)
-    except (WorkerError, ContractError) as error:
-        progress.state, progress.error = "failed", str(error)
-        batch.put_progress()
+    except Exception as error:
+        progress.state, progress.error = "failed", _sentence(error)
+        with suppress(BotoCoreError, ClientError):  # it may be the very reason, which must not be hidden
+            batch.put_progress()
         raise
     return progress
+
+
+async def do_firm(firm: Firm | Unreadable, quarter: str, topics: TopicProcess, namer: Namer) -> Outcome:
+    """Find and name the topics of one firm; its own trouble is an outcome, and not the batch's.
+
+    Raises:
+        WorkerError, TemporaryError: when no other firm could be done either.
+    """
+    if isinstance(firm, Unreadable):
+        return Outcome(firm.firm_id, failed=firm.reason)
+    try:
+        found = await topics.find_topics(firm)
+        if found.skipped:
+            return Outcome(firm.firm_id, skipped=found.skipped)
+        named, counts = await namer.name(firm, found)
+        return Outcome(firm.firm_id, parts.rows(firm, quarter, named, _now()), counts)
+    except WorkerError:
+        raise
+    except Exception as error:
+        return Outcome(firm.firm_id, failed=_sentence(error))
 
 
 class _Batch:
@@ -108,9 +132,9 @@ class _Batch:
                 try:
                     await self._unless_stopped(self._flow(todo, llm, topics, namer))
                 finally:
+                    for reason, count in namer.fallbacks.most_common(5):
+                        print(f"{progress.batch_id}: {count} topics keep their keywords: {reason}", flush=True)
                     await self._keep_what_is_done()
-        for reason, count in namer.fallbacks.most_common(5):
-            print(f"{progress.batch_id}: {count} topics keep their keywords: {reason}", flush=True)
         self._end()
 
     def put_progress(self) -> None:
@@ -121,10 +145,12 @@ class _Batch:
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work`; after SIGTERM it gets a little time to end by itself."""
         flow, stop = asyncio.create_task(work), asyncio.create_task(self._stop())
-        await asyncio.wait({flow, stop}, return_when=asyncio.FIRST_COMPLETED)
-        flow.cancel()
-        stop.cancel()
-        await asyncio.gather(flow, stop, return_exceptions=True)
+        try:
+            await asyncio.wait({flow, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            flow.cancel()
+            stop.cancel()
+            await asyncio.gather(flow, stop, return_exceptions=True)
         if not flow.cancelled():
             flow.result()
 
@@ -142,25 +168,11 @@ class _Batch:
         async for firm in read_firms(self._bucket, self._settings.quarter, firm_ids):
             if self._stopping.is_set():
                 break
-            self._under_way.append(asyncio.create_task(self._outcome(firm, topics, namer)))
+            self._under_way.append(asyncio.create_task(do_firm(firm, self._settings.quarter, topics, namer)))
             while self._under_way and (len(self._under_way) > self._window or self._under_way[0].done()):
                 await self._take_first()
         while self._under_way:
             await self._take_first()
-
-    async def _outcome(self, firm: Firm | Unreadable, topics: TopicProcess, namer: Namer) -> Outcome:
-        if isinstance(firm, Unreadable):
-            return Outcome(firm.firm_id, failed=firm.reason)
-        try:
-            found = await topics.find_topics(firm)
-            if found.skipped:
-                return Outcome(firm.firm_id, skipped=found.skipped)
-            named, counts = await namer.name(firm, found)
-            return Outcome(firm.firm_id, parts.rows(firm, self._settings.quarter, named, _now()), counts)
-        except WorkerError:
-            raise
-        except Exception as error:  # one firm's trouble is not the batch's
-            return Outcome(firm.firm_id, failed=f"{type(error).__name__}: {error}")
 
     async def _take_first(self) -> None:
         task = self._under_way[0]
@@ -168,7 +180,15 @@ class _Batch:
         self._done.append(task.result())
         self._under_way.popleft()
         if len(self._done) == self._settings.checkpoint_interval:
-            await asyncio.to_thread(self._checkpoint)
+            await self._checkpoint_in_a_thread()
+
+    async def _checkpoint_in_a_thread(self) -> None:
+        """Return when it is written, and not before: whoever is cancelled meanwhile may not write beside the thread."""
+        writing = asyncio.create_task(asyncio.to_thread(self._checkpoint))
+        try:
+            await asyncio.shield(writing)
+        finally:
+            await asyncio.gather(writing, return_exceptions=True)
 
     async def _keep_what_is_done(self) -> None:
         for task in self._under_way:
@@ -225,6 +245,12 @@ def _checkpoint_line(progress: BatchProgress) -> str:
         f" {counts.topics} topics, {counts.named} named by the LLM, {counts.prompt_tokens} prompt tokens"
         f" ({counts.cached_tokens} cached), {counts.retries} retries, {progress.seconds:.1f} s"
     )
+
+
+def _sentence(error: Exception) -> str:
+    """What the record says of an error; one that nobody put into words needs its type to be understood."""
+    text = str(error) if isinstance(error, WorkerError | ContractError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
 def _now() -> datetime:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import random
+import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ def topic(number: int) -> Topic:
 async def level(llm: "Llm", in_flight: int, seconds: float, first: int) -> dict[str, Any]:
     """Keep `in_flight` requests in flight for some seconds, on topics numbered from `first`."""
     from worker.llm import RequestFailed
-    from worker.naming import MAX_TOKENS, prompt, response_format
+    from worker.naming import MAX_TOKENS, RESPONSE_FORMAT, prompt
 
     done: list[tuple[float, Completion]] = []
     errors = 0
@@ -62,7 +63,7 @@ async def level(llm: "Llm", in_flight: int, seconds: float, first: int) -> dict[
         nonlocal errors
         while (asked := time.monotonic()) - began < seconds:
             try:
-                completion = await llm.complete(prompt(topic(next(numbers))), MAX_TOKENS, response_format(True))
+                completion = await llm.complete(prompt(topic(next(numbers))), MAX_TOKENS, RESPONSE_FORMAT)
                 done.append((time.monotonic() - asked, completion))
             except RequestFailed:
                 errors += 1
@@ -93,9 +94,9 @@ async def _bench(environ: Mapping[str, str]) -> None:
         await llm.check_model()
         for number, in_flight in enumerate(levels):
             await asyncio.sleep(max(0.0, start + number * (seconds + BETWEEN_LEVELS) - time.time()))
-            # Each process has topics of its own: nothing but the instructions is in the prefix cache.
-            first = (os.getpid() * 1000 + number) * 1_000_000
-            print(json.dumps(await level(llm, in_flight, seconds, first)), flush=True)
+            # Each level has topics of its own: nothing but the instructions is in the prefix cache. By chance, since
+            # containers have nothing to tell them apart, not even the number of their process.
+            print(json.dumps(await level(llm, in_flight, seconds, first=secrets.randbelow(10**10))), flush=True)
 
 
 def _plan(environ: Mapping[str, str]) -> tuple[list[int], float, float]:

@@ -39,5 +39,5 @@ class FirmTopics:
 
     topics: list[Topic] = field(default_factory=list[Topic])
     names: frozenset[str] = frozenset()
-    """Words, in lower case, of the firm's, its speakers' and its products' names."""
+    """Words, in lower case, of the firm's, its speakers' and its products' names, and the firm's whole name."""
     skipped: str = ""

@@ -1,17 +1,20 @@
 """The client of the LLM: any OpenAI-compatible server, and vLLM on a Spot GPU above all.
 
 A replaced GPU must cost minutes and not the batch: whatever looks like a server that is away starts one shared watch
-(not one for each request in flight), which waits for it up to ten minutes; everything else that may pass is tried
-again a few times, with full jitter. What cannot pass (400, 404) is never tried again.
+(not one for each request in flight), which waits for it up to ten minutes; a server that is there and fails is tried
+again for a minute and a half, with full jitter. Then a request that nobody can fail at tells whether it is the server
+or the request. What cannot pass (400, 404) is never tried again.
 """
 
 import asyncio
 import json
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -22,9 +25,15 @@ from worker.settings import LlmSettings
 
 PATIENCE_SECONDS = 600.0
 """How long a server may stay away: a Spot GPU is replaced and warm within this."""
-ATTEMPTS = 6
+RETRY_SECONDS = 90.0
+"""For how long a request is tried again at a server that is there: vLLM says 500 to everything for the 50 s in which it
+shuts down, while its list of models is still to be had."""
 REQUEST_SECONDS = 240.0
 """From the moment a request is sent. It covers vLLM's queue, and ends before the load balancer's 300 s."""
+_GIVE_UP_SECONDS = 3 * PATIENCE_SECONDS
+"""The same, however often the server went away and came back meanwhile: it may be this request that fells it."""
+_THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
+"""Qwen3 thinks by default, at several times the cost, and a thinking answer is not bound by the schema."""
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 1.0
 """A request on a connection that the server is just closing gets no answer; vLLM closes after 5 s without a request."""
@@ -72,7 +81,9 @@ class Llm:
         self._clock = clock or Clock()
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._watch: asyncio.Task[None] | None = None
-        self._answered = 0
+        self._last_away = 0.0
+        self._plain = settings.hosted
+        """Whether the server refuses what vLLM knows beyond OpenAI's API."""
         # Plain HTTP: openai and httpx take four times the CPU, and answers come in bursts that must be followed up.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
@@ -101,9 +112,9 @@ class Llm:
         """One answer, bound by a response format.
 
         Raises:
-            RequestFailed: when the server refuses this request, or fails at it again and again.
+            RequestFailed: when the server refuses this request, or fails at it again and again, but not at another.
             TemporaryError: when the server stayed away, or fails at every request.
-            WorkerError: when the server lacks the model or refuses the key.
+            WorkerError: when the server lacks the model, refuses the key or has moved.
         """
         request = {
             "model": self.model,
@@ -112,36 +123,41 @@ class Llm:
             "temperature": 0,
             "response_format": schema,
         }
-        if not self.settings.hosted:
-            # Qwen3 thinks by default, at several times the cost, and a thinking answer is not bound by the schema.
-            request["chat_template_kwargs"] = {"enable_thinking": False}
         async with self._slots:
-            reason, answered_before = "", self._answered
-            for attempt in range(ATTEMPTS):
-                if attempt:
-                    await self._back_off(attempt)
+            retries, failing_since = 0, 0.0
+            while True:
                 if self._watch:
                     await self._server()
-                try:
-                    status, answer = await self._send("POST", "/chat/completions", REQUEST_SECONDS, request)
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    reason = f"no answer ({type(error).__name__})"
-                    if type(error) is not TimeoutError:  # that one is ours: it tells nothing of the server
-                        await self._server()
-                    continue
-                if status < 400:
-                    self._answered += 1
-                    return _completion(_json(answer), attempt)
-                self._refuse_if_final(status, answer, attempt)
-                reason = f"HTTP {status}"
-                if status in _AWAY:
-                    await self._server()
-        if self._answered == answered_before:  # it is not this request, then
-            raise TemporaryError(
-                f"the LLM at {self.settings.base_url} fails at every request ({reason}); the batch stops here,"
-                " and another attempt continues it"
-            )
-        raise RequestFailed(reason, ATTEMPTS - 1)
+                outcome = await self._attempt(request, retries)
+                if isinstance(outcome, Completion):
+                    return outcome
+                if retries == 0:
+                    failing_since = self._clock.now()
+                if self._has_failed_for_long(failing_since):
+                    await self._blame(outcome, retries)
+                await self._back_off(retries)
+                retries += 1
+
+    async def _attempt(self, request: dict[str, Any], retries: int) -> Completion | str:
+        """The answer; or why there is none, once the server is there to be asked again."""
+        plain = self._plain
+        body = _without_lengths(request) if plain else request | _THINKING_OFF
+        try:
+            status, answer = await self._send("POST", "/chat/completions", REQUEST_SECONDS, body)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if type(error) is not TimeoutError:  # that one is ours: it tells nothing of the server
+                await self._server()
+            return f"no answer ({type(error).__name__})"
+        if status < 300:
+            return _completion(_json(answer), retries)
+        reason = self._reason(status, answer)
+        if status == 400 and not plain and any(word in reason for word in (*_THINKING_OFF, "maxLength")):
+            self._plain = True
+            return await self._attempt(request, retries)
+        self._raise_if_final(status, reason, retries)
+        if status in _AWAY:
+            await self._server()
+        return reason
 
     async def _send(
         self, method: str, path: str, seconds: float, request: dict[str, Any] | None = None
@@ -151,19 +167,32 @@ class Llm:
         Raises:
             TimeoutError: exactly this one when it took more than `seconds`.
             aiohttp.ClientError: when the server is not reached, or ends the connection before its answer is whole.
+            WorkerError: when it sends its callers elsewhere; a POST that went there would arrive as a GET.
         """
         timeout = aiohttp.ClientTimeout(total=seconds, connect=_CONNECT_SECONDS)
         url = self.settings.base_url + path
-        async with self._session.request(method, url, json=request, timeout=timeout) as response:
+        options: Any = {"json": request, "timeout": timeout, "allow_redirects": False}
+        async with self._session.request(method, url, **options) as response:
+            if 300 <= response.status < 400:
+                location = response.headers.get("Location", "nowhere")[:200]
+                raise WorkerError(self._no_server(f"HTTP {response.status}, it sends its callers to {location}"))
             return response.status, await response.read()
 
-    def _refuse_if_final(self, status: int, answer: bytes, retries: int) -> None:
+    def _reason(self, status: int, answer: bytes) -> str:
+        """The status with the server's own words: what OpenAI's shape of an error holds, or else the whole."""
+        message = _object(_object(_json(answer)).get("error")).get("message") or answer.decode(errors="replace")
+        said = " ".join(str(message).split())
+        if key := self.settings.api_key.strip():
+            said = said.replace(key, "***")
+        return f"HTTP {status}: {said[:200]}" if said else f"HTTP {status}"
+
+    def _raise_if_final(self, status: int, reason: str, retries: int) -> None:
         if status in _PASSING:
             return
         if status == 404:
-            raise WorkerError(f"the LLM at {self.settings.base_url} has no model {self.model!r}: {_said(answer)}")
+            raise WorkerError(f"the LLM at {self.settings.base_url} has no model {self.model!r} ({reason})")
         self._refuse_key(status)
-        raise RequestFailed(f"HTTP {status}", retries)
+        raise RequestFailed(reason, retries)
 
     def _refuse_key(self, status: int) -> None:
         if status in (401, 403):
@@ -171,8 +200,24 @@ class Llm:
                 f"the LLM at {self.settings.base_url} refuses the key (HTTP {status}): check {env.LLM_API_KEY}"
             )
 
-    async def _back_off(self, attempt: int) -> None:
-        ceiling = min(_MAX_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2 ** (attempt - 1))
+    def _has_failed_for_long(self, since: float) -> bool:
+        now = self._clock.now()
+        return now - max(since, self._last_away) >= RETRY_SECONDS or now - since >= _GIVE_UP_SECONDS
+
+    async def _blame(self, reason: str, retries: int) -> NoReturn:
+        """End a request that failed again and again: by its own fault if the server answers the simplest one."""
+        simplest = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        with suppress(aiohttp.ClientError, TimeoutError):
+            status, _ = await self._send("POST", "/chat/completions", REQUEST_SECONDS, simplest)
+            if status < 300:
+                raise RequestFailed(reason, retries)
+        raise TemporaryError(
+            f"the LLM at {self.settings.base_url} fails at every request ({reason}); the batch stops here, and another"
+            " attempt continues it"
+        )
+
+    async def _back_off(self, retries: int) -> None:
+        ceiling = min(_MAX_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2**retries)
         await self._clock.sleep(self._clock.jitter() * ceiling)
 
     async def _server(self) -> None:
@@ -188,17 +233,18 @@ class Llm:
 
     async def _watch_server(self) -> None:
         start = self._clock.now()
-        while True:
-            reason = await self._probe()
-            if not reason:
-                return
-            if self._clock.now() - start >= PATIENCE_SECONDS:
+        if reason := await self._probe():
+            print(f"waiting for the LLM at {self.settings.base_url} ({reason})", file=sys.stderr, flush=True)
+        while reason:
+            self._last_away = self._clock.now()
+            if self._last_away - start >= PATIENCE_SECONDS:
                 minutes = round(PATIENCE_SECONDS / 60)
                 raise TemporaryError(
                     f"the LLM at {self.settings.base_url} stayed away for {minutes} minutes ({reason}): see that vLLM"
                     " runs (ftm vllm status), then resume the run"
                 )
             await self._clock.sleep(_PROBE_SECONDS * (0.5 + self._clock.jitter()))
+            reason = await self._probe()
 
     async def _probe(self) -> str:
         """Why the server is not there; empty when it is, and has the model."""
@@ -257,17 +303,17 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _without_lengths(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return schema
+    return {name: _without_lengths(value) for name, value in schema.items() if name != "maxLength"}
+
+
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except ValueError:
         return None
-
-
-def _said(answer: bytes) -> str:
-    """The server's own words: what OpenAI's shape of an error holds, or else the whole."""
-    message = _object(_object(_json(answer)).get("error")).get("message") or answer.decode(errors="replace")
-    return " ".join(str(message).split())[:200]
 
 
 def _proxy(url: str) -> str | None:

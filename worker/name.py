@@ -2,22 +2,30 @@
 
 Firm ids come on stdin, one a line. The topics are found as a batch finds them, so they are the same ones, and the rows
 in OUT.parquet are those of a part: two namings of the same topics can be compared. The environment is that of a batch,
-less what belongs to one. Progress goes to stderr. The exit code is 0, 1 or 75, as a batch's.
+less what belongs to one. Progress goes to stderr, and so does a firm that cannot be named: the others are paid for, and
+written. The exit code is 0 when there is a file, with at least one name by the
+LLM in it, and else 1 or 75, as a batch's.
 """
 
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from contract import env
+from contract.batch import Counts
 from contract.quarter import check_quarter
 from worker import WorkerError
 from worker.__main__ import exit_code
 from worker.settings import LlmSettings, read_llm_settings, required
+
+if TYPE_CHECKING:
+    from worker.batch import Outcome
+    from worker.firm import Firm
+    from worker.prefetch import Unreadable
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -30,49 +38,68 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> None:
     bucket = required(environ, env.S3_BUCKET)
     quarter = check_quarter(required(environ, env.QUARTER))
     llm = read_llm_settings(environ)
-    firm_ids = list(dict.fromkeys(sys.stdin.read().split()))
+    lines = (line.strip() for line in sys.stdin.read().splitlines())
+    firm_ids = list(dict.fromkeys(firm_id for firm_id in lines if firm_id))
     if not firm_ids:
         raise WorkerError("give the firms to name on stdin, one a line")
     embedding_model = environ.get(env.TOPIC_EMBEDDING_MODEL, "")
-    _write(Path(arguments[0]), asyncio.run(_name(bucket, quarter, firm_ids, llm, embedding_model)))
+    outcomes, fallbacks = asyncio.run(_name(bucket, quarter, firm_ids, llm, embedding_model))
+    counts = sum((outcome.counts for outcome in outcomes), Counts())
+    for reason, count in fallbacks.most_common(5):
+        print(f"{count} topics keep their keywords: {reason}", file=sys.stderr)
+    if not counts.named:
+        raise WorkerError("not one topic was named")
+    _write(Path(arguments[0]), outcomes)
+    print(f"{counts.named} of {counts.topics} topics named", file=sys.stderr)
+    if failed := sum(bool(outcome.failed) for outcome in outcomes):
+        print(f"{failed} of {len(outcomes)} firms are not in {arguments[0]}", file=sys.stderr)
 
 
 async def _name(
     bucket_name: str, quarter: str, firm_ids: list[str], settings: LlmSettings, embedding_model: str
-) -> list[dict[str, Any]]:
-    from worker import parts
-    from worker.firm import Firm
+) -> tuple[list["Outcome"], Counter[str]]:
+    """What came of each firm, as many of them under way at once as keep the LLM busy; and the reasons of fallbacks."""
+    from worker.batch import do_firm
     from worker.llm import Llm
     from worker.namer import Namer
-    from worker.prefetch import Unreadable, read_firms
+    from worker.prefetch import read_firms
     from worker.s3 import Bucket
     from worker.topic_process import TopicProcess
 
-    begun = asyncio.Semaphore(settings.max_concurrent + 2)
+    places = asyncio.Semaphore(settings.max_concurrent + 2)
+    tasks: list[asyncio.Task[Outcome]] = []
 
-    async def rows(firm: Firm | Unreadable) -> list[dict[str, Any]]:
-        if isinstance(firm, Unreadable):
-            raise WorkerError(f"firm {firm.firm_id} cannot be named: {firm.reason}")
-        async with begun:
-            found = await topics.find_topics(firm)
-            named, counts = await namer.name(firm, found)
-        print(f"{firm.firm_id}: {found.skipped or f'{counts.named} of {counts.topics} topics named'}", file=sys.stderr)
-        return parts.rows(firm, quarter, named, datetime.now(UTC))
+    async def do(firm: "Firm | Unreadable") -> "Outcome":
+        outcome = await do_firm(firm, quarter, topics, namer)
+        print(_line(outcome), file=sys.stderr)
+        return outcome
 
     async with Llm(settings) as llm:
         await llm.check_model()
         namer = Namer(llm)
         with TopicProcess(embedding_model) as topics:
-            firms = read_firms(Bucket(bucket_name), quarter, firm_ids)
-            named = await asyncio.gather(*[rows(firm) async for firm in firms])
-    return [row for firm in named for row in firm]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for firm in read_firms(Bucket(bucket_name), quarter, firm_ids):
+                        await places.acquire()
+                        tasks.append(group.create_task(do(firm)))
+                        tasks[-1].add_done_callback(lambda _: places.release())
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+    return [task.result() for task in tasks], namer.fallbacks
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+def _line(outcome: "Outcome") -> str:
+    if outcome.failed:
+        return f"firm {outcome.firm_id} cannot be named: {outcome.failed}"
+    return f"{outcome.firm_id}: {outcome.skipped or f'{outcome.counts.named} of {outcome.counts.topics} topics named'}"
+
+
+def _write(path: Path, outcomes: list["Outcome"]) -> None:
     from worker import parts
 
     half = path.with_name(f"{path.name}.half")
-    half.write_bytes(parts.to_parquet(rows))
+    half.write_bytes(parts.to_parquet([row for outcome in outcomes for row in outcome.rows]))
     half.replace(path)
 
 

@@ -27,7 +27,6 @@ class _Asked:
 class Namer:
     def __init__(self, llm: Llm) -> None:
         self._llm = llm
-        self._format = naming.response_format(lengths=not llm.settings.hosted)
         self.fallbacks: Counter[str] = Counter()
         """Why topics fell back to their keywords, over all firms."""
 
@@ -67,7 +66,7 @@ class Namer:
 
     async def _ask(self, topic: Topic, messages: list[naming.Message], firm: Firm, found: FirmTopics) -> _Asked:
         try:
-            answer = await self._llm.complete(messages, naming.MAX_TOKENS, self._format)
+            answer = await self._llm.complete(messages, naming.MAX_TOKENS, naming.RESPONSE_FORMAT)
         except RequestFailed as error:
             counts = Counts(requests=1 + error.retries, retries=error.retries)
             return _Asked(messages, "", f"the request failed: {error}", counts, final=True)

@@ -71,7 +71,7 @@ async def read_firms(bucket: Bucket, quarter: str, firm_ids: Iterable[str]) -> A
                 yield Unreadable(firm_id, str(error))
             continue
         for firm_id in members:
-            yield _firm(firm_id, rows.filter(_equal(rows["firm_id"], firm_id)).to_pylist())
+            yield _firm(firm_id, rows, chunk)
 
 
 def _manifest(bucket: Bucket, quarter: str) -> PrefetchManifest:
@@ -111,8 +111,13 @@ def _cast(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([batch[field.name].cast(field.type) for field in _SCHEMA], schema=_SCHEMA)
 
 
-def _firm(firm_id: str, rows: list[dict[str, Any]]) -> Firm:
-    first = rows[0] if rows else {}
+def _firm(firm_id: str, table: pa.Table, chunk: str) -> Firm | Unreadable:
+    """A firm out of its chunk's rows; Arrow looks at bytes and days only when they become text and dates."""
+    try:
+        rows = table.filter(_equal(table["firm_id"], firm_id)).to_pylist()
+    except (ValueError, OverflowError) as error:
+        return Unreadable(firm_id, f"its rows in chunk {chunk} of the prefetch cannot be read: {error}")
+    first: dict[str, Any] = rows[0] if rows else {}
     return Firm(
         firm_id=firm_id,
         firm_name=first.get("firm_name") or firm_id,

@@ -26,7 +26,7 @@ class LlmSettings:
 
     @property
     def hosted(self) -> bool:
-        """The xAI API knows neither vLLM's switch for thinking nor string lengths in a schema."""
+        """The xAI API, which wants a key, and refuses what vLLM knows beyond OpenAI's API."""
         return self.base_url == XAI_BASE_URL
 
 

@@ -9,8 +9,8 @@ from collections import Counter
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from worker.firm import Firm, Sentence
+from worker.words import all_words, plain_words
 
-_WORD = re.compile(r"[^\W\d_]{3,}")
 _FIGURE = re.compile(r"\d")
 
 # Words that scikit-learn counts as stop words and that mean something in a call about money.
@@ -112,7 +112,7 @@ _MAX_POINTER_WORDS = 7
 
 def content_words(sentence: Sentence) -> list[str]:
     """The words of a sentence that carry meaning, in lower case."""
-    return [word for word in _WORD.findall(sentence.cleaned_text.lower()) if word not in STOP_WORDS]
+    return [word for word in plain_words(sentence.cleaned_text) if word not in STOP_WORDS]
 
 
 def has_figure(text: str) -> bool:
@@ -158,10 +158,17 @@ _BRANDED = re.compile(
     r" (?:the |our |new )*([A-Z][a-z]{2,})\b(?! [A-Z])"
 )
 _NAMES = (_GREETED, _ADDRESSED, _INTRODUCED, _COLLEAGUE, _MARKED, _BRANDED)
-# Capital words that are nobody's name: abbreviations that finance writes like products, and places.
-_NO_NAMES = set(
+# Capital words that are nobody's name: terms that are written like products or tickers, and places.
+_TERMS = set(
     """
-    adtech capex ebitda ecommerce fintech iaas iot latam opex paas saas
+    adtech agtech ai ar biotech capex ccaas cpaas ctdna devops dod doe doj dot ebitda ecommerce edtech er esports ev
+    evs evtol finfet fintech gan genai hr iaas ii iii iiot insurtech iot ip latam lidar mab mabs martech medtech mmhg
+    mou mrna nox opex paas pc pcs phd phds poc proptech regtech revpar rnai saas sic sige sirna techops tv tvs ucaas
+    uk voip volte vr wifi xaas yoy
+    """.split()  # noqa: SIM905
+)
+_PLACES = set(
+    """
     africa african america american americas asia asian atlantic australia australian brazil brazilian britain british
     california canada canadian chicago china chinese colorado england europe european florida france french georgia
     german germany gulf hawaii houston illinois india indian indiana ireland israel italy japan japanese korea korean
@@ -170,27 +177,35 @@ _NO_NAMES = set(
     utah virginia washington western york
     """.split()  # noqa: SIM905
 )
-_LEGAL_FORMS = set("companies company corp corporation holding holdings inc limited llc ltd plc".split())  # noqa: SIM905
+_LEGAL_FORMS = set(
+    """
+    ab ag co companies company corp corporation gmbh holding holdings inc incorporated limited llc lp ltd nv plc sa se
+    the
+    """.split()  # noqa: SIM905
+)
 
 
 def names(firm: Firm) -> frozenset[str]:
     """Words in lower case of the names of the firm, of people who speak or are spoken of, of products and brands.
 
     A word that the call also writes in lower case is a common one ("credit" of a broker's name, "gap", "airlines"),
-    and no name.
+    and no name. The firm's whole name is among them, its words joined by blanks: no word of AT&T tells it alone.
     """
     texts = [sentence.raw_text for sentence in firm.sentences]
-    lower = Counter(word for text in texts for word in re.findall(r"\b[a-z]{3,}\b", text))
-    capital = Counter(word.lower() for text in texts for word in re.findall(r"\b[A-Z]\w{2,}\b", text))
+    lower = Counter(word for text in texts for word in re.findall(r"\b[a-z]{2,}\b", text))
+    capital = Counter(word.lower() for text in texts for word in re.findall(r"\b[A-Z]\w+\b", text))
 
-    called = [word for word in _WORD.findall(firm.firm_name.lower()) if word not in _LEGAL_FORMS]
-    short = _WORD.findall(f"{firm.firm_id} {''.join(word[0] for word in called)}".lower())
+    called = [word for word in all_words(firm.firm_name) if word not in _LEGAL_FORMS]
+    plain = [word for word in plain_words(firm.firm_name) if word not in _LEGAL_FORMS]
+    short = [firm.firm_id.lower(), *plain_words(f"{firm.firm_id} {''.join(word[0] for word in plain)}")]
     said = [word for word in short if capital[word]]
-    of_the_firm = {word for word in [*called, *said] if lower[word] * 2 <= capital[word]}
+    own = {*called, *plain, *said} - STOP_WORDS | {" ".join(called)}
+    of_the_firm = {word for word in own if len(word) > 1 and not word.isdigit() and lower[word] * 2 <= capital[word]}
 
     told = (match for text in texts for pattern in _NAMES for match in pattern.finditer(text))
-    found = {word for match in told for word in _WORD.findall(" ".join(filter(None, match.groups())).lower())}
-    return frozenset(of_the_firm | {word for word in found - _NO_NAMES - STOP_WORDS if not lower[word]})
+    found = {word for match in told for word in plain_words(" ".join(filter(None, match.groups())))}
+    of_others = {word for word in found - _PLACES - STOP_WORDS if not lower[word]}
+    return frozenset((of_the_firm | of_others) - _TERMS)
 
 
 def with_one_number(words: list[list[str]]) -> list[list[str]]:

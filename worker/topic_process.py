@@ -1,6 +1,7 @@
 """The other process: it finds the topics of the next firms while names are awaited.
 
-One is enough: it finds some 80 firms a second, hundreds of topics, and a GPU names a few dozen at best.
+One is enough: it finds the topics of some 70 firms a second where a call has 90 sentences, and of a dozen where it has
+390. Either makes hundreds of topics, and a GPU names a few dozen at best.
 """
 
 import asyncio

@@ -65,11 +65,11 @@ def _find_topics(firm: Firm, embed: Embed | None) -> FirmTopics:
     names = text.names(firm)
     usable, words, blocks = _usable(sentences, names)
     if len(usable) < MIN_SENTENCES:
-        return FirmTopics(skipped=f"{len(usable)} usable of {len(sentences)} sentences, {MIN_SENTENCES} needed")
+        return FirmTopics(skipped=_too_few(usable, sentences, firm))
 
     counter: Any = CountVectorizer(
         analyzer=_grams,  # pyright: ignore[reportArgumentType]
-        min_df=2 if len(usable) > _SMALL_FIRM else 1,
+        min_df=2 if len(usable) > _SMALL_FIRM and _any_repeats(words) else 1,
     )
     counts = csr_matrix(counter.fit_transform(words))
     meaning = embed([sentence.raw_text for sentence in usable]) if embed else _lsa(counts)
@@ -113,6 +113,17 @@ def _usable(
         words.append(content)
         blocks.append((sentence.transcript_id, block))
     return usable, text.with_one_number(words), blocks
+
+
+def _too_few(usable: list[Sentence], sentences: list[Sentence], firm: Firm) -> str:
+    repeats = len(firm.sentences) - len(sentences)
+    reason = f"{len(usable)} usable of {len(firm.sentences)} sentences, {MIN_SENTENCES} needed"
+    return f"{reason}; {repeats} repeat a sentence id" if repeats else reason
+
+
+def _any_repeats(words: list[list[str]]) -> bool:
+    """Whether any word is in two sentences: of clauses that are written without spaces, perhaps none is."""
+    return len(set().union(*words)) < sum(len(set(sentence)) for sentence in words)
 
 
 def _grams(words: list[str]) -> list[str]:

@@ -116,6 +116,7 @@ def serving(server: LlmServer) -> Iterator[None]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are written apart: the body would wait for an acknowledgement
 
         def do_GET(self) -> None:
             self.send(server.models)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from components.vllm_cluster import SHUTDOWN_SECONDS
 from contract import env
 from tests.worker.support import MODEL, Bucket, LlmServer, Reply, Worker, call, completion
 from worker import TemporaryError, WorkerError
-from worker.llm import ATTEMPTS, PATIENCE_SECONDS, Clock, Completion, Llm, RequestFailed
-from worker.naming import response_format
+from worker.llm import PATIENCE_SECONDS, REQUEST_SECONDS, RETRY_SECONDS, Clock, Completion, Llm, RequestFailed
+from worker.naming import RESPONSE_FORMAT
 from worker.settings import XAI_BASE_URL, XAI_MODEL, LlmSettings, read_llm_settings
 
 UNAVAILABLE = Reply(status=503, body=b"<html>503 Service Temporarily Unavailable</html>")
@@ -52,20 +53,30 @@ def run(server: LlmServer, work: Callable[[Llm], Awaitable[Any]], time: FakeTime
 class Wire:
     """A server at the level of bytes: each of `faults` answers one completion, then all is well."""
 
-    def __init__(self, *faults: bytes | None) -> None:
+    def __init__(self, *faults: bytes | None, models: bytes | None = None) -> None:
+        self.models = models or reply(200, {"data": [{"id": MODEL}]})
         self.faults = list(faults)
         """What is sent before the connection is closed; None: nothing, and it stays open, as after HANGING."""
         self.heads: list[str] = []
         self.connections = 0
+        self.on_completion: Callable[[], None] = lambda: None
+        """Called with a request that is not answered yet."""
 
-    def run(self, work: Callable[[Llm], Awaitable[Any]], time: FakeTime | None = None, key: str = "") -> Any:
+    def run(
+        self,
+        work: Callable[[Llm], Awaitable[Any]],
+        time: FakeTime | None = None,
+        loop: type[asyncio.SelectorEventLoop] = asyncio.SelectorEventLoop,
+        **settings: Any,
+    ) -> Any:
         async def session() -> Any:
             server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-            async with Llm(LlmSettings(url, MODEL, api_key=key), (time or FakeTime()).clock) as llm:
+            async with Llm(LlmSettings(url, MODEL, **settings), (time or FakeTime()).clock) as llm:
                 return await work(llm)
 
-        return asyncio.run(session())
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(session())
 
     @property
     def probes(self) -> int:
@@ -78,9 +89,10 @@ class Wire:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 self.heads.append(head)
                 if head.startswith("GET"):
-                    writer.write(reply(200, {"data": [{"id": MODEL}]}))
+                    writer.write(self.models)
                     continue
                 await reader.readexactly(int(head.lower().split("content-length: ")[1].split()[0]))
+                self.on_completion()
                 if not self.faults:
                     writer.write(reply(200, completion("{}")))
                     continue
@@ -97,9 +109,28 @@ def reply(status: int, body: Any = None) -> bytes:
     return b"HTTP/1.1 %d -\r\nContent-Length: %d\r\n\r\n%s" % (status, len(data), data)
 
 
-def ask(llm: Llm) -> Awaitable[Completion]:
-    messages = [{"role": "system", "content": "Name it."}, {"role": "user", "content": "Keywords: oil, gas"}]
-    return llm.complete(messages, 100, response_format(lengths=True))
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time can be put forward, timeouts and all."""
+
+    skipped = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.skipped
+
+
+def skip(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SkippingLoop)
+    loop.skipped += seconds
+
+
+def ask(llm: Llm, keywords: str = "oil, gas") -> Awaitable[Completion]:
+    messages = [{"role": "system", "content": "Name it."}, {"role": "user", "content": f"Keywords: {keywords}"}]
+    return llm.complete(messages, 100, RESPONSE_FORMAT)
+
+
+def asks_of(request: dict[str, Any], keywords: str) -> bool:
+    return keywords in request["messages"][-1]["content"]
 
 
 async def ask_many(llm: Llm, count: int) -> list[Completion | BaseException]:
@@ -127,6 +158,30 @@ def test_the_only_model_of_a_server_is_taken_and_of_two_none(llm: LlmServer) -> 
     llm.models = Reply(body={"data": [{"id": "one"}, {"id": "two"}]})
     with pytest.raises(WorkerError, match="serves one, two, not exactly one"):
         asyncio.run(model(LlmSettings(llm.url, None)))
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    ["Unrecognized request argument supplied: chat_template_kwargs", "Invalid schema: 'maxLength' is not permitted."],
+)
+def test_a_server_that_knows_openais_api_only_is_asked_in_it(llm: LlmServer, refusal: str) -> None:
+    def behave(_number: int, request: dict[str, Any]) -> Reply:
+        if "chat_template_kwargs" in request or "maxLength" in json.dumps(request):
+            return Reply(status=400, body={"error": {"message": refusal}})
+        return Reply()
+
+    llm.behave = behave
+    completions = run(llm, lambda client: ask_many(client, 3))
+
+    assert all(isinstance(completion, Completion) for completion in completions)
+    assert len(llm.requests) == 6
+    asked = llm.requests[-1]["response_format"]["json_schema"]["schema"]
+    assert asked == {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "summary": {"type": "string"}},
+        "required": ["name", "summary"],
+        "additionalProperties": False,
+    }
 
 
 @pytest.mark.parametrize("fault", [UNAVAILABLE, FAILING, FULL, Reply(close=True), Reply(status=429, body={})])
@@ -185,10 +240,21 @@ def test_a_server_that_is_not_reached_is_watched(is_full: bool, monkeypatch: pyt
     assert time.slept == [5.0]  # the watch's, not that before another attempt
 
 
-def test_six_silences_are_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_only_hangs_is_found_out_by_the_simplest_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.llm.REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr("worker.llm.RETRY_SECONDS", 1.0)
+    wire = Wire(*[None] * 4)
     with pytest.raises(TemporaryError, match=r"fails at every request \(no answer \(TimeoutError\)\)"):
-        Wire(*[None] * ATTEMPTS).run(ask)
+        wire.run(ask)
+    assert wire.faults == []
+
+
+def test_a_requests_time_begins_when_it_is_sent() -> None:
+    """Three that each take most of their time, one after the other."""
+    wire = Wire()
+    wire.on_completion = lambda: skip(0.8 * REQUEST_SECONDS)
+    completions = wire.run(lambda llm: ask_many(llm, 3), loop=SkippingLoop, max_concurrent=1)
+    assert [completion.retries for completion in completions] == [0, 0, 0]
 
 
 def test_a_connection_is_used_again_at_once_or_never(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +278,7 @@ def test_the_key_is_in_the_header_and_in_no_message(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     wire = Wire(reply(403, {"error": {"message": "no secret"}}))
     with pytest.raises(WorkerError, match=r"refuses the key \(HTTP 403\): check LLM_API_KEY") as error:
-        wire.run(ask, key="secret\n")
+        wire.run(ask, api_key="secret\n")
     assert "secret" not in str(error.value)
     assert "\r\nAuthorization: Bearer secret\r\n" in wire.heads[0]
     wire = Wire()
@@ -231,35 +297,102 @@ def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
 
 
 def test_a_request_that_alone_fails_is_given_up(llm: LlmServer) -> None:
-    llm.behave = lambda _number, request: FAILING if request["max_tokens"] == 13 else Reply()
+    """It fails by itself, whether or not another one is answered meanwhile: the server answers the simplest one."""
+    llm.behave = lambda _number, request: FAILING if asks_of(request, "oil") else Reply(body=completion("Hello"))
+    time = FakeTime()
 
-    async def work(client: Llm) -> None:
-        async def others() -> None:
-            for _ in range(50):
-                await ask(client)
+    with pytest.raises(RequestFailed, match="HTTP 500: EngineCore encountered an issue") as error:
+        run(llm, ask, time)
 
-        background = asyncio.create_task(others())
-        with pytest.raises(RequestFailed, match="HTTP 500"):
-            await client.complete([{"role": "user", "content": "Keywords: oil"}], 13, response_format(lengths=True))
-        await background
-
-    run(llm, work)
-    assert sum(request["max_tokens"] == 13 for request in llm.requests) == ATTEMPTS
+    *asked, simplest = llm.requests
+    assert len(asked) == 1 + error.value.retries == 1 + len(time.slept)
+    assert (simplest["max_tokens"], "oil" in str(simplest)) == (1, False)
+    assert RETRY_SECONDS <= sum(time.slept) < RETRY_SECONDS + 20
+    assert max(time.slept) == 10.0  # half of the longest: pauses grow no further
 
 
 def test_a_server_that_fails_at_every_request_ends_the_attempt(llm: LlmServer) -> None:
     llm.behave = lambda _number, _request: FAILING
+    with pytest.raises(TemporaryError, match=r"fails at every request \(HTTP 500: EngineCore"):
+        run(llm, ask)
     results = run(llm, lambda client: ask_many(client, 8))
     assert all(isinstance(result, TemporaryError) for result in results)
-    assert len(llm.requests) == 8 * ATTEMPTS
+
+
+def test_a_server_that_shuts_down_is_outwaited(llm: LlmServer) -> None:
+    """It fails at every request for as long as the task definition lets it, while it still lists its models."""
+
+    def pass_time(now: float) -> None:
+        if now >= SHUTDOWN_SECONDS:
+            llm.behave = lambda _number, _request: Reply()
+
+    llm.behave = lambda _number, _request: FAILING
+    assert run(llm, ask, FakeTime(pass_time)).retries > 0
+    assert RETRY_SECONDS >= SHUTDOWN_SECONDS + 30
+
+
+def test_the_time_for_which_the_server_is_away_is_not_the_requests(llm: LlmServer) -> None:
+    """It fails once, is away for five minutes, and fails a little more when it is back."""
+
+    def pass_time(now: float) -> None:
+        llm.models = up if now > 300 else UNAVAILABLE
+        if now > 350:
+            llm.behave = lambda _number, _request: Reply()
+
+    up = llm.models
+    llm.behave = lambda _number, _request: FAILING
+    assert run(llm, ask, FakeTime(pass_time)).retries > 2
+
+
+def test_a_request_that_fells_the_server_each_time_is_given_up(llm: LlmServer) -> None:
+    def fell(_number: int, request: dict[str, Any]) -> Reply:
+        nonlocal back_at
+        if not asks_of(request, "oil"):
+            return Reply(body=completion("Hello"))
+        llm.models, back_at = UNAVAILABLE, sum(time.slept) + 300
+        return Reply(close=True)
+
+    def pass_time(now: float) -> None:
+        if now > back_at:
+            llm.models = up
+
+    up, llm.behave, back_at, time = llm.models, fell, 0.0, FakeTime(pass_time)
+    with pytest.raises(RequestFailed, match="no answer"):
+        run(llm, ask, time)
+    assert sum(asks_of(request, "oil") for request in llm.requests) < 8
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_refused_request_is_never_sent_again(llm: LlmServer, status: int) -> None:
     llm.behave = lambda _number, _request: Reply(status=status, body={"error": {"message": "input_tokens"}})
-    with pytest.raises(RequestFailed, match=f"HTTP {status}"):
+    with pytest.raises(RequestFailed, match=f"HTTP {status}: input_tokens"):
         run(llm, ask)
     assert len(llm.requests) == 1
+
+
+def test_a_model_that_is_gone_is_never_asked_again(llm: LlmServer) -> None:
+    llm.behave = lambda _number, _request: Reply(status=404, body={"error": {"message": "It does not exist."}})
+    with pytest.raises(WorkerError, match=rf"has no model '{MODEL}' \(HTTP 404: It does not exist\.\)"):
+        run(llm, ask)
+    assert len(llm.requests) == 1
+
+
+def test_the_servers_words_are_shortened_and_hold_no_key(llm: LlmServer) -> None:
+    said = f"the key sk-1234 of\nyours {'does ' * 100}"
+    llm.behave = lambda _number, _request: Reply(status=400, body={"error": {"message": said}})
+    with pytest.raises(RequestFailed, match=r"^HTTP 400: the key \*\*\* of yours does ") as error:
+        run(llm, ask, api_key="sk-1234")
+    assert len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_server_that_sends_its_callers_elsewhere_is_told(is_asked: bool) -> None:
+    """As a POST they would arrive as a GET, so that the list of models would be had and no name."""
+    moved = b"HTTP/1.1 301 -\r\nLocation: https://llm.example/v1/\r\nContent-Length: 0\r\n\r\n"
+    wire = Wire(moved) if is_asked else Wire(models=moved)
+    with pytest.raises(WorkerError, match=r"HTTP 301, it sends its callers to https://llm\.example/v1/"):
+        wire.run(ask if is_asked else lambda llm: llm.check_model())
+    assert len(wire.heads) == 1
 
 
 def test_no_more_requests_than_allowed_are_in_flight(llm: LlmServer) -> None:

@@ -7,11 +7,24 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from contract import env
-from tests.worker.support import Bucket, LlmServer, Reply, Worker, call, completion
+from contract.layout import chunk_key
+from tests.worker.support import (
+    BUCKET,
+    CHUNK_SCHEMA,
+    QUARTER,
+    Bucket,
+    LlmServer,
+    Reply,
+    Worker,
+    call,
+    completion,
+)
+from worker import bench
 
 
 def run(worker: Worker, *command: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
@@ -52,17 +65,94 @@ def test_a_sample_is_named_as_a_batch_would_and_the_bucket_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["named.parquet"]
 
 
+def test_a_firm_that_cannot_be_named_costs_no_other_its_names(
+    bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
+) -> None:
+    bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRK B", "CHARLIE")})
+    out = tmp_path / "named.parquet"
+
+    done = run(worker, "worker.name", str(out), stdin="ALPHA\nNOBODY\n\n BRK B\r\nALPHA\n")
+
+    assert done.returncode == 0
+    assert [row["firm_id"] for row in pq.read_table(out).to_pylist()] == ["ALPHA"] * 5 + ["BRK B"] * 5
+    assert sorted(done.stderr.splitlines()) == [
+        f"1 of 3 firms are not in {out}",
+        "10 of 10 topics named",
+        "ALPHA: 5 of 5 topics named",
+        "BRK B: 5 of 5 topics named",
+        "firm NOBODY cannot be named: the prefetch manifest of 2023Q1 does not name it",
+    ]
+
+
+def test_the_first_names_are_asked_for_before_the_last_firm_is_read(
+    bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
+) -> None:
+    """The last chunk cannot be had: what was read before it has been asked for by then."""
+    firms = [f"FIRM{number}" for number in range(6)]
+    for firm in firms:
+        bucket.put_chunk(f"{firm}.parquet", pa.Table.from_pylist(call(firm), CHUNK_SCHEMA))
+    bucket.put_manifests({firm: f"{firm}.parquet" for firm in firms})
+    last = chunk_key(QUARTER, "FIRM5.parquet")
+    bucket.s3.put_object(Bucket=BUCKET, Key=last, Body=bucket.get(last), StorageClass="GLACIER")
+
+    changes = {env.LLM_MAX_CONCURRENT: "1"}
+    done = run(worker, "worker.name", str(tmp_path / "named.parquet"), stdin="\n".join(firms), **changes)
+
+    assert done.returncode == 1
+    assert "worker: S3 refuses: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(llm.requests) >= 10  # three firms are under way at once: two of five are done
+
+
+def test_an_llm_that_cannot_go_on_ends_the_naming(
+    bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
+) -> None:
+    bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
+    llm.behave = lambda _number, _request: Reply(status=404, body={"error": {"message": "The model does not exist."}})
+
+    done = run(worker, "worker.name", str(tmp_path / "named.parquet"), stdin="ALPHA\nBRAVO\nCHARLIE\n")
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "has no model" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_naming_without_one_name_is_none(bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path) -> None:
+    bucket.put_firms({"ALPHA": call("ALPHA")})
+    llm.behave = lambda _number, _request: Reply(status=400, body={"error": {"message": "No schemas here."}})
+
+    done = run(worker, "worker.name", str(tmp_path / "named.parquet"), stdin="ALPHA\n")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "ALPHA: 0 of 5 topics named",
+        "5 topics keep their keywords: the request failed: HTTP 400: No schemas here.",
+        "worker: not one topic was named",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
-    ("stdin", "says"), [("", "give the firms to name on stdin"), ("NOBODY\n", "firm NOBODY cannot be named")]
+    ("stdin", "says"),
+    [
+        ("", ["worker: give the firms to name on stdin, one a line"]),
+        (
+            "NOBODY\n",
+            [
+                "firm NOBODY cannot be named: the prefetch manifest of 2023Q1 does not name it",
+                "worker: not one topic was named",
+            ],
+        ),
+    ],
 )
-def test_what_cannot_be_named_is_one_sentence(
-    bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path, stdin: str, says: str
+def test_what_cannot_be_named_is_told(
+    bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path, stdin: str, says: list[str]
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     done = run(worker, "worker.name", str(tmp_path / "named.parquet"), stdin=stdin)
     assert done.returncode == 1
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.splitlines() == says
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,6 +174,17 @@ def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> No
     assert line["prompt_tokens"] == 100 * line["requests"]
     prompts = [request["messages"][1]["content"] for request in llm.requests]
     assert len(set(prompts)) == len(prompts)
+
+
+def test_two_benches_ask_for_different_topics(llm: LlmServer, worker: Worker) -> None:
+    """Also where they have the same process number, as each container's first process has."""
+    prompts: list[set[str]] = []
+    for _ in range(2):
+        llm.requests.clear()
+        assert bench.main({**worker.environ, "BENCH_LEVELS": "2", "BENCH_SECONDS": "0.3"}) == 0
+        prompts.append({request["messages"][1]["content"] for request in llm.requests})
+    assert all(prompts)
+    assert prompts[0].isdisjoint(prompts[1])
 
 
 def test_a_wrong_level_is_one_sentence(llm: LlmServer, worker: Worker) -> None:

@@ -6,11 +6,13 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from tests.worker.support import SUBJECTS, call
 from worker.firm import Firm, Sentence
+from worker.naming import fallback_name
 from worker.text import content_words, is_boilerplate, names, with_one_number
 from worker.topics import find_topics
 
@@ -98,8 +100,43 @@ def test_names_are_told_from_common_words() -> None:
     one = Firm("AROB", "Acme Robotics, Inc.", None, None, None, sentences(texts))
     assert names(one) == {
         "acme", "arob", "jonathan", "weatherby", "priya", "raman", "tom", "reed", "wendy", "zelvora", "hackwell",
-        "powerarm", "flexo",
+        "powerarm", "flexo", "acme robotics",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("firm_id", "name", "expected"),
+    [
+        ("T", "AT&T Inc.", {"at t"}),
+        ("MMM", "3M Company", {"3m"}),
+        ("FFIV", "F5 Networks, Inc.", {"f5", "networks", "f5 networks"}),
+        ("GE", "GE Aerospace", {"ge", "aerospace", "ge aerospace"}),
+        ("BP", "BP p.l.c.", {"bp", "bp p l c"}),
+        ("GES", "Guess?, Inc.", {"guess"}),
+        ("NVGR", "The Navigator Company", {"navigator"}),
+        ("BBBY", "Bed Bath and Beyond Inc.", {"bed", "bath", "bed bath and beyond"}),
+        ("IT", "Gartner, Inc.", {"gartner"}),
+        ("10", "10", set()),
+        ("ON", "On Holding AG", set()),
+    ],
+)
+def test_the_firm_is_told_by_its_name_and_not_by_its_common_words(firm_id: str, name: str, expected: set[str]) -> None:
+    texts = ["It grew on IT demand, and on the backlog.", "ON demand, it fell 10% and more of it went on."]
+    assert names(Firm(firm_id, name, None, None, None, sentences(texts))) == expected
+
+
+def test_technical_terms_are_no_brands() -> None:
+    texts = [
+        "Our mRNA vaccines and SiC devices sell.",
+        "RevPAR rose, and WiFi, LiDAR and the DoD paid for it; Tom's did.",
+    ]
+    assert names(firm(texts, "ACME")) == {"acme"}
+
+
+def test_a_word_is_whole_in_any_script_and_of_a_sane_length() -> None:
+    text = f"बिक्री और लाभ में वृद्धि, cafe\u0301s, naïveté, {'x' * 41} {'売' * 10_000} 2nd-quarter B2B"
+    (sentence,) = sentences([text])
+    assert content_words(sentence) == ["बिक्री", "लाभ", "में", "वृद्धि", "cafe\u0301s", "naïveté"]
 
 
 def test_singulars_and_plurals_are_one_word_the_commoner() -> None:
@@ -143,6 +180,35 @@ def test_a_firm_of_three_usable_sentences_has_a_topic(rows: int, topics: int) ->
     assert bool(found.skipped) == (topics == 0)
     if topics:
         assert len(found.topics[0].sentence_ids) == rows
+
+
+def test_repeated_ids_are_told_where_they_leave_too_little() -> None:
+    repeated = [
+        replace(sentence, sentence_id="same") for sentence in sentences([f"Pump margins rose {n}%." for n in range(15)])
+    ]
+    found = find_topics(Firm("ACME", "Acme", None, None, None, repeated))
+    assert found.skipped == "1 usable of 15 sentences, 3 needed; 14 repeat a sentence id"
+
+
+@pytest.mark.parametrize("rows", [30, 31, 60])
+def test_a_firm_that_repeats_no_word_has_a_topic(rows: int) -> None:
+    chance = random.Random(rows)
+    clauses = ["".join(chance.choices("売上高利益営業為替影響増減市場顧客投資事業", k=9)) for _ in range(4 * rows)]
+    found = find_topics(firm(["、".join(clauses[n::rows]) + "。" for n in range(rows)]))
+    assert [len(topic.sentence_ids) for topic in found.topics] == [rows]
+
+
+def test_the_words_of_a_hindi_call_are_whole() -> None:
+    text = "इस तिमाही में हमारी कंपनी की बिक्री और लाभ में वृद्धि हुई क्योंकि मांग मजबूत रही"
+    (topic,) = find_topics(firm([text] * 15)).topics
+    assert set(" ".join(topic.keywords).split()) <= set(text.split())
+
+
+@pytest.mark.parametrize("long", ["x" * 10_000, "売" * 10_000, "क्षि" * 2_500])
+def test_a_word_without_end_is_in_no_keyword(long: str) -> None:
+    (topic,) = find_topics(firm([f"Revenue growth {long} {n} demand margin" for n in range(12)])).topics
+    assert set(" ".join(topic.keywords).split()) == {"revenue", "growth", "demand", "margin"}
+    assert len(fallback_name(topic)) < 80
 
 
 def test_a_long_call_is_no_trouble() -> None:

@@ -1,0 +1,27 @@
+"""What a word is, in any script; text.py and naming.py must agree on it."""
+
+import re
+import unicodedata
+
+# Vowels of Hindi and Thai, and accents that follow their letter: to `re`, a word ends before them. The ideographs and
+# the Hangul, which lie between these ranges and after them, have none.
+_SCRIPTS = (*range(0x300, 0x3100), *range(0xA600, 0xAC00))
+_MARKS = "".join(c for c in map(chr, _SCRIPTS) if unicodedata.category(c) in ("Mn", "Mc"))
+_WORD = re.compile(rf"\w+(?:[{_MARKS}]+\w*)*")
+_LETTERS = re.compile(rf"[^\W\d_](?:[^\W\d_]|[{_MARKS}]){{2,}}")
+_ASCII_LETTERS = re.compile(r"[a-z]{3,}")
+
+MAX_LETTERS = 40
+"""Twice the longest word of 42,000 real sentences: what is longer is an address, or a clause without spaces."""
+
+
+def all_words(text: str) -> list[str]:
+    """The words and figures of a text, in lower case."""
+    return _WORD.findall(text.lower())
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of three letters or more and without figures, in lower case."""
+    lower = text.lower()
+    pattern = _ASCII_LETTERS if lower.isascii() else _LETTERS
+    return [word for word in pattern.findall(lower) if len(word) <= MAX_LETTERS]

@@ -1,6 +1,7 @@
 """The firms to measure on: of a prefetch folder, or sample calls made by ftm itself."""
 
 import asyncio
+import sys
 import tempfile
 from io import BytesIO
 from pathlib import Path
@@ -40,8 +41,14 @@ def load(folder: Path | None, count: int) -> list[Firm]:
             quarter_folder.mkdir(parents=True)
             samples.write(quarter_folder, SAMPLE_QUARTER, firms=count)
             return _read(root, SAMPLE_QUARTER, count)
-    (manifest,) = sorted(folder.glob("prefetch/transcripts/quarter=*/manifest.json"))[-1:]
-    return _read(folder, manifest.parent.name.removeprefix("quarter="), count)
+    manifests = sorted(folder.glob("prefetch/transcripts/quarter=*/manifest.json"))
+    if not manifests:
+        print(
+            f"bench: {folder} holds no prefetch/transcripts/quarter=*/manifest.json: name the folder above prefetch/",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    return _read(folder, manifests[-1].parent.name.removeprefix("quarter="), count)
 
 
 def _read(root: Path, quarter: str, count: int) -> list[Firm]:

@@ -1,16 +1,32 @@
 """Arguments and options that several commands share."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from cli.completion import complete_run
+from cli.errors import UsageError
 from contract.quarter import check_quarter
 from contract.run import MAX_BATCH_SIZE
 
 
 def _check_given(quarter: str | None) -> str | None:
     return quarter if quarter is None else check_quarter(quarter)
+
+
+def check_url(param: typer.CallbackParam, url: str | None) -> str | None:
+    """An API's base URL, if one is given: checked before anything is read, started or paid for."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its port is no number, or its brackets hold no address
+        known = False
+    if known and url.isascii() and url.isprintable() and " " not in url:
+        return url
+    raise UsageError(f"{param.opts[0]} is {url!r}, which is no address: write http://host:port/v1")
 
 
 QuarterArgument = Annotated[

@@ -297,8 +297,8 @@ class BatchProcesses:
             while selector.get_map() or process.poll() is None:
                 if not selector.get_map():
                     _wait(process)
-                elif not selector.select(_LOOK_SECONDS):
-                    if process.poll() is not None:
+                elif not selector.select(0 if process.poll() is not None else _LOOK_SECONDS):
+                    if process.returncode is not None:
                         break
                 elif data := process.stdout.read(1 << 16):
                     logs.write(data)

@@ -136,8 +136,8 @@ class StepFunctionsPatches:
     def _mend_api(self) -> None:
         # Without a name every execution is called None; two starts at once both run.
         replace(StepFunctionsParserBackend, "start_execution", "0f8d9dd57baf", self._start_execution)
-        # A timed out execution has no stopDate.
-        replace(StepFunctionResponse, "describe_execution", "c3953bdc9ce2", _describe_execution)
+        # A timed out execution has no stopDate; one that has just ended has its status before its output.
+        replace(StepFunctionResponse, "describe_execution", "c3953bdc9ce2", self._describe_execution)
         # maxResults, nextToken and reverseOrder are ignored, and each look copies the whole history.
         replace(StepFunctionResponse, "get_execution_history", "3889cc6224ac", _get_execution_history)
         replace(EventManager, "get_event_history", "d42caf342c6e", lambda _, manager: list(manager._history_event_list))
@@ -235,6 +235,14 @@ class StepFunctionsPatches:
             execution.error, execution.cause = state.error, state.cause
         TMP_THREADS.clear()  # moto keeps every thread that it ever started
         self._ended[execution.exec_arn].set()
+
+    def _describe_execution(self, original: Any, response: StepFunctionResponse) -> ActionResult:
+        answer = original(response).result
+        if answer["status"] != "RUNNING":
+            self._ended[answer["executionArn"]].wait(_LOOK_SECONDS)
+            answer = original(response).result
+            answer["stopDate"] = response.stepfunction_backend.describe_execution(answer["executionArn"]).stop_date
+        return ActionResult(answer)
 
 
 class _Sync:
@@ -358,14 +366,6 @@ def _publish_history_event(original: Any, manager: EventManager, **event: Any) -
     written = manager._history_event_list
     if not written or written[-1].get("type") not in _LAST_EVENTS:
         original(manager, **event)
-
-
-def _describe_execution(original: Any, response: StepFunctionResponse) -> ActionResult:
-    answer = original(response).result
-    execution: Any = response.stepfunction_backend.describe_execution(answer["executionArn"])
-    if execution.status != "RUNNING":
-        answer["stopDate"] = execution.stop_date
-    return ActionResult(answer)
 
 
 def _get_execution_history(_original: Any, response: StepFunctionResponse) -> ActionResult:

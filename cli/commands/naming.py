@@ -1,18 +1,22 @@
 """`ftm name` and `ftm compare`: another naming of some firms, and two namings side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import output
 from cli.completion import complete_run
 from cli.errors import UsageError
-from cli.options import JsonOption, QuarterArgument, RunOption
+from cli.options import JsonOption, QuarterArgument, RunOption, check_url
 from cli.services import comparison, namings, topics, worker
-from cli.services.comparison import Comparison
-from cli.stack import connect
+from cli.services.comparison import Comparison, Match
+from cli.stack import Stack, connect
 from contract import env
+
+if TYPE_CHECKING:
+    from cli.services.judge import Verdicts
 
 
 def name(
@@ -21,7 +25,10 @@ def name(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The Parquet file to write.")],
     sample: Annotated[int, typer.Option(metavar="N", min=1, help="Firms, picked at random, the same each time.")] = 50,
     llm_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="OpenAI-compatible API; LLM_BASE_URL or the xAI API if not given.")
+        str | None,
+        typer.Option(
+            metavar="URL", callback=check_url, help="OpenAI-compatible API; LLM_BASE_URL or the xAI API if not given."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Its model, if it serves several.")] = None,
 ) -> None:
@@ -34,6 +41,8 @@ def name(
       ftm name 2023Q1 --sample 50 --llm-url https://api.x.ai/v1 --out hosted.parquet
       ftm compare 2023Q1 --with hosted.parquet
     """
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder: name a file in it, such as {out / 'named.parquet'}")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"{out.parent} is not a folder to write {out.name} into")
     stack = connect(ctx.obj)
@@ -57,12 +66,20 @@ def compare(
     run: RunOption = None,
     show: Annotated[int, typer.Option(metavar="N", min=0, help="Pairs that differ most to show.")] = 10,
     judge: Annotated[
-        str | None, typer.Option(metavar="URL", help="An LLM that says which name fits better, in both orders.")
+        str | None,
+        typer.Option(
+            metavar="URL", callback=check_url, help="An LLM that says which name fits better, in both orders."
+        ),
     ] = None,
-    judged: Annotated[int, typer.Option(metavar="N", min=1, help="Pairs that the judge sees.")] = 50,
+    judge_model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The judge's model, if it serves several.")
+    ] = None,
+    judged: Annotated[int, typer.Option(metavar="N", min=1, help="Pairs that the judge sees, picked at random.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """Hold two namings of a quarter against each other: that of its last run (a), and another (b).
+
+    The key of the judge's API is read from LLM_API_KEY: where that is set, it is sent to the judge.
 
     \b
     Examples:
@@ -72,19 +89,26 @@ def compare(
     stack = connect(ctx.obj)
     b = namings.of_run_or_file(stack, quarter, other)
     a = namings.of_run(stack, quarter, run or topics.latest_run(stack, quarter))
-    # The matched topics whose names differ, the most different first.
-    result, matches = comparison.compare(quarter, a, b, show=show)
-    if judge and matches:
-        from cli.services.judge import judge as ask_judge
-
-        differing = matches[:judged]
-        ids = (sentence for match in differing for sentence in match.a.sentence_ids)
-        texts = namings.sentences(stack, quarter, ids, {match.a.firm_id for match in differing})
-        result["judge"] = ask_judge(judge, differing, texts)
+    result, differing = comparison.compare(quarter, a, b, show=show)
+    if not as_json:
+        _print(result)  # before the judge is asked, which takes its time and may fail
+    if judge and not differing:
+        output.hint("no names differ: there is nothing to judge")
+    elif judge:
+        result["judge"] = _ask_judge(stack, quarter, judge, judge_model, comparison.sample(quarter, differing, judged))
     if as_json:
         output.print_json(result)
-    else:
-        _print(result)
+    elif verdicts := result["judge"]:
+        _print_verdicts(verdicts, result["differing"])
+
+
+def _ask_judge(stack: Stack, quarter: str, url: str, model: str | None, matches: Sequence[Match]) -> "Verdicts":
+    from cli.services.judge import judge
+
+    ids = (sentence for match in matches for sentence in match.a.sentence_ids)
+    texts = namings.sentences(stack, quarter, ids, {match.a.firm_id for match in matches})
+    output.hint(f"the judge is asked about {output.count(len(matches), 'pair')}, in both orders")
+    return judge(url, model, matches, texts)
 
 
 def _print(result: Comparison) -> None:
@@ -107,14 +131,22 @@ def _print(result: Comparison) -> None:
         f"{result['matched']:,} topics are in both; their names agree by {result['agreement']:.0%} "
         f"(by {result['measure']}), {result['same_names']:.0%} are the same"
     )
-    if verdicts := result["judge"]:
-        output.print_line(
-            f"judged by {verdicts['model']}, {verdicts['pairs']} pairs: a better {verdicts['a']}, b better "
-            f"{verdicts['b']}, equal {verdicts['equal']}, contradicted {verdicts['contradicted']}"
-        )
     if result["differ_most"]:
         pairs = [
             (pair["a_topic"], f"{pair['similarity']:.2f}", pair["a_name"], pair["b_name"])
             for pair in result["differ_most"]
         ]
         output.print_table(("differ most", "alike", "a", "b"), pairs)
+    if result["measure"] == comparison.WORDS and comparison.can_embed():
+        output.hint(
+            f"sentence-transformers is here, but its model is not: `hf download sentence-transformers/"
+            f"{comparison.EMBEDDING_MODEL}` fetches it, and names are then compared by meaning"
+        )
+
+
+def _print_verdicts(verdicts: "Verdicts", differing: int) -> None:
+    output.print_line(
+        f"judged by {verdicts['model']}, {verdicts['pairs']:,} of {output.count(differing, 'differing pair')}: "
+        f"a better {verdicts['a']}, b better {verdicts['b']}, equal {verdicts['equal']}, "
+        f"contradicted {verdicts['contradicted']}, unanswered {verdicts['unanswered']}"
+    )

@@ -1,5 +1,6 @@
 """`ftm vllm`: the GPUs, switched on and off by hand."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -66,6 +67,7 @@ def bench(
         str, typer.Option(metavar="N,N...", help="Requests in flight of each job, one level after the other.")
     ] = load.LEVELS,
     seconds: Annotated[int, typer.Option(metavar="S", min=1, max=600, help="Seconds a level.")] = 20,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the stack's vLLM under the load of N Batch jobs: throughput, latency, and where more is no gain.
@@ -79,9 +81,16 @@ def bench(
     numbers = load.parse_levels(levels)
     stack = connect(ctx.obj)
     service.check_healthy(stack)
+    if running := executions.any_running(stack):
+        question = (
+            f"{running} is being run: both loads would be measured, and the run slows down. Measure all the same?"
+        )
+        if not output.confirm(question, yes=yes):
+            raise typer.Abort
     measurement = load.submit(stack, concurrent or executions.check_state_machine(stack), numbers, seconds)
     jobs = output.count(len(measurement.jobs), "job")
-    output.hint(f"{jobs} will measure together, for {load.length(numbers, seconds)} seconds from when all of them run")
+    begin = f"{datetime.fromtimestamp(measurement.start):%H:%M:%S}"
+    output.hint(f"{jobs} will measure together, from {begin} on, for {load.length(numbers, seconds)} seconds")
     try:
         result = load.collect(stack, measurement, on_change=output.hint)
     except BaseException:

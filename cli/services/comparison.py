@@ -4,12 +4,15 @@ Topics are matched by the sentences that they hold, so two runs need not number 
 told by their words, or by sentence embeddings where `sentence-transformers` and its model are at hand.
 """
 
+import random
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import takewhile
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -26,10 +29,22 @@ EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 
 MAX_NAME_WORDS = 8
 
-_STEM = 5
-"""Letters of a word that count: `growth` and `growing` differ, `margin` and `margins` do not."""
+WORDS = "words"
+"""The measure without a model."""
+
+_ENDING = re.compile(r"(?<=\w{4})(?:ies|y|es|(?<!s)s|e|ed|ings?)$")
+"""What inflects a word: `margins` is `margin`, and `pricing` is `price`, but `production` is not `product`."""
 
 _SMALL_WORDS = {"a", "an", "and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "vs", "with"}
+
+_GENERIC = {
+    *("advanced", "american", "bank", "best", "central", "consolidated", "east", "eastern", "first", "general"),
+    *("global", "great", "international", "national", "new", "north", "northern", "pacific", "public", "south"),
+    *("southern", "standard", "states", "strategic", "united", "universal", "us", "west", "western"),
+}
+"""First words of firms' names that anybody says: they name the firm only with the words after them."""
+
+_LEGAL_FORMS = {"co", "company", "corp", "corporation", "inc", "incorporated", "llc", "ltd", "plc"}
 
 
 class Quality(TypedDict):
@@ -80,12 +95,15 @@ class Comparison(TypedDict):
     only_b: int
     measure: str
     """How similarity was measured: `words`, or the embedding model."""
+    differing: int
+    """Matched topics whose names are not the same."""
     agreement: float
     """Mean similarity of the two names of a matched topic, 0 to 1."""
     same_names: float
     """Share of matched topics with one and the same name."""
     differ_most: list[Pair]
     judge: "Verdicts | None"
+    """None when no judge was asked."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +121,23 @@ def compare(quarter: str, a: Naming, b: Naming, *, show: int) -> tuple[Compariso
     Also returns the matched topics whose names differ, the most different first.
 
     Raises:
-        UsageError: when they have no firm in common.
+        UsageError: when they have no firm in common, or no topic.
     """
     firms = {topic.firm_id for topic in a.topics} & {topic.firm_id for topic in b.topics}
     if not firms:
         raise UsageError(f"{a.source} and {b.source} have no firm in common")
     a, b = _only(a, firms), _only(b, firms)
     pairs = list(_pairs(a.topics, b.topics))
+    if not pairs:
+        raise UsageError(
+            f"{a.source} and {b.source} have no topic in common, by their sentences: compare namings of one prefetch"
+        )
     measure, similarity = _measure()
     values = similarity([(first.name, second.name) for first, second in pairs])
     matches = sorted(
         (Match(first, second, value) for (first, second), value in zip(pairs, values, strict=True)),
-        key=lambda match: (match.similarity, match.a.firm_id, match.a.topic_id),
+        # By a hash where they differ alike: what is shown is no start of the alphabet, and the same each time.
+        key=lambda match: (match.similarity, zlib.crc32(match.a.topic_id.encode()), match.a.topic_id),
     )
     differing = [match for match in matches if _normal(match.a.name) != _normal(match.b.name)]
     comparison: Comparison = {
@@ -126,12 +149,23 @@ def compare(quarter: str, a: Naming, b: Naming, *, show: int) -> tuple[Compariso
         "only_a": len(a.topics) - len(matches),
         "only_b": len(b.topics) - len(matches),
         "measure": measure,
+        "differing": len(differing),
         "agreement": _mean([match.similarity for match in matches]),
-        "same_names": round(1 - len(differing) / len(matches), 4) if matches else 0.0,
+        "same_names": round(1 - len(differing) / len(matches), 4),
         "differ_most": [_pair(match) for match in differing[:show]],
         "judge": None,
     }
     return comparison, differing
+
+
+def sample(quarter: str, matches: Sequence[Match], count: int) -> list[Match]:
+    """The same `count` of the matches each time, picked at random: the most different ones would not stand for all."""
+    return random.Random(quarter).sample(matches, min(count, len(matches)))  # noqa: S311 (nothing to guess)
+
+
+def can_embed() -> bool:
+    """Whether sentence-transformers is installed, with its model or without."""
+    return find_spec("sentence_transformers") is not None
 
 
 def quality(naming: Naming) -> Quality:
@@ -185,16 +219,20 @@ def _pairs(a: Sequence[NamedTopic], b: Sequence[NamedTopic]) -> Iterator[tuple[N
 def _measure() -> tuple[str, Callable[[list[tuple[str, str]]], list[float]]]:
     model = _embedding_model()
     if model is None:
-        return "words", lambda pairs: [word_similarity(first, second) for first, second in pairs]
+        return WORDS, lambda pairs: [word_similarity(first, second) for first, second in pairs]
     return EMBEDDING_MODEL, lambda pairs: _embedding_similarity(model, pairs)
 
 
 def _embedding_model() -> Any:
-    """The model; None without sentence-transformers, or when it is not on this machine and cannot be fetched."""
-    if find_spec("sentence_transformers") is None:
+    """The model; None without sentence-transformers, or when it is not on this machine.
+
+    It is never fetched: without a network that is tried for more than a minute, and a measure that depends on the
+    network's mood would be none.
+    """
+    if not can_embed():
         return None
     try:
-        return import_module("sentence_transformers").SentenceTransformer(EMBEDDING_MODEL)
+        return import_module("sentence_transformers").SentenceTransformer(EMBEDDING_MODEL, local_files_only=True)
     except (OSError, ValueError):
         return None
 
@@ -215,12 +253,22 @@ def _embedding_similarity(model: Any, pairs: list[tuple[str, str]]) -> list[floa
 
 
 def _is_generalisable(topic: NamedTopic) -> bool:
-    """Whether the topic could be another firm's. Only the first word of a firm's name tells it apart: `Ford Motor`."""
-    said = set(re.findall(r"\w+", f"{topic.name} {topic.summary}"))
-    if len(topic.firm_id) > 1 and topic.firm_id in said:
+    """Whether the topic could be another firm's: neither its name nor its summary says whose it is."""
+    text = f"{topic.name}. {topic.summary}"
+    if len(topic.firm_id) > 1 and topic.firm_id in re.findall(r"\w+", text):
         return False
-    brand = next(iter(re.findall(r"\w{3,}", topic.firm_name)), "")
-    return not brand or brand.lower() not in {word.lower() for word in said}
+    brand = r"\W+".join(map(re.escape, _brand(topic.firm_name)))
+    # With a capital, since many a brand is a word that anybody says: a gap is not Gap.
+    return not brand or all(said[0][0].islower() for said in re.finditer(rf"\b{brand}\b", text, re.IGNORECASE))
+
+
+def _brand(firm_name: str) -> list[str]:
+    """The words that tell a firm: `Toro` of The Toro Company, `American Eagle` of American Eagle Outfitters."""
+    words = list(takewhile(lambda word: word.lower() not in _LEGAL_FORMS, re.findall(r"\w+", firm_name)))
+    if words and words[0].lower() == "the":
+        del words[0]
+    telling = (number for number, word in enumerate(words, 1) if len(word) > 2 and word.lower() not in _GENERIC)
+    return words[: next(telling, len(words))]
 
 
 def _pair(match: Match) -> Pair:
@@ -237,7 +285,7 @@ def _pair(match: Match) -> Pair:
 
 
 def _stems(name: str) -> set[str]:
-    return {word[:_STEM] for word in re.findall(r"\w+", name.lower()) if word not in _SMALL_WORDS}
+    return {_ENDING.sub("", word) for word in re.findall(r"\w+", name.lower()) if word not in _SMALL_WORDS}
 
 
 def _normal(name: str) -> str:

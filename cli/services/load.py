@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,9 +20,11 @@ _PAUSE_SECONDS = 10
 _BOOT_SECONDS = 300
 """For the jobs' hosts to come: the jobs begin together, by the clock."""
 
+_LOG_SECONDS = 60
+"""How long CloudWatch may take to show what a job that has ended said."""
+
 _ENOUGH = 0.9
 """The share of the best throughput that the knee has: beyond it requests mostly wait."""
-
 
 _WAITING = {"SUBMITTED", "PENDING", "RUNNABLE", "STARTING"}
 
@@ -35,6 +36,7 @@ class Measurement:
     jobs: Sequence[str]
     start: float
     """When they begin, seconds since the epoch."""
+    levels: Sequence[int]
 
 
 class Level(TypedDict):
@@ -104,14 +106,15 @@ def submit(stack: Stack, count: int, levels: Sequence[int], seconds: int) -> Mea
             retryStrategy={"attempts": 1},
         )
         ids.append(job["jobId"])
-    return Measurement(ids, start)
+    return Measurement(ids, start, levels)
 
 
 def collect(stack: Stack, measurement: Measurement, on_change: Callable[[str], None]) -> Load:
     """Wait for the jobs to end, and add up what they measured.
 
     Raises:
-        CliError: when a job failed, said nothing, or came too late to measure together with the others.
+        CliError: when a job failed, did not tell all levels, or came too late to measure together with the others, or
+            when no request was answered.
     """
     told = ""
     while True:
@@ -129,7 +132,7 @@ def collect(stack: Stack, measurement: Measurement, on_change: Callable[[str], N
             raise CliError(f"{late} of {len(states)} jobs got no host in time to measure together: ask for fewer")
         if set(states) == {"SUCCEEDED"}:
             streams = [job.get("container", {}).get("logStreamName", "") for job in described]
-            return _add_up([_levels(stack, stream) for stream in streams])
+            return _add_up([_levels(stack, stream, measurement.levels) for stream in streams])
         time.sleep(stack.patience)
 
 
@@ -139,32 +142,45 @@ def terminate(stack: Stack, measurement: Measurement) -> None:
         stack.batch.terminate_job(jobId=job, reason="the measurement was given up")
 
 
-def _levels(stack: Stack, stream: str) -> list[dict[str, Any]]:
-    levels = [json.loads(line) for line in _log(stack, stream) if line.startswith("{")]
-    if not levels:
-        raise CliError(f"a measuring job said nothing: see the log stream {stream}")
-    return levels
+def _levels(stack: Stack, stream: str, asked: Sequence[int]) -> list[dict[str, Any]]:
+    """What a job that has ended measured at each level."""
+    deadline = time.monotonic() + _LOG_SECONDS
+    while True:
+        levels = [json.loads(line) for line in _log(stack, stream) if line.startswith("{")]
+        if [level["in_flight"] for level in levels] == list(asked):
+            return levels
+        if time.monotonic() > deadline:
+            raise CliError(
+                f"a measuring job told {len(levels)} of {len(asked)} levels: see the log stream {stream} of "
+                f"{stack.output('batch_log_group')}"
+            )
+        time.sleep(stack.patience)
 
 
 def _log(stack: Stack, stream: str) -> list[str]:
-    """A job's output, by lines."""
+    """A job's output as far as CloudWatch has it, by lines."""
     if not stream:
         return []
-    events = stack.logs.get_log_events(
-        logGroupName=stack.output("batch_log_group"), logStreamName=stream, startFromHead=True
-    )["events"]
+    try:
+        events = stack.logs.get_log_events(
+            logGroupName=stack.output("batch_log_group"), logStreamName=stream, startFromHead=True
+        )["events"]
+    except stack.logs.exceptions.ResourceNotFoundException:  # it comes with the first line
+        return []
     return [event.get("message", "") for event in events]
 
 
 def _add_up(jobs: Sequence[Sequence[dict[str, Any]]]) -> Load:
-    by_level: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for level in (level for levels in jobs for level in levels):
-        by_level[int(level["in_flight"])].append(level)
-    levels = [_level(in_flight, parts) for in_flight, parts in sorted(by_level.items())]
+    levels = [_level(parts) for parts in zip(*jobs, strict=True)]
+    if not any(level["requests"] for level in levels):
+        errors = sum(level["errors"] for level in levels)
+        raise CliError(
+            f"vLLM answered none of the requests, and {errors:,} failed: the log of its service may tell why"
+        )
     return {"jobs": len(jobs), "levels": levels, "knee": _knee(levels)}
 
 
-def _level(in_flight: int, parts: Sequence[dict[str, Any]]) -> Level:
+def _level(parts: Sequence[dict[str, Any]]) -> Level:
     def total(name: str) -> int:
         return sum(int(part[name]) for part in parts)
 
@@ -172,7 +188,7 @@ def _level(in_flight: int, parts: Sequence[dict[str, Any]]) -> Level:
     medians = sorted(part["p50"] for part in parts if part["p50"] is not None)
     worst = [part["p95"] for part in parts if part["p95"] is not None]
     return {
-        "in_flight": in_flight * len(parts),
+        "in_flight": total("in_flight"),
         "requests": total("requests"),
         "errors": total("errors"),
         "requests_per_second": round(total("requests") / seconds, 2),

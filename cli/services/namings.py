@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from cli.errors import NotFoundError, UsageError
 from cli.services import parquet, prefetch, topics
@@ -59,7 +60,7 @@ def of_run_or_file(stack: Stack, quarter: str, source: str) -> Naming:
     """The naming of a run id, or of a Parquet file such as `ftm name` writes.
 
     Raises:
-        UsageError: when `source` is neither, or the file is of another quarter.
+        UsageError: when `source` is neither, or the file is of another quarter or holds no topics that can be compared.
         NotFoundError: when there is no such run.
     """
     path = Path(source)
@@ -102,20 +103,23 @@ def sample_firms(stack: Stack, quarter: str, count: int) -> list[str]:
 def _naming(source: str, rows: Sequence[Mapping[str, object]]) -> Naming:
     if not rows:
         raise NotFoundError(f"{source} holds no topics")
-    found = [
-        NamedTopic(
-            firm_id=str(row["firm_id"]),
-            firm_name=str(row["firm_name"] or ""),
-            topic_id=str(row["topic_id"]),
-            name=str(row["name"]),
-            summary=str(row["summary"] or ""),
-            is_fallback=row["naming_method"] != "llm",
-            sentence_ids=frozenset(map(str, _list(row["sentence_ids"]))),
-        )
-        for row in rows
-    ]
-    return Naming(source, sorted({str(row["model"]) for row in rows if row["model"]}), found)
+    models = sorted({str(row["model"]) for row in rows if row["model"]})
+    return Naming(source, models, [_topic(source, row) for row in rows])
 
 
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else []  # pyright: ignore[reportUnknownArgumentType]
+def _topic(source: str, row: Mapping[str, object]) -> NamedTopic:
+    for column in ("firm_id", "topic_id", "name"):
+        if row[column] is None:
+            raise UsageError(f"{source}: the topic {row['topic_id']} of the firm {row['firm_id']} has no {column}")
+    ids = row["sentence_ids"]
+    if not isinstance(ids, list):
+        raise UsageError(f"{source}: the column sentence_ids of the topic {row['topic_id']} is no list of sentence ids")
+    return NamedTopic(
+        firm_id=str(row["firm_id"]),
+        firm_name=str(row["firm_name"] or ""),
+        topic_id=str(row["topic_id"]),
+        name=str(row["name"]),
+        summary=str(row["summary"] or ""),
+        is_fallback=row["naming_method"] != "llm",
+        sentence_ids=frozenset(map(str, cast(list[object], ids))),
+    )

@@ -3,7 +3,6 @@
 # pyright: basic
 # pyarrow ships no types; what leaves this module is typed.
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,11 +80,16 @@ def read_rows(body: bytes, columns: Sequence[str], firm: str | None, where: str)
 
     filters = [("firm_id", "=", firm)] if firm is not None else None
     try:
-        lacking = [column for column in columns if column not in pq.read_schema(io.BytesIO(body)).names]
+        # Arrow's own memory: of a Python object, one of Arrow's threads may be the last holder when Python ends, and
+        # then the process aborts.
+        sink = pa.BufferOutputStream()
+        sink.write(body)
+        file = sink.getvalue()
+        lacking = [column for column in columns if column not in pq.read_schema(pa.BufferReader(file)).names]
         if lacking:
             raise UsageError(f"{where} lacks the column {', '.join(lacking)}")
-        return pq.read_table(io.BytesIO(body), columns=list(columns), filters=filters).to_pylist()
-    except pa.ArrowException as error:
+        return pq.read_table(pa.BufferReader(file), columns=list(columns), filters=filters).to_pylist()
+    except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{where} is not a Parquet file that can be read: {_first_line(error)}") from error
 
 

@@ -78,4 +78,4 @@ def _plan_quarter(stack: Stack, quarter: str, batch_size: int | None, at_once: i
 def _check_vllm(stack: Stack, size: int | None) -> Vllm | None:
     if size is not None:
         return vllm.check_size(stack, size)
-    return vllm.check_healthy(stack) if vllm.is_part_of(stack) else None
+    return vllm.check_healthy(stack, or_else=", or add --vllm 1") if vllm.is_part_of(stack) else None

@@ -131,8 +131,11 @@ def last_word(stack: Stack) -> str:
     return str(events[0].get("message", "")) if events else ""
 
 
-def check_healthy(stack: Stack) -> Vllm:
+def check_healthy(stack: Stack, or_else: str = "") -> Vllm:
     """The stack's vLLM, if it can answer now.
+
+    Args:
+        or_else: what else the command at hand can do about one that is switched off.
 
     Raises:
         CliError: with the command that makes it so.
@@ -142,7 +145,7 @@ def check_healthy(stack: Stack) -> Vllm:
         return vllm
     scale_up = f"{stack.command} vllm scale {max(vllm.desired, 1)} --wait"
     if not vllm.desired or not vllm.desired_tasks:
-        raise NotFoundError(f"vLLM is scaled to zero: scale it up with `{scale_up}`, or add --vllm 1")
+        raise NotFoundError(f"vLLM is scaled to zero: scale it up with `{scale_up}`{or_else}")
     raise ConflictError(f"vLLM is not healthy yet ({vllm.healthy} of {vllm.desired}): wait for it with `{scale_up}`")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from cli.errors import CliError, ExitCode, UsageError
+from cli.errors import CliError, ExitCode, NotFoundError, UsageError
 from cli.stack import Stack
 from contract import env
 
@@ -25,12 +25,27 @@ def name(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm: Mappi
     """
     if find_spec("aiohttp") is None or find_spec("sklearn") is None:
         raise UsageError("naming on this machine needs the worker: pip install 'ftm[worker]'")
-    environment = {**os.environ, **_aws(stack), **llm, env.S3_BUCKET: stack.output("bucket"), env.QUARTER: quarter}
+    batch = {
+        env.S3_BUCKET: stack.output("bucket"),
+        env.QUARTER: quarter,
+        env.TOPIC_EMBEDDING_MODEL: _embedding_model(stack),
+    }
+    environment = {**os.environ, **_aws(stack), **llm, **batch}
     command = [sys.executable, "-m", "worker.name", str(out)]
     done = subprocess.run(command, env=environment, input="\n".join(firms), text=True, check=False)
     if done.returncode:
         code = ExitCode.NOT_FOUND if done.returncode == os.EX_TEMPFAIL else ExitCode.FAILED
         raise CliError(f"the worker ended with {done.returncode}, and {out} is not written", code)
+
+
+def _embedding_model(stack: Stack) -> str:
+    """What the stack's jobs find topics by: other topics could not be held against theirs."""
+    arn = stack.output("job_definition_arn")
+    definitions = stack.batch.describe_job_definitions(jobDefinitions=[arn])["jobDefinitions"]
+    if not definitions:
+        raise NotFoundError(f"the job definition {arn} is not there: is the stack deployed in this region?")
+    variables = definitions[0].get("containerProperties", {}).get("environment", [])
+    return next((item.get("value", "") for item in variables if item.get("name") == env.TOPIC_EMBEDDING_MODEL), "")
 
 
 def _aws(stack: Stack) -> dict[str, str]:

@@ -38,6 +38,7 @@ import os, sys
 from moto.core.config import default_user_config
 from moto.server import ThreadedMotoServer
 default_user_config["stepfunctions"] = {"execute_state_machine": True}
+default_user_config["batch"] = {"use_docker": False}  # a job succeeds at once
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 host, port = server.get_host_and_port()
@@ -165,6 +166,7 @@ def deploy(aws: Aws) -> dict[str, Any]:
         "state_machine_arn": machine["stateMachineArn"],
         "quarters_state_machine_arn": quarters["stateMachineArn"],
         "job_queue_arn": _job_queue(aws),
+        "job_definition_arn": put_job_definition(aws),
         "batch_log_group": "/aws/batch/ftm-local",
         "vllm_asg_name": "ftm-local-vllm-asg",
         "vllm_cluster_name": "ftm-local-vllm-cluster",
@@ -190,6 +192,20 @@ def make_vllm_healthy(aws: Aws) -> None:
     aws.client("elbv2").register_targets(
         TargetGroupArn=aws.outputs["vllm_target_group_arn"], Targets=[{"Id": instance}]
     )
+
+
+def put_job_definition(aws: Aws, **variables: str) -> str:
+    """The worker's job definition, a new revision; returns its ARN."""
+    return aws.client("batch").register_job_definition(
+        jobDefinitionName="ftm-local-worker",
+        type="container",
+        containerProperties={
+            "image": "worker",
+            "vcpus": 1,
+            "memory": 1024,
+            "environment": [{"name": name, "value": value} for name, value in variables.items()],
+        },
+    )["jobDefinitionArn"]
 
 
 def put_manifest(aws: Aws, quarter: str, firms: int = 3, **changes: Any) -> None:

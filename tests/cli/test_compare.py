@@ -1,6 +1,7 @@
 """`ftm compare`: topics matched by their sentences, names held against each other, and a judge that is not trusted."""
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cli.services import comparison
 from cli.services.comparison import word_similarity
+from cli.services.namings import NamedTopic, Naming
 from contract import layout
 from contract.batch import BatchProgress, Counts
 from contract.topics import TOPIC_COLUMNS
@@ -76,8 +79,8 @@ def test_topics_are_matched_by_their_sentences(runs: Aws, ftm: Ftm) -> None:
     assert (result["firms"], result["matched"], result["only_a"], result["only_b"]) == (2, 3, 1, 0)
     assert [(pair["a_topic"], pair["b_topic"]) for pair in result["differ_most"]] == [
         ("BETA_0", "BETA_0"),
-        ("ACME_1", "ACME_0"),
         ("ACME_0", "ACME_1"),
+        ("ACME_1", "ACME_0"),
     ]
     assert result["differ_most"][0]["similarity"] == 0
     assert result["judge"] is None
@@ -90,6 +93,54 @@ def test_each_naming_is_told_by_itself(runs: Aws, ftm: Ftm) -> None:
     assert result["a"]["shared_names"] == 0.5
     assert result["a"]["fallbacks"] == 0
     assert result["b"]["fallbacks"] == pytest.approx(1 / 3, abs=1e-3)
+
+
+def topic(
+    name: str, summary: str = "What is said.", firm_name: str = "Acme", firm: str = "ACME", number: int = 0
+) -> NamedTopic:
+    sentences = frozenset({f"{firm}-{number}"})
+    return NamedTopic(firm, firm_name, f"{firm}_{number}", name, summary, is_fallback=False, sentence_ids=sentences)
+
+
+@pytest.mark.parametrize(
+    ("firm_name", "name", "summary", "generalisable"),
+    [
+        ("The Toro Company", "Mower Demand", "The company says the outlook is good.", True),
+        ("The Toro Company", "Toro Mower Demand", "", False),
+        ("THE TORO COMPANY", "Mower Demand", "Sales at Toro rise.", False),
+        ("The Gap, Inc.", "Margins", "The gap to its peers narrows.", True),
+        ("The Gap, Inc.", "Margins", "Sales at Gap fall.", False),
+        ("American Eagle Outfitters, Inc.", "North American Market", "Americans buy more.", True),
+        ("American Eagle Outfitters, Inc.", "American Eagle Stores", "", False),
+        ("Global Payments Inc.", "Global Demand", "", True),
+        ("United States Steel Corporation", "Demand in the United States", "", True),
+        ("AT&T Inc.", "Wireless Growth", "AT&T adds subscribers.", False),
+        ("O'Reilly Automotive, Inc.", "Store Growth", "O'Reilly opens stores.", False),
+        ("", "Store Growth", "", True),
+    ],
+)
+def test_a_topic_that_says_its_firm_is_no_other_firm_s(
+    firm_name: str, name: str, summary: str, generalisable: bool
+) -> None:
+    naming = Naming("run", [], [topic(name, summary, firm_name)])
+
+    assert comparison.quality(naming)["generalisable"] == generalisable
+
+
+def test_pairs_to_read_and_to_judge_are_no_start_of_the_alphabet() -> None:
+    firms = [f"F{number:03}" for number in range(200)]
+    a, b = (Naming(name, [], [topic(name, firm=firm) for firm in firms]) for name in ("Margins", "Currency"))
+
+    result, differing = comparison.compare(Q, a, b, show=10)
+    shown = [pair["firm_id"] for pair in result["differ_most"]]
+    judged = [match.a.firm_id for match in comparison.sample(Q, differing, 50)]
+
+    assert result["differing"] == 200
+    assert max(shown) > "F100"
+    assert min(judged) < "F020"
+    assert max(judged) > "F180"
+    assert len(set(judged)) == 50
+    assert judged == [match.a.firm_id for match in comparison.sample(Q, differing, 50)]
 
 
 def test_a_run_agrees_with_itself(runs: Aws, ftm: Ftm) -> None:
@@ -115,7 +166,38 @@ def test_what_cannot_be_compared(runs: Aws, ftm: Ftm, tmp_path: Path) -> None:
     path.write_text("no Parquet")
     assert "is not a Parquet file" in ftm("compare", Q, "--with", str(path), exit_code=2).stderr
     assert "neither a file nor a run" in ftm("compare", Q, "--with", "nothing", exit_code=2).stderr
+    path.write_bytes(damaged(parquet(B)))
+    assert f"{path} is not a Parquet file" in ftm("compare", Q, "--with", str(path), exit_code=2).stderr
     assert "has no run 20200101_000000" in ftm("compare", Q, "--with", "20200101_000000", exit_code=3).stderr
+
+
+def damaged(body: bytes) -> bytes:
+    """The same file with zeros in its first pages; what it says of itself, at its end, is whole."""
+    return body[:4] + bytes(200) + body[204:]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"sentence_ids": ["x1"]}, "have no topic in common, by their sentences"),
+        ({"firm_id": "GAMMA"}, "have no firm in common"),
+        ({"sentence_ids": "s6"}, "sentence_ids of the topic BETA_0 is no list"),
+        ({"sentence_ids": None}, "sentence_ids of the topic BETA_0 is no list"),
+        ({"name": None}, "the topic BETA_0 of the firm BETA has no name"),
+        ({"topic_id": None}, "the topic None of the firm BETA has no topic_id"),
+    ],
+)
+def test_a_file_whose_topics_cannot_be_compared(
+    runs: Aws, ftm: Ftm, tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    path = tmp_path / "named.parquet"
+    (row,) = pq.read_table(pa.BufferReader(parquet(B[2:]))).to_pylist()
+    pq.write_table(pa.Table.from_pylist([row | change]), path)
+
+    refused = ftm("compare", Q, "--with", str(path), exit_code=2)
+
+    assert sentence in refused.stderr
+    assert not refused.stdout
 
 
 @pytest.mark.parametrize(
@@ -124,33 +206,80 @@ def test_what_cannot_be_compared(runs: Aws, ftm: Ftm, tmp_path: Path) -> None:
         ("Gross margin expansion", "Expansion of gross margins", 1),
         ("Gross margin expansion", "Currency headwinds", 0),
         ("Store openings", "New store openings", 0.8),
+        ("Product prices", "Pricing of products", 1),
+        ("Currencies", "Currency", 1),
+        ("Interest", "Interim", 0),
+        ("Internal", "International", 0),
+        ("Product", "Production", 0),
+        ("Transaction", "Transportation", 0),
     ],
 )
 def test_names_are_alike_by_their_words(first: str, second: str, similarity: float) -> None:
     assert word_similarity(first, second) == similarity
 
 
-class Judge(BaseHTTPRequestHandler):
-    """Prefers the label that speaks of margins, or else whatever comes first; keeps the prompts that it saw."""
+EMBEDDER = """
+class SentenceTransformer:
+    def __init__(self, model, local_files_only=False):
+        assert local_files_only, "the network is slow when it is not there"
+        if HAS_NO_MODEL: raise OSError(model)
+    def encode(self, names, **_):
+        import numpy
+        return numpy.eye(len(names))
+"""
 
-    prompts: list[str]
+
+@pytest.mark.parametrize(("lacks_model", "measure"), [(False, "all-MiniLM-L6-v2"), (True, "words")])
+def test_names_are_compared_by_meaning_where_the_model_is_on_the_machine(
+    runs: Aws, ftm: Ftm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks_model: bool, measure: str
+) -> None:
+    (tmp_path / "sentence_transformers.py").write_text(EMBEDDER.replace("HAS_NO_MODEL", str(lacks_model)))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
+
+    told = ftm("compare", Q, "--with", OTHER)
+    monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
+
+    assert f"(by {measure})" in told.stdout
+    assert ("hf download sentence-transformers/all-MiniLM-L6-v2" in told.stderr) == lacks_model
+
+
+class Judge(BaseHTTPRequestHandler):
+    """Prefers the label that speaks of margins, or else whatever comes first; keeps the requests that it saw."""
+
+    requests: list[dict[str, Any]]
+    keys: set[str | None]
+    models: bytes
     answer: str | None
+    """What it says in the place of a verdict."""
+    silent_on: str
+    """A text on which it has no verdict."""
+    fails: list[int]
+    """The next answers: HTTP's status, or 0 for a connection that is lost."""
+    refuses: str
+    """A field of the request that it does not know."""
 
     def do_GET(self) -> None:
-        self._reply({"data": [{"id": "judge-1"}]})
+        self._reply(Judge.models)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Judge.requests.append(body)
+        Judge.keys.add(self.headers["Authorization"])
+        if Judge.fails:
+            if status := Judge.fails.pop():
+                self._reply(b"{}", status)
+            return
+        if Judge.refuses in body:
+            self._reply(f'{{"error": "unknown argument: {Judge.refuses}"}}'.encode(), 400)
+            return
         prompt = body["messages"][-1]["content"]
-        Judge.prompts.append(prompt)
-        second = prompt.split("Label 2: ")[1]
-        better = "2" if "margins" in second else "1"
-        content = Judge.answer or json.dumps({"better": better})
-        self._reply({"choices": [{"message": {"content": content}}]})
+        better = "2" if "margins" in prompt.split("Label 2: ")[1] else "1"
+        verdict = "?" if Judge.silent_on in prompt else json.dumps({"better": better})
+        self._reply(json.dumps({"choices": [{"message": {"content": Judge.answer or verdict}}]}).encode())
 
-    def _reply(self, document: Any) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(200)
+    def _reply(self, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -160,7 +289,9 @@ class Judge(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def judge(runs: Aws) -> Iterator[str]:
+def judge(runs: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr("cli.services.judge.time.sleep", lambda _: None)
+    monkeypatch.delenv("LLM_API_KEY", raising=False)
     manifest = {
         "quarter": Q,
         "n_firms": 2,
@@ -175,7 +306,9 @@ def judge(runs: Aws) -> Iterator[str]:
     pq.write_table(pa.Table.from_pylist(sentences), sink)
     chunk = layout.chunk_key(Q, "chunk_0000.parquet")
     s3.put_object(Bucket=BUCKET, Key=chunk, Body=sink.getvalue().to_pybytes())
-    Judge.prompts, Judge.answer = [], None
+    Judge.requests, Judge.keys, Judge.fails = [], set(), []
+    Judge.models = b'{"data": [{"id": "judge-1"}]}'
+    Judge.answer, Judge.silent_on, Judge.refuses = None, "nothing of the kind", "nothing of the kind"
     server = HTTPServer(("127.0.0.1", 0), Judge)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
@@ -183,21 +316,107 @@ def judge(runs: Aws) -> Iterator[str]:
     server.server_close()
 
 
+def verdicts(ftm: Ftm, judge: str, *options: str) -> dict[str, Any]:
+    return json.loads(ftm("compare", Q, "--with", OTHER, "--judge", judge, *options, "--json").stdout)["judge"]
+
+
+DECIDED = {"model": "judge-1", "pairs": 3, "a": 0, "b": 1, "equal": 0, "contradicted": 2, "unanswered": 0}
+
+
 def test_a_judge_is_asked_in_both_orders_and_its_contradictions_do_not_count(judge: str, ftm: Ftm) -> None:
-    result = json.loads(ftm("compare", Q, "--with", OTHER, "--judge", judge, "--json").stdout)
-
-    assert result["judge"] == {"model": "judge-1", "pairs": 3, "a": 0, "b": 1, "equal": 0, "contradicted": 2}
-    assert len(Judge.prompts) == 6
-    assert any("- Sentence number 6." in prompt for prompt in Judge.prompts)
-
-
-def test_a_judge_that_answers_garbage(judge: str, ftm: Ftm) -> None:
-    Judge.answer = "I like both."
-
-    assert "does not answer as asked" in ftm("compare", Q, "--with", OTHER, "--judge", judge, exit_code=1).stderr
+    assert verdicts(ftm, judge) == DECIDED
+    assert len(Judge.requests) == 6
+    assert any("- Sentence number 6." in request["messages"][-1]["content"] for request in Judge.requests)
+    assert all(request["chat_template_kwargs"] == {"enable_thinking": False} for request in Judge.requests)
 
 
-def test_a_judge_that_is_not_there(runs: Aws, judge: str, ftm: Ftm) -> None:
+def test_a_person_is_told_what_was_judged_after_what_was_counted(judge: str, ftm: Ftm) -> None:
+    lines = ftm("compare", Q, "--with", OTHER, "--judge", judge, "--judged", "2").stdout.splitlines()
+
+    assert lines[0].startswith(Q)
+    assert lines[-1].startswith("judged by judge-1, 2 of 3 differing pairs: a better 0, b better ")
+
+
+def test_names_that_are_the_same_need_no_judge(judge: str, ftm: Ftm) -> None:
+    assert "there is nothing to judge" in ftm("compare", Q, "--with", RUN, "--judge", judge).stderr
+    assert not Judge.requests
+
+
+@pytest.mark.parametrize("fails", [[429], [503, 408], [0], [500, 0, 429]])
+def test_a_busy_judge_is_asked_again(judge: str, ftm: Ftm, fails: list[int]) -> None:
+    Judge.fails = fails
+
+    assert verdicts(ftm, judge) == DECIDED
+
+
+def test_a_pair_without_a_verdict_is_counted_and_the_others_stand(judge: str, ftm: Ftm) -> None:
+    Judge.silent_on = "Sentence number 6."
+
+    assert verdicts(ftm, judge) == DECIDED | {"contradicted": 1, "unanswered": 1}
+
+
+def test_a_judge_that_does_not_know_the_switch_for_thinking(judge: str, ftm: Ftm) -> None:
+    Judge.refuses = "chat_template_kwargs"
+
+    assert verdicts(ftm, judge) == DECIDED
+    assert "chat_template_kwargs" not in Judge.requests[-1]
+
+
+def test_the_judge_s_model_and_key(judge: str, ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_API_KEY", "secret")
+    monkeypatch.setenv("LLM_MODEL_NAME", "of-the-stack")
+    Judge.models = b'{"data": [{"id": "small"}, {"id": "large"}]}'
+
+    refused = ftm("compare", Q, "--with", OTHER, "--judge", judge, exit_code=2)
+    assert "serves small, large: say which with --judge-model" in refused.stderr
+    assert verdicts(ftm, judge, "--judge-model", "large") == DECIDED | {"model": "large"}
+    assert {request["model"] for request in Judge.requests} == {"large"}
+    assert Judge.keys == {"Bearer secret"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fails", "sentence", "exit_code"),
+    [
+        ("I like both.", [], "does not answer as asked", 1),
+        ('{"better": "3"}', [], "does not answer as asked", 1),
+        (None, [401] * 6, "refuses: HTTP 401", 4),
+        (None, [503] * 24, "refuses: HTTP 503", 1),
+    ],
+)
+def test_a_judge_without_any_verdict(
+    judge: str, ftm: Ftm, answer: str | None, fails: list[int], sentence: str, exit_code: int
+) -> None:
+    Judge.answer, Judge.fails = answer, [*fails]
+    told = ftm("compare", Q, "--with", OTHER, "--judge", judge, exit_code=exit_code)
+    assert sentence in told.stderr
+    assert "none of the 3 pairs is judged" in told.stderr
+    assert "3 topics are in both" in told.stdout
+
+    Judge.fails = [*fails]
+    assert not ftm("compare", Q, "--with", OTHER, "--judge", judge, "--json", exit_code=exit_code).stdout
+
+
+@pytest.mark.parametrize(
+    "models", [b"<html>Log in</html>", b"[]", b'{"data": null}', b'{"data": ["a"]}', b"null", b"", b"\xff"]
+)
+def test_what_is_no_judge(judge: str, ftm: Ftm, models: bytes) -> None:
+    Judge.models = models
+
+    refused = ftm("compare", Q, "--with", OTHER, "--judge", judge, "--json", exit_code=3)
+
+    assert f"{judge} is not an OpenAI-compatible server" in refused.stderr
+    assert not refused.stdout
+
+
+def test_a_judge_that_is_not_there(judge: str, ftm: Ftm) -> None:
     nobody = "http://127.0.0.1:9/v1"
     assert "does not answer" in ftm("compare", Q, "--with", OTHER, "--judge", nobody, exit_code=3).stderr
-    assert "is no address" in ftm("compare", Q, "--with", OTHER, "--judge", "nobody", exit_code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["nobody", "", "ftp://host/v1", "http://", "http://[bad", "http://host:91 01/v1", "http://host:port/v1"]
+)
+def test_an_address_that_is_none(aws: Aws, ftm: Ftm, url: str) -> None:
+    refused = ftm("compare", Q, "--with", OTHER, "--judge", url, exit_code=2)
+
+    assert f"--judge is {url!r}, which is no address" in refused.stderr

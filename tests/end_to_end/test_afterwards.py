@@ -58,17 +58,17 @@ def test_a_naming_by_another_llm_compares_with_the_results(ftm: Ftm, tmp_path: P
 def test_an_llm_that_is_not_there_leaves_no_file(ftm: Ftm, tmp_path: Path) -> None:
     out = tmp_path / "named.parquet"
     told = ftm("name", SECOND, "--llm-url", "nowhere", "--out", out)
-    assert told.code == 1
-    assert "LLM_BASE_URL is 'nowhere'" in told.err
+    assert told.code == 2
+    assert "--llm-url is 'nowhere'" in told.err
     assert not out.exists()
 
 
 def test_load_is_measured_by_jobs_that_begin_together(ftm: Ftm) -> None:
-    load = ftm("vllm", "bench", "--concurrent", 2, "--levels", 2, "--seconds", 1, "--json").json
-    assert load["jobs"] == 2
-    assert [level["in_flight"] for level in load["levels"]] == [4]
+    load = ftm("vllm", "bench", "--concurrent", 5, "--levels", 2, "--seconds", 1, "--json").json
+    assert load["jobs"] == 5
+    assert [level["in_flight"] for level in load["levels"]] == [10]
     assert all(level["requests"] and not level["errors"] for level in load["levels"])
-    assert load["knee"] == 4
+    assert load["knee"] == 10
 
 
 def test_up_again_says_that_it_runs(ftm: Ftm) -> None:

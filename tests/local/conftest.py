@@ -103,7 +103,7 @@ class Aws:
             Role=ROLE,
             Handler=handler,
             Code={"ZipFile": archive.getvalue()},
-            **{"MemorySize": 256, **settings},
+            **{"MemorySize": 256, "Timeout": 30, **settings},
         )
         return name
 
@@ -148,7 +148,7 @@ class Aws:
             iam.create_instance_profile(InstanceProfileName=name)
 
 
-def until(look: Callable[[], Any], done: Callable[[Any], bool], seconds: float = 30.0) -> Any:
+def until(look: Callable[[], Any], done: Callable[[Any], bool], seconds: float = 120.0) -> Any:
     """What `look` gives once it is `done`."""
     deadline = time.monotonic() + seconds
     while not done(value := look()):

@@ -130,7 +130,7 @@ def test_the_real_program_from_up_to_down(directory: Path, monkeypatch: pytest.M
     job = a_running_job(up.state)
     assert daemon.down() == daemon.Down(up.state.pid, stale=False)
     assert not is_alive(up.state.pid)
-    assert not is_alive(job)
+    wait_for(lambda: not is_alive(job))
     assert daemon.status() == daemon.Status(None, stale=False)
     assert daemon.down() == daemon.Down(None, stale=False)
 

@@ -209,7 +209,7 @@ def test_a_stopped_execution_is_aborted_at_once_and_stops_its_jobs(aws, queue):
 
 
 def test_a_timed_out_execution_stops_its_jobs(aws, queue):
-    machine = {**one_job(queue, sleeping_job(aws)), "TimeoutSeconds": 2}
+    machine = {**one_job(queue, sleeping_job(aws)), "TimeoutSeconds": 10}
     arn = aws.start(aws.machine(machine), {"id": "a"})
     (job_id,) = submitted_jobs(aws, arn, 1)
     execution = aws.ended_execution(arn)
@@ -220,7 +220,7 @@ def test_a_timed_out_execution_stops_its_jobs(aws, queue):
 
 def test_a_timed_out_task_stops_its_job_and_can_be_caught(aws, queue):
     catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Told"}]
-    machine = one_job(queue, sleeping_job(aws), TimeoutSeconds=2, Catch=catch)
+    machine = one_job(queue, sleeping_job(aws), TimeoutSeconds=10, Catch=catch)
     machine["States"]["Told"] = {"Type": "Pass", "End": True}
     arn = aws.start(aws.machine(machine), {"id": "a"})
     (job_id,) = submitted_jobs(aws, arn, 1)

@@ -93,14 +93,14 @@ class Stack:
     def describe(self, execution: str) -> dict[str, Any]:
         return self.states.describe_execution(executionArn=execution)
 
-    def ended(self, execution: str, seconds: float = 60) -> dict[str, Any]:
+    def ended(self, execution: str, seconds: float = 180) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while (described := self.describe(execution))["status"] == "RUNNING":
             assert time.monotonic() < deadline, f"still running after {seconds} s"
             time.sleep(0.1)
         return described
 
-    def run(self, seconds: float = 60, machine: str = "", **run_input: Any) -> "Ended":
+    def run(self, seconds: float = 180, machine: str = "", **run_input: Any) -> "Ended":
         """An execution of a quarter, ended within so many seconds."""
         execution = self.start(machine, **run_input)
         described = self.ended(execution, seconds)
@@ -286,7 +286,7 @@ def clean(stack: Stack) -> None:
         stack.s3.delete_object(Bucket=BUCKET, Key=key)
 
 
-def until(done: Callable[[], bool], seconds: float = 20) -> None:
+def until(done: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"still not after {seconds} s"

@@ -280,7 +280,7 @@ class Worker:
     def run_process(self, **changes: str | None) -> subprocess.CompletedProcess[str]:
         process = self.start(**changes)
         try:
-            stdout, stderr = process.communicate(timeout=90)
+            stdout, stderr = process.communicate(timeout=240)
         finally:
             kill(process)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

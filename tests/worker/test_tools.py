@@ -34,7 +34,7 @@ def run(worker: Worker, *command: str, stdin: str = "", **changes: str) -> subpr
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=240,
     )
 
 
@@ -165,7 +165,7 @@ def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> No
         return Reply()
 
     llm.behave = behave
-    done = run(worker, "worker.bench", BENCH_LEVELS="3", BENCH_SECONDS="0.5", **{env.LLM_MAX_CONCURRENT: "1"})
+    done = run(worker, "worker.bench", BENCH_LEVELS="3", BENCH_SECONDS="3", **{env.LLM_MAX_CONCURRENT: "1"})
     assert done.returncode == 0, done.stderr
     (line,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (line["in_flight"], line["errors"], line["requests"]) == (3, 0, len(llm.requests))

@@ -67,8 +67,7 @@ def _body(topic: Topic, model: str) -> dict[str, Any]:
 
 async def _with_worker(base_url: str, model: str, bodies: list[dict[str, Any]], in_flight: int) -> None:
     async with Llm(LlmSettings(base_url, model, in_flight)) as llm:
-        schema = RESPONSE_FORMAT
-        await asyncio.gather(*(llm.complete(body["messages"], ANSWER_TOKENS, schema) for body in bodies))
+        await asyncio.gather(*(llm.complete(body["messages"], ANSWER_TOKENS, RESPONSE_FORMAT) for body in bodies))
 
 
 async def _barest(base_url: str, _model: str, bodies: list[dict[str, Any]], in_flight: int) -> None:

@@ -151,7 +151,7 @@ class Llm:
         if status < 300:
             return _completion(_json(answer), retries)
         reason = self._reason(status, answer)
-        if status == 400 and not plain and any(word in reason for word in (*_THINKING_OFF, "maxLength")):
+        if status in (400, 422) and not plain and any(word in reason for word in (*_THINKING_OFF, "maxLength")):
             self._plain = True
             return await self._attempt(request, retries)
         self._raise_if_final(status, reason, retries)

@@ -3,7 +3,7 @@
 A replaced GPU must cost minutes and not the batch: whatever looks like a server that is away starts one shared watch
 (not one for each request in flight), which waits for it up to ten minutes; a server that is there and fails is tried
 again for a minute and a half, with full jitter. Then a request that nobody can fail at tells whether it is the server
-or the request. What cannot pass (400, 404) is never tried again.
+or the request. What cannot pass (400, 404) is never tried again, unless it is vLLM's own that a server refuses.
 """
 
 import asyncio
@@ -152,7 +152,7 @@ class Llm:
             return _completion(_json(answer), retries)
         reason = self._reason(status, answer)
         if status in (400, 422) and not plain and any(word in reason for word in (*_THINKING_OFF, "maxLength")):
-            self._plain = True
+            self._plain = True  # from now on, nothing is asked but what every server knows
             return await self._attempt(request, retries)
         self._raise_if_final(status, reason, retries)
         if status in _AWAY:
@@ -303,10 +303,11 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _without_lengths(schema: Any) -> Any:
-    if not isinstance(schema, dict):
-        return schema
-    return {name: _without_lengths(value) for name, value in schema.items() if name != "maxLength"}
+def _without_lengths(part: Any) -> Any:
+    """A request, or a part of one, whose schema bounds no string."""
+    if not isinstance(part, dict):
+        return part
+    return {name: _without_lengths(value) for name, value in part.items() if name != "maxLength"}
 
 
 def _json(body: bytes) -> Any:

@@ -3,8 +3,8 @@
 Firm ids come on stdin, one a line. The topics are found as a batch finds them, so they are the same ones, and the rows
 in OUT.parquet are those of a part: two namings of the same topics can be compared. The environment is that of a batch,
 less what belongs to one. Progress goes to stderr, and so does a firm that cannot be named: the others are paid for, and
-written. The exit code is 0 when there is a file, with at least one name by the
-LLM in it, and else 1 or 75, as a batch's.
+written. The exit code is 0 when there is a file, with at least one name by the LLM in it, and else 1 or 75, as a
+batch's.
 """
 
 import asyncio

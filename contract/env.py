@@ -1,4 +1,9 @@
-"""The names of the environment variables that one room sets and another reads."""
+"""The names of the environment variables that one room sets and another reads, and the rule of the one secret."""
+
+import re
+from collections.abc import Mapping
+
+from contract import ContractError
 
 # The worker: one batch (state machine -> Batch job).
 S3_BUCKET = "S3_BUCKET"
@@ -20,3 +25,18 @@ MIN_NAMED_SHARE = "MIN_NAMED_SHARE"
 JOB_QUEUE_ARN = "JOB_QUEUE_ARN"
 JOB_NAME_PREFIX = "JOB_NAME_PREFIX"
 SNS_TOPIC_ARN = "SNS_TOPIC_ARN"
+
+
+def llm_api_key(environ: Mapping[str, str]) -> str:
+    """The key in LLM_API_KEY; empty without one.
+
+    Raises:
+        ContractError: when no HTTP header can carry it; the HTTP libraries' own errors would print it.
+    """
+    key = environ.get(LLM_API_KEY, "")
+    if not re.fullmatch("[!-~]*", key):
+        raise ContractError(
+            f"{LLM_API_KEY} holds a blank, a line break or another character that no key has: set it, or store its "
+            "secret, without it"
+        )
+    return key

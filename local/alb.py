@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 import urllib3
 
+from contract import ContractError, env
 from local.state import LocalError
 
 IDLE_TIMEOUT = 300
@@ -75,12 +76,15 @@ class RealServer:
         """Ask the server at `url`, with or without its `/v1`, which model it serves.
 
         Raises:
-            LocalError: when it does not answer as an OpenAI-compatible server does.
+            LocalError: when the key cannot be sent, or it does not answer as an OpenAI-compatible server does.
         """
         if not url.startswith(("http://", "https://")):
             raise LocalError(f"{url!r} is not the base URL of an LLM server: write http://host:port/v1, or https")
         self._base = url.rstrip("/").removesuffix("/v1")
-        self._key = os.environ.get("LLM_API_KEY", "")
+        try:
+            self._key = env.llm_api_key(os.environ)
+        except ContractError as error:
+            raise LocalError(str(error)) from error
         self._pool = urllib3.PoolManager(maxsize=256, retries=False)
         self.model = self._first_model(url)
 

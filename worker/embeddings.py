@@ -27,8 +27,9 @@ def load(model: str) -> Embed:
         from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise WorkerError(
-            f"{env.TOPIC_EMBEDDING_MODEL} is {model!r}, and this image has no sentence-transformers: build it with "
-            "`make image EXTRAS='worker embeddings'`, or unset the stack's ftm:topicEmbeddingModel"
+            f"{env.TOPIC_EMBEDDING_MODEL} is {model!r}, and there is no sentence-transformers here: install ftm's "
+            "extra `embeddings`, for an image by `make image EXTRAS='worker embeddings'`, or unset the stack's "
+            "ftm:topicEmbeddingModel"
         ) from error
     try:
         encoder = SentenceTransformer(model)

@@ -48,7 +48,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings of one batch.
 
     Raises:
-        WorkerError: naming the variable that is missing or wrong.
+        WorkerError, ContractError: naming the variable that is missing or wrong.
     """
     manifest_key = required(environ, env.MANIFEST_S3_KEY)
     try:
@@ -73,6 +73,7 @@ def read_llm_settings(environ: Mapping[str, str], base_url: str | None = None) -
 
     Raises:
         WorkerError: for an address that is none, or the xAI API without a key.
+        ContractError: for a key that cannot be sent.
     """
     address = (base_url or environ.get(env.LLM_BASE_URL) or XAI_BASE_URL).rstrip("/")
     if not re.match(r"https?://[^/\s]+", address):
@@ -81,7 +82,7 @@ def read_llm_settings(environ: Mapping[str, str], base_url: str | None = None) -
         base_url=address,
         model=environ.get(env.LLM_MODEL_NAME) or (XAI_MODEL if address == XAI_BASE_URL else None),
         max_concurrent=_positive(environ, env.LLM_MAX_CONCURRENT, DEFAULT_MAX_CONCURRENT),
-        api_key=environ.get(env.LLM_API_KEY, ""),
+        api_key=env.llm_api_key(environ),
     )
     if settings.hosted and not settings.api_key:
         raise WorkerError(

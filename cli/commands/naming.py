@@ -91,15 +91,18 @@ def compare(
     a = namings.of_run(stack, quarter, run or topics.latest_run(stack, quarter))
     result, differing = comparison.compare(quarter, a, b, show=show)
     if not as_json:
-        _print(result)  # before the judge is asked, which takes its time and may fail
-    if judge and not differing:
-        output.hint("no names differ: there is nothing to judge")
-    elif judge:
-        result["judge"] = _ask_judge(stack, quarter, judge, judge_model, comparison.sample(quarter, differing, judged))
-    if as_json:
-        output.print_json(result)
-    elif verdicts := result["judge"]:
-        _print_verdicts(verdicts, result["differing"])
+        _print(result)  # before the judge is asked, which takes its time
+    try:
+        if judge and not differing:
+            output.hint("no names differ: there is nothing to judge")
+        elif judge:
+            pairs = comparison.sample(quarter, differing, judged)
+            result["judge"] = _ask_judge(stack, quarter, judge, judge_model, pairs)
+    finally:  # what is counted stands, when the judge fails
+        if as_json:
+            output.print_json(result)
+    if result["judge"] and not as_json:
+        _print_verdicts(result["judge"], result["differing"])
 
 
 def _ask_judge(stack: Stack, quarter: str, url: str, model: str | None, matches: Sequence[Match]) -> "Verdicts":

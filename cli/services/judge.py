@@ -71,9 +71,10 @@ def judge(url: str, model: str | None, matches: Sequence[Match], texts: dict[str
 
     Raises:
         UsageError: when `model` is None, and the judge serves several.
+        ContractError: when the key cannot be sent.
         CliError: when it is no judge, or none of its answers can be used.
     """
-    api = _Judge(url.rstrip("/"), model)
+    api = _Judge(url.rstrip("/"), model, env.llm_api_key(os.environ))
     refusals: list[CliError] = []
 
     def decide(match: Match) -> str:
@@ -108,8 +109,9 @@ class _BusyError(CliError):
 class _Judge:
     """The judge's API. Several threads ask it."""
 
-    def __init__(self, url: str, model: str | None) -> None:
+    def __init__(self, url: str, model: str | None, key: str) -> None:
         self._url = url
+        self._key = key
         self._thinking: dict[str, Any] = _THINKING_OFF
         self.model = model or self._only_model()
 
@@ -175,8 +177,8 @@ class _Judge:
             request = urllib.request.Request(  # noqa: S310 (http or https, as the option was checked)
                 self._url + path, data=data, headers={"Content-Type": "application/json"}
             )
-            if key := os.environ.get(env.LLM_API_KEY):
-                request.add_unredirected_header("Authorization", f"Bearer {key}")  # for this host and no other
+            if self._key:
+                request.add_unredirected_header("Authorization", f"Bearer {self._key}")  # for this host and no other
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
                 text: bytes = answer.read()
         except urllib.error.HTTPError as error:

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -177,11 +178,27 @@ def deploy(aws: Aws) -> dict[str, Any]:
 
 
 def stop_executions(aws: Aws) -> None:
+    for arn in running_executions(aws):
+        aws.client("stepfunctions").stop_execution(executionArn=arn)
+
+
+def running_executions(aws: Aws) -> list[str]:
     machines = aws.client("stepfunctions")
-    for machine in machines.list_state_machines()["stateMachines"]:
-        arn = machine["stateMachineArn"]
-        for item in machines.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]:
-            machines.stop_execution(executionArn=item["executionArn"])
+    return [
+        item["executionArn"]
+        for machine in machines.list_state_machines()["stateMachines"]
+        for item in machines.list_executions(stateMachineArn=machine["stateMachineArn"], statusFilter="RUNNING")[
+            "executions"
+        ]
+    ]
+
+
+def wait_until_none_runs(aws: Aws) -> None:
+    """moto ends a stopped execution after its answer; Step Functions ends it before."""
+    deadline = time.monotonic() + 120
+    while running_executions(aws):
+        assert time.monotonic() < deadline, "an execution that was stopped still runs"
+        time.sleep(0.02)
 
 
 def make_vllm_healthy(aws: Aws) -> None:

@@ -373,6 +373,11 @@ def test_the_judge_s_model_and_key(judge: str, ftm: Ftm, monkeypatch: pytest.Mon
     assert {request["model"] for request in Judge.requests} == {"large"}
     assert Judge.keys == {"Bearer secret"}
 
+    monkeypatch.setenv("LLM_API_KEY", "k3y\n")
+    refused = ftm("compare", Q, "--with", OTHER, "--judge", judge, exit_code=2)
+    assert "LLM_API_KEY holds a blank, a line break" in refused.stderr
+    assert "k3y" not in refused.output
+
 
 @pytest.mark.parametrize(
     ("answer", "fails", "sentence", "exit_code"),
@@ -393,7 +398,8 @@ def test_a_judge_without_any_verdict(
     assert "3 topics are in both" in told.stdout
 
     Judge.fails = [*fails]
-    assert not ftm("compare", Q, "--with", OTHER, "--judge", judge, "--json", exit_code=exit_code).stdout
+    counted = json.loads(ftm("compare", Q, "--with", OTHER, "--judge", judge, "--json", exit_code=exit_code).stdout)
+    assert (counted["matched"], counted["judge"]) == (3, None)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +411,7 @@ def test_what_is_no_judge(judge: str, ftm: Ftm, models: bytes) -> None:
     refused = ftm("compare", Q, "--with", OTHER, "--judge", judge, "--json", exit_code=3)
 
     assert f"{judge} is not an OpenAI-compatible server" in refused.stderr
-    assert not refused.stdout
+    assert json.loads(refused.stdout)["judge"] is None
 
 
 def test_a_judge_that_is_not_there(judge: str, ftm: Ftm) -> None:

@@ -8,7 +8,19 @@ import pytest
 from contract import layout
 from contract.batch import BatchLine, BatchProgress
 
-from .conftest import BUCKET, RUN, SUCCEEDS, WAITS, Aws, Ftm, make_vllm_healthy, put_manifest, put_run, summary
+from .conftest import (
+    BUCKET,
+    RUN,
+    SUCCEEDS,
+    WAITS,
+    Aws,
+    Ftm,
+    make_vllm_healthy,
+    put_manifest,
+    put_run,
+    summary,
+    wait_until_none_runs,
+)
 
 Q = SUCCEEDS
 
@@ -158,6 +170,7 @@ def test_a_list_holds_its_quarters_until_their_turn(ready: Aws, ftm: Ftm) -> Non
     assert arn.rsplit(":")[-1] in ftm("run-quarter", Q, "--yes", exit_code=5).stderr
     assert arn.rsplit(":")[-1] in ftm("run-quarters", Q, "--yes", exit_code=5).stderr
     assert f"stopped {arn}" in ftm("stop", "--yes").stdout
+    wait_until_none_runs(ready)
     assert "no list of quarters is being run" in ftm("watch", exit_code=3).stderr
 
 

@@ -23,6 +23,7 @@ from .conftest import (
     make_vllm_healthy,
     put_manifest,
     put_run,
+    wait_until_none_runs,
 )
 
 
@@ -176,6 +177,7 @@ def test_another_operator_s_claim_of_this_moment_is_a_conflict(ready: Aws, ftm: 
     s3 = ready.client("s3")
     claim = json.loads(s3.get_object(Bucket=BUCKET, Key=layout.claim_key(WAITS))["Body"].read())
     ftm("stop", WAITS, "--yes")
+    wait_until_none_runs(ready)
     s3.put_object(
         Bucket=BUCKET, Key=layout.claim_key(WAITS), Body=json.dumps({**claim, "execution": "not-yet-to-be-seen"})
     )

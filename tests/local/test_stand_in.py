@@ -203,6 +203,13 @@ def test_a_real_server_answers_through_the_load_balancer(
     assert fetch(f"{url}/elsewhere") == (404, b"nothing here")
 
 
+def test_a_key_that_cannot_be_sent_is_told_and_not_shown(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLM_API_KEY", "k3y\n")
+    with pytest.raises(LocalError, match="LLM_API_KEY holds a blank, a line break") as told:
+        RealServer(serve(StandIn()))
+    assert "k3y" not in str(told.value)
+
+
 def test_a_real_server_is_behind_the_same_gate(serve: Callable[..., str]):
     assert fetch(serve(RealServer(serve(StandIn())), lambda: False) + "/health")[0] == 503
 

@@ -292,6 +292,7 @@ def test_a_complete_batch_is_left_alone(bucket: Bucket, llm: LlmServer, worker: 
         ({env.CHECKPOINT_INTERVAL: "0"}, "CHECKPOINT_INTERVAL is '0'"),
         ({env.LLM_MAX_CONCURRENT: "many"}, "LLM_MAX_CONCURRENT is 'many'"),
         ({env.LLM_BASE_URL: "gpu-1"}, "LLM_BASE_URL is 'gpu-1'"),
+        ({env.LLM_API_KEY: "k3y\n"}, "LLM_API_KEY holds a blank, a line break"),
         ({env.LLM_BASE_URL: None}, "set LLM_BASE_URL to a vLLM server, or LLM_API_KEY"),
         ({env.BATCH_ID: "2023Q1_batch_0009"}, "no batch '2023Q1_batch_0009'"),
         ({env.S3_BUCKET: "no-such-bucket"}, "NoSuchBucket"),
@@ -308,6 +309,7 @@ def test_a_wrong_environment_is_one_sentence(
 
     assert done.returncode == 1
     assert says in one_sentence(done.stderr)
+    assert "k3y" not in done.stderr
     assert bucket.keys("intermediate/") == []
 
 
@@ -573,6 +575,6 @@ def test_an_embedding_model_without_its_extra_is_told(bucket: Bucket, worker: Wo
     bucket.put_firms({"ALPHA": call("ALPHA")})
     done = worker.run_process(**{env.TOPIC_EMBEDDING_MODEL: "all-MiniLM-L6-v2"})
     assert done.returncode == 1
-    assert "this image has no sentence-transformers" in one_sentence(done.stderr)
+    assert "there is no sentence-transformers here" in one_sentence(done.stderr)
     assert bucket.progress().state == "failed"
     assert not bucket.keys("intermediate/")

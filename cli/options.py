@@ -7,6 +7,7 @@ import typer
 
 from cli.completion import complete_run
 from cli.errors import UsageError
+from contract import env
 from contract.quarter import check_quarter
 from contract.run import MAX_BATCH_SIZE
 
@@ -19,6 +20,8 @@ def check_url(param: typer.CallbackParam, url: str | None) -> str | None:
     """An API's base URL, if one is given: checked before anything is read, started or paid for."""
     if url is None:
         return None
+    if "@" in url:
+        raise UsageError(f"{param.opts[0]} has a user or a password in it: leave it out, and set {env.LLM_API_KEY}")
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -14,6 +14,8 @@ from worker import TemporaryError, WorkerError
 from worker.settings import read_settings
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
     from worker.llm import Clock
 
 
@@ -45,11 +47,19 @@ def exit_code(work: Callable[[], None]) -> int:
         from botocore.exceptions import BotoCoreError, ClientError
 
         if isinstance(error, ClientError):
-            return _say(f"S3 refuses: {error}", 1)
+            return _say(f"S3 refuses: {error}", os.EX_TEMPFAIL if _is_temporary(error) else 1)
         if isinstance(error, BotoCoreError):
             return _say(f"S3 cannot be reached: {error}", os.EX_TEMPFAIL)
+        if isinstance(error, OSError):
+            return _say(f"this machine refuses: {error}", 1)
         raise
     return 0
+
+
+def _is_temporary(error: "ClientError") -> bool:
+    """Whether S3 may well do later, or for a job with new credentials, what it does not do now."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or error.response.get("Error", {}).get("Code") in ("RequestTimeout", "ExpiredToken")
 
 
 def _say(error: object, code: int) -> int:

@@ -108,8 +108,6 @@ class _Batch:
         self._progress = progress
         self._clock = clock
         self._began = time.monotonic() - progress.seconds
-        # More firms than the LLM takes topics at once, so that it never waits for the next firm.
-        self._window = settings.llm.max_concurrent + 2
         self._under_way: deque[asyncio.Task[Outcome]] = deque()
         """In the order of the batch."""
         self._done: list[Outcome] = []
@@ -165,11 +163,16 @@ class _Batch:
             f" {llm.settings.base_url} names, {llm.settings.max_concurrent} topics at once",
             flush=True,
         )
+        # More firms than the LLM takes topics at once, so that it never waits for the next firm; a firm that waits for
+        # its turn to be taken holds no place, so that one slow answer does not keep the others waiting.
+        places = asyncio.Semaphore(llm.settings.max_concurrent + 2)
         async for firm in read_firms(self._bucket, self._settings.quarter, firm_ids):
+            await places.acquire()
             if self._stopping.is_set():
                 break
             self._under_way.append(asyncio.create_task(do_firm(firm, self._settings.quarter, topics, namer)))
-            while self._under_way and (len(self._under_way) > self._window or self._under_way[0].done()):
+            self._under_way[-1].add_done_callback(lambda _: places.release())
+            while self._under_way and self._under_way[0].done():
                 await self._take_first()
         while self._under_way:
             await self._take_first()
@@ -224,13 +227,13 @@ class _Batch:
 
     def _end(self) -> None:
         progress = self._progress
+        if len(progress.completed) + len(progress.skipped) + len(progress.failed) < progress.firms:
+            raise TemporaryError("the batch was stopped by SIGTERM; another attempt, or a resumed run, continues it")
         if progress.failed:
             firm, reason = next(iter(progress.failed.items()))
             raise WorkerError(
                 f"{len(progress.failed)} of {progress.firms} firms failed, the first of them {firm}: {reason}"
             )
-        if not self._all_done():
-            raise TemporaryError("the batch was stopped by SIGTERM; another attempt, or a resumed run, continues it")
         if progress.state != "complete":
             progress.state = "complete"
             self.put_progress()

@@ -87,7 +87,7 @@ class Llm:
         # Plain HTTP: openai and httpx take four times the CPU, and answers come in bursts that must be followed up.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
-            headers={"Authorization": f"Bearer {settings.api_key.strip()}"} if settings.api_key else None,
+            headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else None,
             proxy=_proxy(settings.base_url),
         )
 
@@ -182,7 +182,7 @@ class Llm:
         """The status with the server's own words: what OpenAI's shape of an error holds, or else the whole."""
         message = _object(_object(_json(answer)).get("error")).get("message") or answer.decode(errors="replace")
         said = " ".join(str(message).split())
-        if key := self.settings.api_key.strip():
+        if key := self.settings.api_key:
             said = said.replace(key, "***")
         return f"HTTP {status}: {said[:200]}" if said else f"HTTP {status}"
 

@@ -3,14 +3,12 @@
 Firm ids come on stdin, one a line. The topics are found as a batch finds them, so they are the same ones, and the rows
 in OUT.parquet are those of a part: two namings of the same topics can be compared. The environment is that of a batch,
 less what belongs to one. Progress goes to stderr, and so does a firm that cannot be named: the others are paid for, and
-written. The exit code is 0 when there is a file, with at least one name by the LLM in it, and else 1 or 75, as a
-batch's.
+written, also when the LLM fails before all are done; without one name there is no file. The exit code is a batch's.
 """
 
 import asyncio
 import os
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,22 +41,38 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> None:
     if not firm_ids:
         raise WorkerError("give the firms to name on stdin, one a line")
     embedding_model = environ.get(env.TOPIC_EMBEDDING_MODEL, "")
-    outcomes, fallbacks = asyncio.run(_name(bucket, quarter, firm_ids, llm, embedding_model))
-    counts = sum((outcome.counts for outcome in outcomes), Counts())
-    for reason, count in fallbacks.most_common(5):
-        print(f"{count} topics keep their keywords: {reason}", file=sys.stderr)
+    path = Path(arguments[0])
+    half = path.with_name(f"{path.name}.half")
+    try:
+        half.touch()  # what cannot be written is told before anything is paid for
+    except OSError as error:
+        raise WorkerError(f"{path} cannot be written: {error.strerror}") from error
+    outcomes: dict[str, Outcome] = {}
+    try:
+        asyncio.run(_name(bucket, quarter, firm_ids, llm, embedding_model, outcomes))
+    finally:
+        done = [outcomes[firm_id] for firm_id in firm_ids if firm_id in outcomes and not outcomes[firm_id].failed]
+        counts = sum((outcome.counts for outcome in done), Counts())
+        if counts.named:
+            _write(half, done)
+            half.replace(path)
+            print(f"{counts.named} of {counts.topics} topics named", file=sys.stderr)
+            if len(done) < len(firm_ids):
+                print(f"{len(firm_ids) - len(done)} of {len(firm_ids)} firms are not in {path}", file=sys.stderr)
+        half.unlink(missing_ok=True)
     if not counts.named:
         raise WorkerError("not one topic was named")
-    _write(Path(arguments[0]), outcomes)
-    print(f"{counts.named} of {counts.topics} topics named", file=sys.stderr)
-    if failed := sum(bool(outcome.failed) for outcome in outcomes):
-        print(f"{failed} of {len(outcomes)} firms are not in {arguments[0]}", file=sys.stderr)
 
 
 async def _name(
-    bucket_name: str, quarter: str, firm_ids: list[str], settings: LlmSettings, embedding_model: str
-) -> tuple[list["Outcome"], Counter[str]]:
-    """What came of each firm, as many of them under way at once as keep the LLM busy; and the reasons of fallbacks."""
+    bucket_name: str,
+    quarter: str,
+    firm_ids: list[str],
+    settings: LlmSettings,
+    embedding_model: str,
+    outcomes: dict[str, "Outcome"],
+) -> None:
+    """Leave in `outcomes` what came of each firm, as many of them under way at once as keep the LLM busy."""
     from worker.batch import do_firm
     from worker.llm import Llm
     from worker.namer import Namer
@@ -67,12 +81,11 @@ async def _name(
     from worker.topic_process import TopicProcess
 
     places = asyncio.Semaphore(settings.max_concurrent + 2)
-    tasks: list[asyncio.Task[Outcome]] = []
 
-    async def do(firm: "Firm | Unreadable") -> "Outcome":
-        outcome = await do_firm(firm, quarter, topics, namer)
+    async def do(firm: "Firm | Unreadable") -> None:
+        outcomes[firm.firm_id] = outcome = await do_firm(firm, quarter, topics, namer)
+        places.release()
         print(_line(outcome), file=sys.stderr)
-        return outcome
 
     async with Llm(settings) as llm:
         await llm.check_model()
@@ -82,11 +95,12 @@ async def _name(
                 async with asyncio.TaskGroup() as group:
                     async for firm in read_firms(Bucket(bucket_name), quarter, firm_ids):
                         await places.acquire()
-                        tasks.append(group.create_task(do(firm)))
-                        tasks[-1].add_done_callback(lambda _: places.release())
+                        group.create_task(do(firm))
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
-    return [task.result() for task in tasks], namer.fallbacks
+            finally:
+                for reason, count in namer.fallbacks.most_common(5):
+                    print(f"{count} topics keep their keywords: {reason}", file=sys.stderr)
 
 
 def _line(outcome: "Outcome") -> str:
@@ -98,9 +112,7 @@ def _line(outcome: "Outcome") -> str:
 def _write(path: Path, outcomes: list["Outcome"]) -> None:
     from worker import parts
 
-    half = path.with_name(f"{path.name}.half")
-    half.write_bytes(parts.to_parquet([row for outcome in outcomes for row in outcome.rows]))
-    half.replace(path)
+    path.write_bytes(parts.to_parquet([row for outcome in outcomes for row in outcome.rows]))
 
 
 if __name__ == "__main__":

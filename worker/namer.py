@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contract.batch import Counts
 from worker import naming
@@ -43,9 +43,7 @@ class Namer:
         again = [number for number, one in enumerate(asked) if isinstance(one.result, str) and not one.final]
         second = await self._ask_all([(found.topics[n], _again(asked[n])) for n in again], firm, found)
         for number, answer in zip(again, second, strict=True):
-            asked[number] = _Asked(
-                answer.messages, answer.answer, answer.result, asked[number].counts + answer.counts, answer.final
-            )
+            asked[number] = replace(answer, counts=asked[number].counts + answer.counts)
         asked = _without_repeats(asked, first=[n for n in range(len(asked)) if n not in again])
 
         named = [self._named(topic, one.result) for topic, one in zip(found.topics, asked, strict=True)]
@@ -105,6 +103,6 @@ def _without_repeats(asked: list[_Asked], first: list[int] | None = None) -> lis
         same = naming.same_name(one.result.name)
         if same in taken:
             problem = f"another topic of this company has the name {one.result.name!r} already; be more specific"
-            unique[number] = _Asked(one.messages, one.answer, problem, one.counts)
+            unique[number] = replace(one, result=problem)
         taken.add(same)
     return unique

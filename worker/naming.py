@@ -92,7 +92,7 @@ def read_answer(content: str, topic: Topic, firm_id: str, names: Iterable[str]) 
     """
     try:
         record = json.loads(content, strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "it is not a JSON object"
     match record:
         case {"name": str(name), "summary": str(summary)}:

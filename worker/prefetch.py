@@ -4,10 +4,9 @@ One chunk at a time, in Arrow's compact form: a quarter does not fit into a work
 """
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -80,30 +79,29 @@ def _manifest(bucket: Bucket, quarter: str) -> PrefetchManifest:
 
 def _rows(bucket: Bucket, quarter: str, chunk: str, firm_ids: list[str]) -> pa.Table:
     wanted = pa.array(firm_ids, pa.string())
-    with _download(bucket, quarter, chunk) as file:
-        try:
-            parquet = pq.ParquetFile(file)
-            lacking = [column for column in _SCHEMA.names if column not in parquet.schema_arrow.names]
-            if lacking:
-                raise WorkerError(f"chunk {chunk} of the prefetch lacks the column {', '.join(lacking)}")
-            kept = [
-                _cast(batch.filter(_is_in(batch["firm_id"].cast(pa.string()), wanted)))
-                for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=_SCHEMA.names)
-            ]
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).strip().split("\n", 1)[0].rstrip(".")
-            raise WorkerError(f"chunk {chunk} of the prefetch cannot be read as Parquet: {reason}") from error
+    file = _download(bucket, quarter, chunk)
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(file))
+        lacking = [column for column in _SCHEMA.names if column not in parquet.schema_arrow.names]
+        if lacking:
+            raise WorkerError(f"chunk {chunk} of the prefetch lacks the column {', '.join(lacking)}")
+        kept = [
+            _cast(batch.filter(_is_in(batch["firm_id"].cast(pa.string()), wanted)))
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=_SCHEMA.names)
+        ]
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+        raise WorkerError(f"chunk {chunk} of the prefetch cannot be read as Parquet: {reason}") from error
     return pa.Table.from_batches(kept, _SCHEMA)
 
 
-def _download(bucket: Bucket, quarter: str, chunk: str) -> IO[bytes]:
-    """A chunk as a temporary file, which vanishes when it is closed."""
+def _download(bucket: Bucket, quarter: str, chunk: str) -> pa.Buffer:
+    """A chunk, in Arrow's memory: its threads may outlive Python's."""
     body = bucket.get(chunk_key(quarter, chunk), f"chunk {chunk} of the prefetch")
-    file = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115 (the caller closes it)
+    sink = pa.BufferOutputStream()
     for block in body.iter_chunks(_MIB):
-        file.write(block)
-    file.seek(0)
-    return file
+        sink.write(block)
+    return sink.getvalue()
 
 
 def _cast(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from contract import ContractError, env
 from contract.layout import run_of_manifest
@@ -22,7 +22,7 @@ class LlmSettings:
     model: str | None
     """None: the only model that the server has."""
     max_concurrent: int = DEFAULT_MAX_CONCURRENT
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
 
     @property
     def hosted(self) -> bool:
@@ -76,6 +76,8 @@ def read_llm_settings(environ: Mapping[str, str], base_url: str | None = None) -
         ContractError: for a key that cannot be sent.
     """
     address = (base_url or environ.get(env.LLM_BASE_URL) or XAI_BASE_URL).rstrip("/")
+    if "@" in address:
+        raise WorkerError(f"{env.LLM_BASE_URL} has a user or a password in it: leave it out, and set {env.LLM_API_KEY}")
     if not re.match(r"https?://[^/\s]+", address):
         raise WorkerError(f"{env.LLM_BASE_URL} is {address!r}, which is no address: write http://host:port/v1")
     settings = LlmSettings(

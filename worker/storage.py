@@ -58,6 +58,8 @@ class BatchStorage:
         done = progress.completed.keys() | progress.skipped.keys()
         if progress.firms != len(firm_ids) or not done <= set(firm_ids):
             raise ContractError("the progress record is of other firms than the batch manifest's")
+        if len(done) < len(progress.completed) + len(progress.skipped):
+            raise ContractError("the progress record counts a firm twice")
         if not progress.parts:
             return
         prefix = f"{parts_prefix(settings.quarter, settings.run)}{settings.batch_id}_part_"

@@ -16,7 +16,8 @@ def name(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm: Mappi
     """Find and name the topics of `firms` on this machine, into a Parquet file; nothing in the bucket changes.
 
     Args:
-        out: where the file goes; it is there whole or not at all.
+        out: where the file goes; it is replaced whole or not at all. When the LLM fails, it holds what was named until
+            then.
         llm: LLM_BASE_URL and LLM_MODEL_NAME, if they are not to come from this process's environment.
 
     Raises:
@@ -35,7 +36,7 @@ def name(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm: Mappi
     done = subprocess.run(command, env=environment, input="\n".join(firms), text=True, check=False)
     if done.returncode:
         code = ExitCode.NOT_FOUND if done.returncode == os.EX_TEMPFAIL else ExitCode.FAILED
-        raise CliError(f"the worker ended with {done.returncode}, and {out} is not written", code)
+        raise CliError(f"the worker ended with {done.returncode}, as it said above", code)
 
 
 def _embedding_model(stack: Stack) -> str:

@@ -426,3 +426,10 @@ def test_an_address_that_is_none(aws: Aws, ftm: Ftm, url: str) -> None:
     refused = ftm("compare", Q, "--with", OTHER, "--judge", url, exit_code=2)
 
     assert f"--judge is {url!r}, which is no address" in refused.stderr
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown(aws: Aws, ftm: Ftm) -> None:
+    refused = ftm("compare", Q, "--with", OTHER, "--judge", "http://user:k3y@host/v1", exit_code=2)
+
+    assert "--judge has a user or a password in it" in refused.stderr
+    assert "k3y" not in refused.output

@@ -1,6 +1,7 @@
 """One batch by `python -m worker`: from the manifest's line to the last part."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from contract import env
 from contract.layout import chunk_key, manifest_key, prefetch_manifest_key, progress_key
@@ -200,6 +201,41 @@ def test_sigterm_finishes_the_firms_under_way_and_writes_progress(
     assert len(ids) == len(set(ids))
 
 
+def test_sigterm_after_a_firm_failed_is_still_to_be_continued(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+    firms = {f"FIRM{n}": call(f"FIRM{n}") for n in range(20)}
+    bucket.put_firms(firms)
+    bucket.put_manifests(dict.fromkeys(firms, "chunk_0000.parquet"), batch=["LOST", *firms])
+    llm.gate.clear()
+    process = worker.start(LLM_MAX_CONCURRENT="2", CHECKPOINT_INTERVAL="100")
+    wait_until(lambda: len(llm.requests) >= 2)
+    process.terminate()
+    llm.gate.set()
+    _, stderr = process.communicate(timeout=240)
+
+    assert process.returncode == 75
+    assert "stopped by SIGTERM" in one_sentence(stderr)
+    assert list(bucket.progress().failed) == ["LOST"]
+
+
+def test_one_slow_answer_does_not_keep_the_other_firms_waiting(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+    """The first answer comes when every other firm has been asked about: many more than are under way at once."""
+    firms = [f"FIRM{n:02}" for n in range(20)]
+    bucket.put_firms({firm: call(firm, 8) for firm in firms})  # one topic each
+    others = threading.Event()
+
+    def wait_for_the_others(number: int, _request: dict[str, Any]) -> Reply:
+        if len(llm.requests) == len(firms):
+            others.set()
+        if number == 0:
+            waited.append(others.wait(60))
+        return Reply()
+
+    llm.behave, waited = wait_for_the_others, list[bool]()
+    assert worker.run(LLM_MAX_CONCURRENT="2").returncode == 0
+    assert waited == [True]
+    assert list(bucket.progress().completed) == firms
+
+
 def test_a_checkpoint_that_outlasts_the_grace_is_ended_before_the_last_one_begins(
     bucket: Bucket, llm: LlmServer, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +328,7 @@ def test_a_complete_batch_is_left_alone(bucket: Bucket, llm: LlmServer, worker: 
         ({env.CHECKPOINT_INTERVAL: "0"}, "CHECKPOINT_INTERVAL is '0'"),
         ({env.LLM_MAX_CONCURRENT: "many"}, "LLM_MAX_CONCURRENT is 'many'"),
         ({env.LLM_BASE_URL: "gpu-1"}, "LLM_BASE_URL is 'gpu-1'"),
+        ({env.LLM_BASE_URL: "http://user:k3y@gpu/v1"}, "LLM_BASE_URL has a user or a password in it"),
         ({env.LLM_API_KEY: "k3y\n"}, "LLM_API_KEY holds a blank, a line break"),
         ({env.LLM_BASE_URL: None}, "set LLM_BASE_URL to a vLLM server, or LLM_API_KEY"),
         ({env.BATCH_ID: "2023Q1_batch_0009"}, "no batch '2023Q1_batch_0009'"),
@@ -391,6 +428,46 @@ def test_what_s3_refuses_is_recorded(bucket: Bucket, llm: LlmServer, worker: Wor
     assert "InvalidObjectState" in bucket.progress().error
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "exit_code"), [("SlowDown", 503, 75), ("ExpiredToken", 400, 75), ("AccessDenied", 403, 1)]
+)
+def test_what_s3_may_do_later_is_left_to_another_attempt(
+    bucket: Bucket,
+    llm: LlmServer,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    status: int,
+    exit_code: int,
+) -> None:
+    def refuse(*_: object) -> None:
+        answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise ClientError(answer, "GetObject")
+
+    bucket.put_firms({"ALPHA": call("ALPHA")})
+    monkeypatch.setattr(s3.Bucket, "get", refuse)
+
+    done = worker.run()
+
+    assert done.returncode == exit_code
+    assert code in one_sentence(done.stderr)
+
+
+def test_a_full_disk_is_one_sentence(
+    bucket: Bucket, llm: LlmServer, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bucket.put_firms({"ALPHA": call("ALPHA")})
+    monkeypatch.setattr(s3.Bucket, "get", full)
+
+    done = worker.run()
+
+    assert done.returncode == 1
+    assert "No space left on device" in one_sentence(done.stderr)
+
+
 def test_a_broken_prefetch_manifest_is_recorded(bucket: Bucket, worker: Worker, llm: LlmServer) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     bucket.put(prefetch_manifest_key(QUARTER), b"{")
@@ -407,7 +484,8 @@ def test_a_record_that_cannot_be_trusted_is_begun_anew(bucket: Bucket, worker: W
     bucket.put_firms({firm: call(firm) for firm in FIRMS[:3]})
     assert worker.run().returncode == 0
     whole, record = content(bucket.topics()), bucket.get(progress_key(QUARTER, RUN, BATCH)).decode()
-    for untrusted in ("[]", record.replace("batch_0000", "batch_0007"), record.replace('"ALPHA"', '"FOREIGN"')):
+    twice = record.replace('"skipped": {}', '"skipped": {"ALPHA": "no sentences"}')
+    for untrusted in ("[]", record.replace("batch_0000", "batch_0007"), record.replace('"ALPHA"', '"FOREIGN"'), twice):
         bucket.put(progress_key(QUARTER, RUN, BATCH), untrusted.encode())
         done = worker.run()
         assert done.returncode == 0

@@ -279,7 +279,7 @@ def test_the_key_is_in_the_header_and_in_no_message(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     wire = Wire(reply(403, {"error": {"message": "no secret"}}))
     with pytest.raises(WorkerError, match=r"refuses the key \(HTTP 403\): check LLM_API_KEY") as error:
-        wire.run(ask, api_key="secret\n")
+        wire.run(ask, api_key="secret")
     assert "secret" not in str(error.value)
     assert "\r\nAuthorization: Bearer secret\r\n" in wire.heads[0]
     wire = Wire()

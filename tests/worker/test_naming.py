@@ -49,6 +49,7 @@ def test_a_good_answer_is_a_name(content: str, name: str) -> None:
     ("content", "problem"),
     [
         ("", "not a JSON object"),
+        ("[" * 100_000, "not a JSON object"),
         ("Oil price decline", "not a JSON object"),
         ("[]", 'the strings "name" and "summary"'),
         (answer(None), 'the strings "name" and "summary"'),

@@ -104,6 +104,36 @@ def test_the_first_names_are_asked_for_before_the_last_firm_is_read(
     assert len(llm.requests) >= 10  # three firms are under way at once: two of five are done
 
 
+def test_what_was_named_before_the_llm_failed_is_written(
+    bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
+) -> None:
+    bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
+    llm.behave = lambda number, _request: Reply(status=200 if number < 7 else 401, body=None if number < 7 else {})
+    out = tmp_path / "named.parquet"
+
+    done = run(worker, "worker.name", str(out), stdin="ALPHA\nBRAVO\nCHARLIE\n", **{env.LLM_MAX_CONCURRENT: "1"})
+
+    assert done.returncode == 1
+    assert {row["firm_id"] for row in pq.read_table(out).to_pylist()} == {"ALPHA"}
+    assert "5 of 5 topics named" in done.stderr.splitlines()
+    assert f"2 of 3 firms are not in {out}" in done.stderr
+    assert "refuses the key (HTTP 401)" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_llm_is_asked(
+    bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
+) -> None:
+    bucket.put_firms({"ALPHA": call("ALPHA")})
+    out = tmp_path / "missing" / "named.parquet"
+
+    done = run(worker, "worker.name", str(out), stdin="ALPHA\n")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"worker: {out} cannot be written: No such file or directory"]
+    assert not llm.requests
+
+
 def test_an_llm_that_cannot_go_on_ends_the_naming(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
 ) -> None:

@@ -151,8 +151,8 @@ _COLLEAGUE = re.compile(
 _MARKED = re.compile(r"\b(?:(\w*[a-z][A-Z]\w*)|(\w+)\s?[®™])")
 # One capital word within a sentence, beside what is said of products and of firms that are bought.
 _BRANDED = re.compile(
-    r"(?<=[a-z,] )([A-Z][a-z]{2,})(?:['’]s)? (?:acquisition|app|branded|brand|capsule|device|drug|franchise|launch"
-    r"|merger|platform|prescription|product|rollout|software|tablet|trial)s?\b"
+    r"\b(?:The|Our|[a-z]+,?) ([A-Z][a-z]{2,})(?:['’]s)? (?:acquisition|app|branded|brand|capsule|device|drug"
+    r"|franchise|launch|merger|platform|prescription|product|rollout|software|tablet|trial)s?\b"
     r"|\b(?:acquire|acquired|acquiring|acquisition of|approval of|brands?|called|integrating|integration of|introduced"
     r"|introduction of|known as|launch of|launched|launching|merger with|named|rollout of|sales of)"
     r" (?:the |our |new )*([A-Z][a-z]{2,})\b(?! [A-Z])"
@@ -161,8 +161,8 @@ _NAMES = (_GREETED, _ADDRESSED, _INTRODUCED, _COLLEAGUE, _MARKED, _BRANDED)
 # Capital words that are nobody's name: terms that are written like products or tickers, and places.
 _TERMS = set(
     """
-    adtech agtech ai ar biotech capex ccaas cpaas ctdna devops dod doe doj dot ebitda ecommerce edtech er esports ev
-    evs evtol finfet fintech gan genai hr iaas ii iii iiot insurtech iot ip latam lidar mab mabs martech medtech mmhg
+    adtech agtech ai ar biotech brexit capex ccaas cpaas ctdna devops dod doe doj dot ebitda ecommerce edtech er esports
+    ev evs evtol finfet fintech gan genai hr iaas ii iii iiot insurtech iot ip latam lidar mab mabs martech medtech mmhg
     mou mrna nox opex paas pc pcs phd phds poc proptech regtech revpar rnai saas sic sige sirna techops tv tvs ucaas
     uk voip volte vr wifi xaas yoy
     """.split()  # noqa: SIM905
@@ -184,6 +184,19 @@ _LEGAL_FORMS = set(
     """.split()  # noqa: SIM905
 )
 
+# Words of many firms' names, and of any call: a name only where the call itself writes it as one.
+_TRADE_WORDS = set(
+    """
+    advertising auto automotive bank banks brands building capital chemical chemicals clean communications community
+    consolidated consumer core corporate devices digital education electric energy engineering entertainment financial
+    food foods fuel gas general global group health healthcare host income independent industrial industries insurance
+    international investors life marketing materials media medical mortgage motor motors national natural network
+    networks oil paper parts petroleum pharmaceuticals power products properties public realty resources restaurants
+    retail science sciences select semiconductor services software solutions storage stores strategic systems
+    technologies technology telecommunications therapeutics tool trust water wholesale works worldwide
+    """.split()  # noqa: SIM905
+)
+
 
 def names(firm: Firm) -> frozenset[str]:
     """Words in lower case of the names of the firm, of people who speak or are spoken of, of products and brands.
@@ -200,6 +213,7 @@ def names(firm: Firm) -> frozenset[str]:
     short = [firm.firm_id.lower(), *plain_words(f"{firm.firm_id} {''.join(word[0] for word in plain)}")]
     said = [word for word in short if capital[word]]
     own = {*called, *plain, *said} - STOP_WORDS | {" ".join(called)}
+    own -= {word for word in _TRADE_WORDS if not capital[word]}
     of_the_firm = {word for word in own if len(word) > 1 and not word.isdigit() and lower[word] * 2 <= capital[word]}
 
     told = (match for text in texts for pattern in _NAMES for match in pattern.finditer(text))

@@ -20,6 +20,16 @@ LLM_MODEL_NAME = "LLM_MODEL_NAME"
 LLM_MAX_CONCURRENT = "LLM_MAX_CONCURRENT"
 LLM_API_KEY = "LLM_API_KEY"
 
+# The worker: a measuring job (`ftm vllm bench`).
+BENCH_LEVELS = "BENCH_LEVELS"
+"""Requests in flight, one level after the other: `1,2,4`."""
+BENCH_SECONDS = "BENCH_SECONDS"
+"""Of each level."""
+BENCH_START = "BENCH_START"
+"""Seconds since the epoch; the jobs' levels meet by it."""
+BENCH_PAUSE_SECONDS = 10
+"""Between two levels, for the requests of the last one to end."""
+
 # The functions.
 MIN_NAMED_SHARE = "MIN_NAMED_SHARE"
 JOB_QUEUE_ARN = "JOB_QUEUE_ARN"

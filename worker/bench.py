@@ -1,7 +1,7 @@
 """`python -m worker.bench`: how fast an LLM names, measured from where the batches run and with their client.
 
 Several such processes at once are what several Batch jobs are to the LLM. They share a start, so that their levels
-meet: level i begins at BENCH_START + i x (BENCH_SECONDS + 10). Each level prints one line of JSON.
+meet: level i begins at BENCH_START + i x (BENCH_SECONDS + BENCH_PAUSE_SECONDS). Each level prints one line of JSON.
 """
 
 import asyncio
@@ -16,16 +16,14 @@ from dataclasses import replace
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
+from contract import env
 from worker import WorkerError
 from worker.__main__ import exit_code
 from worker.firm import Topic
-from worker.settings import LlmSettings, read_llm_settings
+from worker.settings import LlmSettings, read_llm_settings, required
 
 if TYPE_CHECKING:
     from worker.llm import Completion, Llm
-
-BETWEEN_LEVELS = 10.0
-"""Seconds for the requests of a level to end before the next one begins."""
 
 _SUBJECTS = ["freight", "margin", "backlog", "pricing", "currency", "volume", "dividend", "drilling", "inventory"]
 _VERBS = ["rose", "fell", "improved", "weakened", "stabilised"]
@@ -76,6 +74,7 @@ async def level(llm: "Llm", in_flight: int, seconds: float, first: int) -> dict[
         "in_flight": in_flight,
         "requests": len(done),
         "errors": errors,
+        "retries": sum(completion.retries for _, completion in done),
         "seconds": round(elapsed, 3),
         "p50": round(cuts[9], 4) if cuts else None,
         "p95": round(cuts[18], 4) if cuts else None,
@@ -93,7 +92,7 @@ async def _bench(environ: Mapping[str, str]) -> None:
     async with Llm(settings) as llm:
         await llm.check_model()
         for number, in_flight in enumerate(levels):
-            await asyncio.sleep(max(0.0, start + number * (seconds + BETWEEN_LEVELS) - time.time()))
+            await asyncio.sleep(max(0.0, start + number * (seconds + env.BENCH_PAUSE_SECONDS) - time.time()))
             # Each level has topics of its own: nothing but the instructions is in the prefix cache. By chance, since
             # containers have nothing to tell them apart, not even the number of their process.
             print(json.dumps(await level(llm, in_flight, seconds, first=secrets.randbelow(10**10))), flush=True)
@@ -101,13 +100,13 @@ async def _bench(environ: Mapping[str, str]) -> None:
 
 def _plan(environ: Mapping[str, str]) -> tuple[list[int], float, float]:
     try:
-        levels = [int(text) for text in environ.get("BENCH_LEVELS", "1,4,16,64").split(",")]
-        seconds = float(environ.get("BENCH_SECONDS", "20"))
-        start = float(environ.get("BENCH_START", time.time()))
+        levels = [int(text) for text in required(environ, env.BENCH_LEVELS).split(",")]
+        seconds = float(required(environ, env.BENCH_SECONDS))
+        start = float(required(environ, env.BENCH_START))
     except ValueError as error:
-        raise WorkerError(f"BENCH_LEVELS, BENCH_SECONDS and BENCH_START are numbers: {error}") from error
+        raise WorkerError(f"{env.BENCH_LEVELS}, {env.BENCH_SECONDS} or {env.BENCH_START} is wrong: {error}") from error
     if min(levels) < 1 or seconds <= 0:
-        raise WorkerError("BENCH_LEVELS and BENCH_SECONDS must be above zero")
+        raise WorkerError(f"{env.BENCH_LEVELS} and {env.BENCH_SECONDS} must be above zero")
     return levels, seconds, start
 
 

@@ -24,7 +24,8 @@ from worker import TemporaryError, WorkerError
 from worker.settings import LlmSettings
 
 PATIENCE_SECONDS = 600.0
-"""How long a server may stay away: a Spot GPU is replaced and warm within this."""
+"""How long a server may stay away: a Spot GPU is mostly replaced and warm within this, and if
+not, the job's next attempt waits again."""
 RETRY_SECONDS = 90.0
 """For how long a request is tried again at a server that is there: vLLM says 500 to everything for the 50 s in which it
 shuts down, while its list of models is still to be had."""

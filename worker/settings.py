@@ -101,7 +101,7 @@ def required(environ: Mapping[str, str], name: str) -> str:
     """
     value = environ.get(name, "")
     if not value:
-        raise WorkerError(f"the environment lacks {name}; the worker is started by the state machine's Batch job")
+        raise WorkerError(f"the environment lacks {name}; ftm or its state machine sets it")
     return value
 
 

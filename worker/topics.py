@@ -32,6 +32,7 @@ KEYWORDS = 10
 
 _MIN_KEYWORDS = 3
 _MIN_SENTENCES_OF_KEYWORD = 2
+# Tuned by NPMI and by eye on 40 real calls of about 390 sentences, and checked on those of another quarter.
 _DIMENSIONS = 50
 _SMALL_FIRM = 30
 _ROWS_PER_TOPIC = 12
@@ -40,7 +41,9 @@ _MIN_TOPIC = 5
 _NEIGHBOURS = {1: 0.2, 2: 0.045}
 _KMEANS_STEPS = 5
 _TAU = 0.35
+"""Below this cosine to its topic's centroid, a sentence is in none."""
 _JOIN = 0.05
+"""By how much it must lie closer to another topic to join that."""
 _RELATED = 0.1
 _FIGURE_BONUS = 0.5
 _DECIMALS = 9

@@ -99,7 +99,7 @@ def bench(
     if as_json:
         output.print_json(result)
         return
-    columns = ("in flight", "requests/s", "p50 s", "p95 s", "tokens/s", "cached", "errors")
+    columns = ("in flight", "requests/s", "p50 s", "p95 s", "tokens/s", "cached", "retries", "errors")
     rows = [
         (
             level["in_flight"],
@@ -108,6 +108,7 @@ def bench(
             _seconds(level["p95"]),
             f"{level['tokens_per_second']:,.0f}",
             f"{level['cached_share']:.0%}",
+            level["retries"],
             level["errors"],
         )
         for level in result["levels"]

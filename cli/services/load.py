@@ -9,13 +9,10 @@ from typing import Any, TypedDict
 
 from cli.errors import CliError, UsageError
 from cli.stack import Stack
-from contract import layout, names
+from contract import env, layout, names
 
 LEVELS = "1,2,4,8,16,32,64"
 """Requests in flight of each job, one level after the other."""
-
-_PAUSE_SECONDS = 10
-"""Between two levels, for the last one's requests to end; the worker keeps the same pause."""
 
 _BOOT_SECONDS = 300
 """For the jobs' hosts to come: the jobs begin together, by the clock."""
@@ -45,6 +42,8 @@ class Level(TypedDict):
     in_flight: int
     requests: int
     errors: int
+    retries: int
+    """Requests that were sent once more; what they waited in between is part of their seconds."""
     requests_per_second: float
     p50: float | None
     """Seconds; the median of the jobs' medians; None when no request was answered."""
@@ -79,7 +78,7 @@ def parse_levels(text: str) -> list[int]:
 
 def length(levels: Sequence[int], seconds: int) -> int:
     """How long the measurement takes, from its start."""
-    return len(levels) * (seconds + _PAUSE_SECONDS)
+    return len(levels) * (seconds + env.BENCH_PAUSE_SECONDS)
 
 
 def submit(stack: Stack, count: int, levels: Sequence[int], seconds: int) -> Measurement:
@@ -88,9 +87,9 @@ def submit(stack: Stack, count: int, levels: Sequence[int], seconds: int) -> Mea
     # On this machine processes start at once.
     start = moment.timestamp() + (_BOOT_SECONDS if stack.endpoint is None else 10)
     variables = {
-        "BENCH_LEVELS": ",".join(map(str, levels)),
-        "BENCH_SECONDS": str(seconds),
-        "BENCH_START": str(round(start)),
+        env.BENCH_LEVELS: ",".join(map(str, levels)),
+        env.BENCH_SECONDS: str(seconds),
+        env.BENCH_START: str(round(start)),
     }
     ids: list[str] = []
     for number in range(count):
@@ -191,6 +190,7 @@ def _level(parts: Sequence[dict[str, Any]]) -> Level:
         "in_flight": total("in_flight"),
         "requests": total("requests"),
         "errors": total("errors"),
+        "retries": total("retries"),
         "requests_per_second": round(total("requests") / seconds, 2),
         "p50": medians[len(medians) // 2] if medians else None,
         "p95": max(worst, default=None),

@@ -135,6 +135,7 @@ def level(in_flight: int, requests: int, **changes: Any) -> str:
         "in_flight": in_flight,
         "requests": requests,
         "errors": 0,
+        "retries": 1,
         "seconds": 2.0,
         "p50": 0.1,
         "p95": 0.2,
@@ -154,6 +155,7 @@ def test_the_load_of_all_jobs_is_added_up_when_their_logs_are_whole(log: SlowLog
     assert (measured["jobs"], measured["knee"]) == (3, 6)
     assert [one["in_flight"] for one in measured["levels"]] == [3, 6, 12]
     assert [one["requests_per_second"] for one in measured["levels"]] == [15, 28.5, 30]
+    assert [one["retries"] for one in measured["levels"]] == [3, 3, 3]
     assert "3 jobs will measure together, from " in result.stderr
 
 

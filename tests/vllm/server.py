@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +36,7 @@ def build_model(folder: Path) -> None:
     subprocess.run([ENVIRONMENT / "bin" / "python", build, folder], check=True, capture_output=True)
 
 
+@cache
 def deployed_command() -> list[str]:
     """What the task definition passes to `vllm serve`: the model, then options."""
     run = program.preview("prod", PaperCloud(), root=ROOT)

@@ -186,6 +186,10 @@ def test_what_cannot_be_named_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
+def measured(levels: str, seconds: str, **changes: str) -> dict[str, str]:
+    return {env.BENCH_LEVELS: levels, env.BENCH_SECONDS: seconds, env.BENCH_START: "0", **changes}
+
+
 def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> None:
     meeting = threading.Barrier(3)
 
@@ -195,10 +199,11 @@ def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> No
         return Reply()
 
     llm.behave = behave
-    done = run(worker, "worker.bench", BENCH_LEVELS="3", BENCH_SECONDS="3", **{env.LLM_MAX_CONCURRENT: "1"})
+    done = run(worker, "worker.bench", **measured("3", "3", **{env.LLM_MAX_CONCURRENT: "1"}))
     assert done.returncode == 0, done.stderr
     (line,) = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (line["in_flight"], line["errors"], line["requests"]) == (3, 0, len(llm.requests))
+    assert (line["in_flight"], line["errors"], line["retries"]) == (3, 0, 0)
+    assert line["requests"] == len(llm.requests)
     assert llm.most_at_once == 3
     assert line["p50"] <= line["p95"]
     assert line["prompt_tokens"] == 100 * line["requests"]
@@ -211,13 +216,14 @@ def test_two_benches_ask_for_different_topics(llm: LlmServer, worker: Worker) ->
     prompts: list[set[str]] = []
     for _ in range(2):
         llm.requests.clear()
-        assert bench.main({**worker.environ, "BENCH_LEVELS": "2", "BENCH_SECONDS": "0.3"}) == 0
+        assert bench.main({**worker.environ, **measured("2", "0.3")}) == 0
         prompts.append({request["messages"][1]["content"] for request in llm.requests})
     assert all(prompts)
     assert prompts[0].isdisjoint(prompts[1])
 
 
 def test_a_wrong_level_is_one_sentence(llm: LlmServer, worker: Worker) -> None:
-    done = run(worker, "worker.bench", BENCH_LEVELS="many")
+    done = run(worker, "worker.bench", **measured("many", "1"))
     assert done.returncode == 1
     assert "BENCH_LEVELS" in done.stderr
+    assert "the environment lacks BENCH_LEVELS" in run(worker, "worker.bench").stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import batch, firms, naming, prompts, topics
-from tests.vllm.server import ENVIRONMENT, VllmServer, build_model
+from testing.vllm_server import ENVIRONMENT, VllmServer, build_model
 
 FIRMS = 50
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from moto.server import ThreadedMotoServer
 
 from contract import env
-from tests.worker.support import BUCKET, CHUNK_SCHEMA, QUARTER, Bucket, LlmServer, Reply, batch_environment, serving
+from testing.worker import BUCKET, CHUNK_SCHEMA, QUARTER, Bucket, LlmServer, Reply, batch_environment, serving
 from worker.firm import Firm
 
 LATENCY_SECONDS = 0.2

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from contract.layout import prefetch_manifest_key
 from contract.prefetch import parse_prefetch_manifest
-from local import samples
+from local.samples import writer as samples
 from worker.firm import Firm
 from worker.prefetch import read_firms
 from worker.s3 import Bucket

@@ -7,11 +7,11 @@ from statistics import stdev
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.bench import topic as made_up_topic
+from evaluation.load_generator import topic as made_up_topic
+from llm.client import Llm
+from llm.settings import LlmSettings
 from worker.firm import Topic
-from worker.llm import Llm
-from worker.naming import RESPONSE_FORMAT, prompt
-from worker.settings import LlmSettings
+from worker.naming.prompt import RESPONSE_FORMAT, prompt
 
 BLOCKS = 5
 """Of four runs each: worker, barest, barest, worker. A run depends on which one was before it, too."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from bench.topics import SHOWN, showing
 from worker.firm import Firm, Topic
-from worker.naming import INSTRUCTIONS, prompt
-from worker.topics import SHOWN as SHOWN_BY_WORKER
+from worker.naming.prompt import INSTRUCTIONS, prompt
+from worker.topics.discovery import SHOWN as SHOWN_BY_WORKER
 
 REFERENCE_SENTENCES = 50
 """The reference shows up to so many sentences, and repeats its instructions after them."""

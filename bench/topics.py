@@ -23,10 +23,11 @@ from itertools import combinations
 from typing import Any
 from unittest.mock import patch
 
-from worker import embeddings, text, topics
-from worker.embeddings import Embed
 from worker.firm import Firm, Topic
-from worker.topics import find_topics
+from worker.topics import discovery as topics
+from worker.topics import embeddings, text
+from worker.topics.discovery import find_topics
+from worker.topics.embeddings import Embed
 
 WORDS = 10
 FIRST = 5

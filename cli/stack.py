@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cli.errors import CliError, ExitCode, NotFoundError
-from contract.names import PROJECT
+from contract.resource_names import PROJECT
 
 if TYPE_CHECKING:
     from boto3.session import Session

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from contract import env
-from contract.names import batch_job_name
+from contract.resource_names import batch_job_name
 
 Document = dict[str, Any]
 

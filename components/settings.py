@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from components import gpu
 from components.naming import fit
-from contract import names
+from contract import resource_names as names
 from contract.run import DEFAULT_MIN_NAMED_SHARE
 
 LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3653)

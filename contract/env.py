@@ -50,3 +50,27 @@ def llm_api_key(environ: Mapping[str, str]) -> str:
             "secret, without it"
         )
     return key
+
+
+def required(environ: Mapping[str, str], name: str) -> str:
+    """The value of a variable.
+
+    Raises:
+        ContractError: when it is missing or empty.
+    """
+    value = environ.get(name, "")
+    if not value:
+        raise ContractError(f"the environment lacks {name}; ftm or its state machine sets it")
+    return value
+
+
+def positive(environ: Mapping[str, str], name: str, default: int) -> int:
+    """The whole number, at least 1, in a variable; `default` where it is missing or empty.
+
+    Raises:
+        ContractError: when it is anything else.
+    """
+    text = environ.get(name) or str(default)
+    if not text.isdecimal() or int(text) < 1:
+        raise ContractError(f"{name} is {text!r}; it must be a whole number of at least 1")
+    return int(text)

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from contract import ContractError, env
 from contract.batch import Counts
 from contract.layout import latest_key, manifest_key, summary_key
-from contract.names import batch_job_name
+from contract.resource_names import batch_job_name
 from contract.run import (
     DEFAULT_MIN_NAMED_SHARE,
     BatchRecord,

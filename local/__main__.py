@@ -15,8 +15,10 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from local import alb, stand_in, state
-from local.deployment import Deployment
+from local import state
+from local.deploy.deployment import Deployment
+from local.fake_vllm import alb
+from local.fake_vllm import server as stand_in
 from local.state import REGION, STACK, Llm, LocalError, LocalState
 
 
@@ -50,7 +52,7 @@ def _deploy(port: int, llm_url: str | None, cleanup: ExitStack) -> None:
     deployment = Deployment(STACK, {"ftm:vllmServedModelName": target.model})
     cleanup.callback(deployment.stop)
 
-    from local.aws import EmbeddedAws, EmbeddedAwsError
+    from local.emulator.aws import EmbeddedAws, EmbeddedAwsError
 
     try:
         aws = EmbeddedAws.start(port)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from contract import ContractError
+from llm import LlmError, LlmUnavailableError
 from worker import TemporaryError, WorkerError
 from worker.settings import read_settings
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-    from worker.llm import Clock
+    from llm.client import Clock
 
 
 def main(environ: Mapping[str, str] = os.environ, clock: "Clock | None" = None) -> int:
@@ -36,9 +37,9 @@ def exit_code(work: Callable[[], None]) -> int:
     """Do `work`; its errors are one sentence each on stderr."""
     try:
         work()
-    except TemporaryError as error:
+    except (TemporaryError, LlmUnavailableError) as error:
         return _say(error, os.EX_TEMPFAIL)
-    except (WorkerError, ContractError) as error:
+    except (WorkerError, LlmError, ContractError) as error:
         return _say(error, 1)
     except KeyboardInterrupt:
         return _say("stopped", 130)

@@ -20,15 +20,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError
 from contract.batch import BatchProgress, Counts
+from llm import LlmError
+from llm.client import Clock, Llm
 from worker import TemporaryError, WorkerError, parts
 from worker.firm import Firm
-from worker.llm import Clock, Llm
-from worker.namer import Namer
+from worker.naming.namer import Namer
 from worker.prefetch import Unreadable, read_firms
 from worker.s3 import Bucket
 from worker.settings import Settings
 from worker.storage import BatchStorage
-from worker.topic_process import TopicProcess
+from worker.topics.process import TopicProcess
 
 STOPPING_SECONDS = 20.0
 """From SIGTERM, for the firms under way; SIGKILL follows after 30 s where nobody asked for more."""
@@ -82,7 +83,7 @@ async def do_firm(firm: Firm | Unreadable, quarter: str, topics: TopicProcess, n
     """Find and name the topics of one firm; its own trouble is an outcome, and not the batch's.
 
     Raises:
-        WorkerError, TemporaryError: when no other firm could be done either.
+        WorkerError, LlmError: when no other firm could be done either.
     """
     if isinstance(firm, Unreadable):
         return Outcome(firm.firm_id, failed=firm.reason)
@@ -92,7 +93,7 @@ async def do_firm(firm: Firm | Unreadable, quarter: str, topics: TopicProcess, n
             return Outcome(firm.firm_id, skipped=found.skipped)
         named, counts = await namer.name(firm, found)
         return Outcome(firm.firm_id, parts.rows(firm, quarter, named, _now()), counts)
-    except WorkerError:
+    except (WorkerError, LlmError):
         raise
     except Exception as error:
         return Outcome(firm.firm_id, failed=_sentence(error))
@@ -118,7 +119,7 @@ class _Batch:
         """Do the firms that are not done yet.
 
         Raises:
-            WorkerError, TemporaryError, ContractError: after what was done is written.
+            WorkerError, LlmError, ContractError: after what was done is written.
         """
         progress = self._progress
         progress.state, progress.error, progress.failed = "running", "", {}
@@ -252,7 +253,9 @@ def _checkpoint_line(progress: BatchProgress) -> str:
 
 def _sentence(error: Exception) -> str:
     """What the record says of an error; one that nobody put into words needs its type to be understood."""
-    text = str(error) if isinstance(error, WorkerError | ContractError) else f"{type(error).__name__}: {error}"
+    text = (
+        str(error) if isinstance(error, WorkerError | ContractError | LlmError) else f"{type(error).__name__}: {error}"
+    )
     return " ".join(text.split())
 
 

@@ -49,7 +49,7 @@ def sample(
     Example:
       ftm --stack local prefetch sample 2023Q1 --firms 5
     """
-    from local import samples
+    from local.samples import writer as samples
 
     stack = connect(ctx.obj)
     with tempfile.TemporaryDirectory() as folder:

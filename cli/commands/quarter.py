@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import output, rendering
+from cli import output
 from cli.commands.vllm import wait_until_settled
 from cli.completion import complete_run
 from cli.errors import CliError, ExitCode
@@ -17,6 +17,7 @@ from cli.options import (
     VllmOption,
     YesOption,
 )
+from cli.rendering import runs as rendering
 from cli.services import executions, preflight, quarters, resumption, runs, starting, vllm
 from cli.services.executions import Execution
 from cli.services.preflight import Plan

@@ -9,7 +9,8 @@ from typing import Any, TypedDict
 
 from cli.errors import CliError, UsageError
 from cli.stack import Stack
-from contract import env, layout, names
+from contract import env, layout
+from contract import resource_names as names
 
 LEVELS = "1,2,4,8,16,32,64"
 """Requests in flight of each job, one level after the other."""
@@ -98,7 +99,7 @@ def submit(stack: Stack, count: int, levels: Sequence[int], seconds: int) -> Mea
             jobQueue=stack.output("job_queue_arn"),
             jobDefinition=stack.output("job_definition_arn"),
             containerOverrides={
-                "command": ["python", "-m", "worker.bench"],
+                "command": ["python", "-m", "evaluation.load_generator"],
                 "environment": [{"name": name, "value": value} for name, value in variables.items()],
             },
             # A job that starts again would measure alone.

@@ -11,7 +11,8 @@ from cli.errors import NotFoundError
 from cli.services import executions
 from cli.services.executions import Execution
 from cli.stack import Stack
-from contract import ContractError, layout, names
+from contract import ContractError, layout
+from contract import resource_names as names
 from contract.batch import BatchProgress, Counts, parse_progress
 from contract.run import BatchCounts, BatchManifest, Failure, FirmCounts, RunRecord, Summary, TokenCounts, TopicCounts
 

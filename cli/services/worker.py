@@ -32,7 +32,7 @@ def name(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm: Mappi
         env.TOPIC_EMBEDDING_MODEL: _embedding_model(stack),
     }
     environment = {**os.environ, **_aws(stack), **llm, **batch}
-    command = [sys.executable, "-m", "worker.name", str(out)]
+    command = [sys.executable, "-m", "evaluation.name_sample", str(out)]
     done = subprocess.run(command, env=environment, input="\n".join(firms), text=True, check=False)
     if done.returncode:
         code = ExitCode.NOT_FOUND if done.returncode == os.EX_TEMPFAIL else ExitCode.FAILED

@@ -38,7 +38,7 @@ def test_the_worker_finds_topics_as_the_stack_s_jobs_do(
     assert (environment["LLM_BASE_URL"], environment["LLM_MODEL_NAME"]) == ("http://host/v1", "m")
     assert (environment["QUARTER"], environment["S3_BUCKET"]) == (Q, aws.outputs["bucket"])
     assert len(firms) == 2
-    assert arguments == ["-m", "worker.name", out]
+    assert arguments == ["-m", "evaluation.name_sample", out]
 
     aws.outputs["job_definition_arn"] = put_job_definition(aws, TOPIC_EMBEDDING_MODEL="all-MiniLM-L6-v2")
     register(aws)

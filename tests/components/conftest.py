@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from local import program
-from tests.components.paper import Deploy, Deployed, PaperCloud
+from local.deploy import program
+from testing.paper_cloud import Deploy, Deployed, PaperCloud
 
 ROOT = Path(__file__).parents[2]
 

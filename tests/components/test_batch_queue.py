@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.components.paper import ACCOUNT, REGION, VARIANTS, Deploy, Deployed
+from testing.paper_cloud import ACCOUNT, REGION, VARIANTS, Deploy, Deployed
 
 
 def container(deployed: Deployed) -> dict[str, Any]:

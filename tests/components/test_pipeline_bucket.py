@@ -2,7 +2,7 @@
 
 import json
 
-from tests.components.paper import ACCOUNT, EVERYTHING_GIVEN, REGION, Deploy
+from testing.paper_cloud import ACCOUNT, EVERYTHING_GIVEN, REGION, Deploy
 
 ENCRYPTION = "s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
 NAME = f"ftm-dev-{ACCOUNT}-{REGION}"

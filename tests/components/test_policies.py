@@ -7,7 +7,7 @@ import pytest
 
 from components import policies
 from components.account import Account
-from tests.components.paper import ACCOUNT, REGION, VARIANTS, Deploy
+from testing.paper_cloud import ACCOUNT, REGION, VARIANTS, Deploy
 
 HERE = Account(ACCOUNT, REGION, "aws", "vpc-1", [])
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from local import program
+from local.deploy import program
 from local.state import LocalError
-from tests.components.paper import ACCOUNT, EVERYTHING_GIVEN, REGION, VARIANTS, Deploy, PaperCloud
+from testing.paper_cloud import ACCOUNT, EVERYTHING_GIVEN, REGION, VARIANTS, Deploy, PaperCloud
 
 NAME_LIMITS = {
     "aws:lb/loadBalancer:LoadBalancer": 32,

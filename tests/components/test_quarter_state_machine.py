@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from statelint.linter import Linter
 
-from tests.components.paper import ACCOUNT, EVERYTHING_GIVEN, REGION, VARIANTS, Deploy
+from testing.paper_cloud import ACCOUNT, EVERYTHING_GIVEN, REGION, VARIANTS, Deploy
 
 ROOT = Path(__file__).parents[2]
 MODULES = ("prefetch_check", "create_batch_manifest", "summarize_results", "notify_completion")

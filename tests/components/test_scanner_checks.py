@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from components.policies import NO_NARROWER_RESOURCE
-from local.program import Resource
-from tests.components.paper import EVERYTHING_GIVEN, VARIANTS, Deploy, Deployed
+from local.deploy.program import Resource
+from testing.paper_cloud import EVERYTHING_GIVEN, VARIANTS, Deploy, Deployed
 
 ROOT = Path(__file__).parents[2]
 ADR = "docs/adr/0006-waived-checks.md"

@@ -9,18 +9,18 @@ from typing import Any
 import boto3
 import pytest
 
-from local import program
-from local.program import Run
-from local.resources import EmbeddedCloud
+from local.deploy import program
+from local.deploy.program import Run
+from local.deploy.resources import EmbeddedCloud
 from local.state import REGION
-from tests.components.paper import EVERYTHING_GIVEN, VARIANTS
+from testing.paper_cloud import EVERYTHING_GIVEN, VARIANTS
 
 ALB = "127.0.0.1:9"
 
 # A process holds one embedded AWS at most, and other tests have theirs: this one is elsewhere, and ends with its input.
 SERVE = """
 import sys
-from local.aws import EmbeddedAws
+from local.emulator.aws import EmbeddedAws
 aws = EmbeddedAws.start()
 print(aws.endpoint, flush=True)
 sys.stdin.read()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components import vllm_cluster
-from tests.components.paper import ACCOUNT, CERTIFICATE, REGION, VARIANTS, Deploy, Deployed
+from testing.paper_cloud import ACCOUNT, CERTIFICATE, REGION, VARIANTS, Deploy, Deployed
 
 SPOT_NOTICE_SECONDS = 120
 

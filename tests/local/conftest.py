@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from local.aws import REGION, EmbeddedAws
+from local.emulator.aws import REGION, EmbeddedAws
 
 ROLE = "arn:aws:iam::123456789012:role/any"
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 SERVE = (
-    "from local.aws import EmbeddedAws; aws = EmbeddedAws.start(); print(aws.endpoint, flush=True); input(); aws.stop()"
+    "from local.emulator.aws import EmbeddedAws; aws = EmbeddedAws.start(); "
+    "print(aws.endpoint, flush=True); input(); aws.stop()"
 )
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from local import batch_processes
+from local.emulator import batch_processes
 
 HOST_LOSS_ONLY = {
     "attempts": 3,

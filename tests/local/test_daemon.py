@@ -17,8 +17,8 @@ import boto3
 import pytest
 
 from local import daemon, state
-from local.alb import LocalAlb
-from local.stand_in import MODEL, StandIn
+from local.fake_vllm.alb import LocalAlb
+from local.fake_vllm.server import MODEL, StandIn
 from local.state import LocalError, LocalState
 
 SMALL = "import pulumi\npulumi.export('model', pulumi.Config('ftm').get('vllmServedModelName'))\n"
@@ -286,7 +286,7 @@ def test_down_ends_a_daemon_that_is_still_deploying(program: Callable[[str], Non
     with ThreadPoolExecutor() as threads:
         starting = threads.submit(daemon.up)
         pid = wait_for(state.running_pid)
-        wait_for(lambda: any("local.deployment" in command for command in processes_of(directory)))
+        wait_for(lambda: any("local.deploy.deployment" in command for command in processes_of(directory)))
         assert daemon.status() == daemon.Status(None, stale=False)
         assert daemon.down() == daemon.Down(pid, stale=False)
         with pytest.raises(LocalError, match="ended before it was ready"):

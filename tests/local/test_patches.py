@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from local import patching
-from local.aws import EmbeddedAws, EmbeddedAwsError
+from local.emulator import patching
+from local.emulator.aws import EmbeddedAws, EmbeddedAwsError
 
 SYNC_JOB = "arn:aws:states:::batch:submitJob.sync"
 HOST_LOSS_ONLY = {"attempts": 3, "evaluateOnExit": [{"onStatusReason": "Host EC2*", "action": "RETRY"}]}

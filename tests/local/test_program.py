@@ -8,8 +8,8 @@ from typing import Any
 import pulumi
 import pytest
 
-from local import program
-from local.program import Resource
+from local.deploy import program
+from local.deploy.program import Resource
 from local.state import LocalError
 
 

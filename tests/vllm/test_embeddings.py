@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.vllm.server import ENVIRONMENT, ROOT
+from testing.vllm_server import ENVIRONMENT, ROOT
 
 
 def run(script: str, *arguments: str) -> Any:

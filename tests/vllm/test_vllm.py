@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from contract import env
-from tests.vllm.server import FOR_THE_TEST, NEEDS_GPU, VllmServer, cpu_command, deployed_command
-from tests.worker.support import Bucket, Worker, batch_environment, call, kill
-from worker import WorkerError
+from llm import LlmError
+from llm.client import Completion, Llm, RequestFailed
+from llm.settings import LlmSettings
+from testing.vllm_server import FOR_THE_TEST, NEEDS_GPU, VllmServer, cpu_command, deployed_command
+from testing.worker import Bucket, Worker, batch_environment, call, kill
 from worker.firm import Topic
-from worker.llm import Completion, Llm, RequestFailed
-from worker.naming import MAX_NAME_CHARS, MAX_SUMMARY_CHARS, MAX_TOKENS, RESPONSE_FORMAT, prompt
-from worker.settings import LlmSettings
+from worker.naming.prompt import MAX_NAME_CHARS, MAX_SUMMARY_CHARS, MAX_TOKENS, RESPONSE_FORMAT, prompt
 
 TOPIC = Topic(["freight", "costs"], ["a"], [f"Freight costs rose {n} percent on higher fuel prices." for n in range(8)])
 FIRMS = [f"FIRM{n:02d}" for n in range(40)]
@@ -98,9 +98,9 @@ def test_the_longest_prompt_of_the_worker_fits(vllm: VllmServer) -> None:
 
 
 def test_a_model_that_the_server_lacks_is_told(vllm: VllmServer) -> None:
-    with pytest.raises(WorkerError, match=f"serves {vllm.served_model}, not qwen4: set LLM_MODEL_NAME"):
+    with pytest.raises(LlmError, match=f"serves {vllm.served_model}, not qwen4: set LLM_MODEL_NAME"):
         ask(vllm, lambda llm: llm.check_model(), model="qwen4")
-    with pytest.raises(WorkerError, match="has no model 'qwen4'"):
+    with pytest.raises(LlmError, match="has no model 'qwen4'"):
         ask(vllm, name, model="qwen4")
 
 

@@ -7,7 +7,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.worker.support import BUCKET, Bucket, LlmServer, Worker, batch_environment, serving
+from testing.worker import BUCKET, Bucket, LlmServer, Worker, batch_environment, serving
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from contract import env
 from contract.layout import chunk_key, manifest_key, prefetch_manifest_key, progress_key
 from contract.topics import TOPIC_COLUMNS
-from tests.worker.support import (
+from llm.client import Clock
+from testing.worker import (
     BATCH,
     BUCKET,
     CHUNK_SCHEMA,
@@ -35,7 +36,6 @@ from tests.worker.support import (
     sentence,
 )
 from worker import s3
-from worker.llm import Clock
 
 FIRMS = ["ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO"]
 

@@ -12,11 +12,11 @@ import pytest
 
 from components.vllm_cluster import SHUTDOWN_SECONDS
 from contract import env
-from tests.worker.support import MODEL, Bucket, LlmServer, Reply, Worker, call, completion
-from worker import TemporaryError, WorkerError
-from worker.llm import PATIENCE_SECONDS, REQUEST_SECONDS, RETRY_SECONDS, Clock, Completion, Llm, RequestFailed
-from worker.naming import RESPONSE_FORMAT
-from worker.settings import XAI_BASE_URL, XAI_MODEL, LlmSettings, read_llm_settings
+from llm import LlmError, LlmUnavailableError
+from llm.client import PATIENCE_SECONDS, REQUEST_SECONDS, RETRY_SECONDS, Clock, Completion, Llm, RequestFailed
+from llm.settings import XAI_BASE_URL, XAI_MODEL, LlmSettings, read_llm_settings
+from testing.worker import MODEL, Bucket, LlmServer, Reply, Worker, call, completion
+from worker.naming.prompt import RESPONSE_FORMAT
 
 UNAVAILABLE = Reply(status=503, body=b"<html>503 Service Temporarily Unavailable</html>")
 FAILING = Reply(status=500, body={"error": {"message": "EngineCore encountered an issue"}})
@@ -144,7 +144,7 @@ def test_the_address_is_the_given_one_then_the_environments_then_xai() -> None:
     assert read_llm_settings(environ).model is None
     hosted = read_llm_settings({env.LLM_API_KEY: "key"})
     assert (hosted.base_url, hosted.model) == (XAI_BASE_URL, XAI_MODEL)
-    with pytest.raises(WorkerError, match="there is no LLM"):
+    with pytest.raises(LlmError, match="there is no LLM"):
         read_llm_settings({})
 
 
@@ -156,7 +156,7 @@ def test_the_only_model_of_a_server_is_taken_and_of_two_none(llm: LlmServer) -> 
 
     assert asyncio.run(model(LlmSettings(llm.url, None))) == MODEL
     llm.models = Reply(body={"data": [{"id": "one"}, {"id": "two"}]})
-    with pytest.raises(WorkerError, match="serves one, two, not exactly one"):
+    with pytest.raises(LlmError, match="serves one, two, not exactly one"):
         asyncio.run(model(LlmSettings(llm.url, None)))
 
 
@@ -212,7 +212,7 @@ def test_a_server_that_may_be_away_is_watched_and_a_slow_one_is_not(
     fault: bytes | None, is_watched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault in (None, HANGING):
-        monkeypatch.setattr("worker.llm.REQUEST_SECONDS", 1.0)
+        monkeypatch.setattr("llm.client.REQUEST_SECONDS", 1.0)
     wire = Wire(fault)
     assert wire.run(ask).retries == 1
     assert wire.probes == is_watched
@@ -221,7 +221,7 @@ def test_a_server_that_may_be_away_is_watched_and_a_slow_one_is_not(
 @pytest.mark.parametrize("is_full", [False, True])
 def test_a_server_that_is_not_reached_is_watched(is_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens, or the connection is never made: a reclaimed host is silent."""
-    monkeypatch.setattr("worker.llm._CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("llm.client._CONNECT_SECONDS", 0.2)
     time = FakeTime(lambda _seconds: pytest.fail("the first pause"))
     with socket.socket() as closed, socket.socket() as first, socket.socket() as second:
         closed.bind(("127.0.0.1", 0))
@@ -242,10 +242,10 @@ def test_a_server_that_is_not_reached_is_watched(is_full: bool, monkeypatch: pyt
 
 
 def test_a_server_that_only_hangs_is_found_out_by_the_simplest_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.llm.REQUEST_SECONDS", 0.1)
-    monkeypatch.setattr("worker.llm.RETRY_SECONDS", 1.0)
+    monkeypatch.setattr("llm.client.REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr("llm.client.RETRY_SECONDS", 1.0)
     wire = Wire(*[None] * 4)
-    with pytest.raises(TemporaryError, match=r"fails at every request \(no answer \(TimeoutError\)\)"):
+    with pytest.raises(LlmUnavailableError, match=r"fails at every request \(no answer \(TimeoutError\)\)"):
         wire.run(ask)
     assert wire.faults == []
 
@@ -260,7 +260,7 @@ def test_a_requests_time_begins_when_it_is_sent() -> None:
 
 def test_a_connection_is_used_again_at_once_or_never(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server closes an idle one, perhaps at the very moment at which a request is sent."""
-    monkeypatch.setattr("worker.llm._IDLE_SECONDS", 1.5)
+    monkeypatch.setattr("llm.client._IDLE_SECONDS", 1.5)
     wire = Wire()
 
     async def work(llm: Llm) -> None:
@@ -278,7 +278,7 @@ def test_the_key_is_in_the_header_and_in_no_message(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     wire = Wire(reply(403, {"error": {"message": "no secret"}}))
-    with pytest.raises(WorkerError, match=r"refuses the key \(HTTP 403\): check LLM_API_KEY") as error:
+    with pytest.raises(LlmError, match=r"refuses the key \(HTTP 403\): check LLM_API_KEY") as error:
         wire.run(ask, api_key="secret")
     assert "secret" not in str(error.value)
     assert "\r\nAuthorization: Bearer secret\r\n" in wire.heads[0]
@@ -293,7 +293,7 @@ def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
         async with Llm(LlmSettings(url, MODEL), FakeTime().clock) as llm:
             await llm.check_model()
 
-    with pytest.raises(WorkerError, match="it is no URL"):
+    with pytest.raises(LlmError, match="it is no URL"):
         asyncio.run(session())
 
 
@@ -314,10 +314,10 @@ def test_a_request_that_alone_fails_is_given_up(llm: LlmServer) -> None:
 
 def test_a_server_that_fails_at_every_request_ends_the_attempt(llm: LlmServer) -> None:
     llm.behave = lambda _number, _request: FAILING
-    with pytest.raises(TemporaryError, match=r"fails at every request \(HTTP 500: EngineCore"):
+    with pytest.raises(LlmUnavailableError, match=r"fails at every request \(HTTP 500: EngineCore"):
         run(llm, ask)
     results = run(llm, lambda client: ask_many(client, 8))
-    assert all(isinstance(result, TemporaryError) for result in results)
+    assert all(isinstance(result, LlmUnavailableError) for result in results)
 
 
 def test_a_server_that_shuts_down_is_outwaited(llm: LlmServer) -> None:
@@ -373,7 +373,7 @@ def test_a_refused_request_is_never_sent_again(llm: LlmServer, status: int) -> N
 
 def test_a_model_that_is_gone_is_never_asked_again(llm: LlmServer) -> None:
     llm.behave = lambda _number, _request: Reply(status=404, body={"error": {"message": "It does not exist."}})
-    with pytest.raises(WorkerError, match=rf"has no model '{MODEL}' \(HTTP 404: It does not exist\.\)"):
+    with pytest.raises(LlmError, match=rf"has no model '{MODEL}' \(HTTP 404: It does not exist\.\)"):
         run(llm, ask)
     assert len(llm.requests) == 1
 
@@ -391,7 +391,7 @@ def test_a_server_that_sends_its_callers_elsewhere_is_told(is_asked: bool) -> No
     """As a POST they would arrive as a GET, so that the list of models would be had and no name."""
     moved = b"HTTP/1.1 301 -\r\nLocation: https://llm.example/v1/\r\nContent-Length: 0\r\n\r\n"
     wire = Wire(moved) if is_asked else Wire(models=moved)
-    with pytest.raises(WorkerError, match=r"HTTP 301, it sends its callers to https://llm\.example/v1/"):
+    with pytest.raises(LlmError, match=r"HTTP 301, it sends its callers to https://llm\.example/v1/"):
         wire.run(ask if is_asked else lambda llm: llm.check_model())
     assert len(wire.heads) == 1
 
@@ -431,7 +431,7 @@ def test_a_server_that_stays_away_ends_the_attempt_after_ten_minutes(llm: LlmSer
 
     results = run(llm, lambda client: ask_many(client, 4), time)
 
-    assert all(isinstance(result, TemporaryError) for result in results)
+    assert all(isinstance(result, LlmUnavailableError) for result in results)
     assert "stayed away for 10 minutes" in str(results[0])
     assert PATIENCE_SECONDS <= sum(time.slept) < PATIENCE_SECONDS + 10
 

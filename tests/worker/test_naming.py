@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.worker.support import Bucket, LlmServer, Reply, Worker, call, completion, good_name
+from testing.worker import Bucket, LlmServer, Reply, Worker, call, completion, good_name
 from worker.firm import Firm, Sentence, Topic
-from worker.naming import MAX_SENTENCE_BYTES, Name, ask_again, prompt, read_answer
-from worker.topics import find_topics
+from worker.naming.prompt import MAX_SENTENCE_BYTES, Name, ask_again, prompt, read_answer
+from worker.topics.discovery import find_topics
 
 TOPIC = Topic(
     ["crude oil", "prices", "drilling", "rigs", "permits"],

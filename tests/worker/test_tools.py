@@ -1,4 +1,4 @@
-"""`python -m worker.name` and `python -m worker.bench`, as the CLI and the Batch jobs start them."""
+"""`evaluation.name_sample` and `evaluation.load_generator`, as the CLI and the Batch jobs start them."""
 
 import json
 import subprocess
@@ -13,7 +13,8 @@ import pytest
 
 from contract import env
 from contract.layout import chunk_key
-from tests.worker.support import (
+from evaluation import load_generator as bench
+from testing.worker import (
     BUCKET,
     CHUNK_SCHEMA,
     QUARTER,
@@ -24,7 +25,6 @@ from tests.worker.support import (
     call,
     completion,
 )
-from worker import bench
 
 
 def run(worker: Worker, *command: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
@@ -52,7 +52,7 @@ def test_a_sample_is_named_as_a_batch_would_and_the_bucket_left_alone(
         return Reply(body=completion(json.dumps({"name": name, "summary": "It is."})))
 
     llm.behave = behave
-    done = run(worker, "worker.name", str(out), stdin="CHARLIE\nALPHA\n")
+    done = run(worker, "evaluation.name_sample", str(out), stdin="CHARLIE\nALPHA\n")
 
     assert done.returncode == 0, done.stderr
     rows = pq.read_table(out).to_pylist()
@@ -71,7 +71,7 @@ def test_a_firm_that_cannot_be_named_costs_no_other_its_names(
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRK B", "CHARLIE")})
     out = tmp_path / "named.parquet"
 
-    done = run(worker, "worker.name", str(out), stdin="ALPHA\nNOBODY\n\n BRK B\r\nALPHA\n")
+    done = run(worker, "evaluation.name_sample", str(out), stdin="ALPHA\nNOBODY\n\n BRK B\r\nALPHA\n")
 
     assert done.returncode == 0
     assert [row["firm_id"] for row in pq.read_table(out).to_pylist()] == ["ALPHA"] * 5 + ["BRK B"] * 5
@@ -96,7 +96,7 @@ def test_the_first_names_are_asked_for_before_the_last_firm_is_read(
     bucket.s3.put_object(Bucket=BUCKET, Key=last, Body=bucket.get(last), StorageClass="GLACIER")
 
     changes = {env.LLM_MAX_CONCURRENT: "1"}
-    done = run(worker, "worker.name", str(tmp_path / "named.parquet"), stdin="\n".join(firms), **changes)
+    done = run(worker, "evaluation.name_sample", str(tmp_path / "named.parquet"), stdin="\n".join(firms), **changes)
 
     assert done.returncode == 1
     assert "worker: S3 refuses: " in done.stderr
@@ -111,7 +111,9 @@ def test_what_was_named_before_the_llm_failed_is_written(
     llm.behave = lambda number, _request: Reply(status=200 if number < 7 else 401, body=None if number < 7 else {})
     out = tmp_path / "named.parquet"
 
-    done = run(worker, "worker.name", str(out), stdin="ALPHA\nBRAVO\nCHARLIE\n", **{env.LLM_MAX_CONCURRENT: "1"})
+    done = run(
+        worker, "evaluation.name_sample", str(out), stdin="ALPHA\nBRAVO\nCHARLIE\n", **{env.LLM_MAX_CONCURRENT: "1"}
+    )
 
     assert done.returncode == 1
     assert {row["firm_id"] for row in pq.read_table(out).to_pylist()} == {"ALPHA"}
@@ -127,7 +129,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_llm_is_asked(
     bucket.put_firms({"ALPHA": call("ALPHA")})
     out = tmp_path / "missing" / "named.parquet"
 
-    done = run(worker, "worker.name", str(out), stdin="ALPHA\n")
+    done = run(worker, "evaluation.name_sample", str(out), stdin="ALPHA\n")
 
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"worker: {out} cannot be written: No such file or directory"]
@@ -140,7 +142,7 @@ def test_an_llm_that_cannot_go_on_ends_the_naming(
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
     llm.behave = lambda _number, _request: Reply(status=404, body={"error": {"message": "The model does not exist."}})
 
-    done = run(worker, "worker.name", str(tmp_path / "named.parquet"), stdin="ALPHA\nBRAVO\nCHARLIE\n")
+    done = run(worker, "evaluation.name_sample", str(tmp_path / "named.parquet"), stdin="ALPHA\nBRAVO\nCHARLIE\n")
 
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -152,7 +154,7 @@ def test_a_naming_without_one_name_is_none(bucket: Bucket, llm: LlmServer, worke
     bucket.put_firms({"ALPHA": call("ALPHA")})
     llm.behave = lambda _number, _request: Reply(status=400, body={"error": {"message": "No schemas here."}})
 
-    done = run(worker, "worker.name", str(tmp_path / "named.parquet"), stdin="ALPHA\n")
+    done = run(worker, "evaluation.name_sample", str(tmp_path / "named.parquet"), stdin="ALPHA\n")
 
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
@@ -180,7 +182,7 @@ def test_what_cannot_be_named_is_told(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path, stdin: str, says: list[str]
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
-    done = run(worker, "worker.name", str(tmp_path / "named.parquet"), stdin=stdin)
+    done = run(worker, "evaluation.name_sample", str(tmp_path / "named.parquet"), stdin=stdin)
     assert done.returncode == 1
     assert done.stderr.splitlines() == says
     assert list(tmp_path.iterdir()) == []
@@ -199,7 +201,7 @@ def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> No
         return Reply()
 
     llm.behave = behave
-    done = run(worker, "worker.bench", **measured("3", "3", **{env.LLM_MAX_CONCURRENT: "1"}))
+    done = run(worker, "evaluation.load_generator", **measured("3", "3", **{env.LLM_MAX_CONCURRENT: "1"}))
     assert done.returncode == 0, done.stderr
     (line,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (line["in_flight"], line["errors"], line["retries"]) == (3, 0, 0)
@@ -223,7 +225,7 @@ def test_two_benches_ask_for_different_topics(llm: LlmServer, worker: Worker) ->
 
 
 def test_a_wrong_level_is_one_sentence(llm: LlmServer, worker: Worker) -> None:
-    done = run(worker, "worker.bench", **measured("many", "1"))
+    done = run(worker, "evaluation.load_generator", **measured("many", "1"))
     assert done.returncode == 1
     assert "BENCH_LEVELS" in done.stderr
-    assert "the environment lacks BENCH_LEVELS" in run(worker, "worker.bench").stderr
+    assert "the environment lacks BENCH_LEVELS" in run(worker, "evaluation.load_generator").stderr

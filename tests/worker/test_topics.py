@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.worker.support import SUBJECTS, call
+from testing.worker import SUBJECTS, call
 from worker.firm import Firm, Sentence
-from worker.naming import fallback_name
-from worker.text import content_words, is_boilerplate, names, with_one_number
-from worker.topics import find_topics
+from worker.naming.prompt import fallback_name
+from worker.topics.discovery import find_topics
+from worker.topics.text import content_words, is_boilerplate, names, with_one_number
 
 VOCABULARY = [
     f"{first}{second}"
@@ -246,7 +246,7 @@ SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from tests.worker.test_topics import random_firm
-from worker.topics import find_topics
+from worker.topics.discovery import find_topics
 found = [find_topics(random_firm(rows, rows)) for rows in (9, 40, 150, 390)]
 print(json.dumps([[vars(topic) for topic in firm.topics] for firm in found]))
 """

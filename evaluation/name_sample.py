@@ -1,0 +1,119 @@
+"""`python -m evaluation.name_sample OUT.parquet`: names some firms' topics with an LLM, and leaves the bucket alone.
+
+Firm ids come on stdin, one a line. The topics are found as a batch finds them, so they are the same ones, and the rows
+in OUT.parquet are those of a part: two namings of the same topics can be compared. The environment is that of a batch,
+less what belongs to one. Progress goes to stderr, and so does a firm that cannot be named: the others are paid for, and
+written, also when the LLM fails before all are done; without one name there is no file. The exit code is a batch's.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contract import env
+from contract.batch import Counts
+from contract.quarter import check_quarter
+from llm.settings import LlmSettings, read_llm_settings
+from worker import WorkerError
+from worker.__main__ import exit_code
+
+if TYPE_CHECKING:
+    from worker.batch import Outcome
+    from worker.firm import Firm
+    from worker.prefetch import Unreadable
+
+
+def main(arguments: list[str], environ: Mapping[str, str]) -> int:
+    return exit_code(lambda: _run(arguments, environ))
+
+
+def _run(arguments: list[str], environ: Mapping[str, str]) -> None:
+    if len(arguments) != 1:
+        raise WorkerError("name the Parquet file to write: python -m evaluation.name_sample OUT.parquet")
+    bucket = env.required(environ, env.S3_BUCKET)
+    quarter = check_quarter(env.required(environ, env.QUARTER))
+    llm = read_llm_settings(environ)
+    lines = (line.strip() for line in sys.stdin.read().splitlines())
+    firm_ids = list(dict.fromkeys(firm_id for firm_id in lines if firm_id))
+    if not firm_ids:
+        raise WorkerError("give the firms to name on stdin, one a line")
+    embedding_model = environ.get(env.TOPIC_EMBEDDING_MODEL, "")
+    path = Path(arguments[0])
+    half = path.with_name(f"{path.name}.half")
+    try:
+        half.touch()  # what cannot be written is told before anything is paid for
+    except OSError as error:
+        raise WorkerError(f"{path} cannot be written: {error.strerror}") from error
+    outcomes: dict[str, Outcome] = {}
+    try:
+        asyncio.run(_name(bucket, quarter, firm_ids, llm, embedding_model, outcomes))
+    finally:
+        done = [outcomes[firm_id] for firm_id in firm_ids if firm_id in outcomes and not outcomes[firm_id].failed]
+        counts = sum((outcome.counts for outcome in done), Counts())
+        if counts.named:
+            _write(half, done)
+            half.replace(path)
+            print(f"{counts.named} of {counts.topics} topics named", file=sys.stderr)
+            if len(done) < len(firm_ids):
+                print(f"{len(firm_ids) - len(done)} of {len(firm_ids)} firms are not in {path}", file=sys.stderr)
+        half.unlink(missing_ok=True)
+    if not counts.named:
+        raise WorkerError("not one topic was named")
+
+
+async def _name(
+    bucket_name: str,
+    quarter: str,
+    firm_ids: list[str],
+    settings: LlmSettings,
+    embedding_model: str,
+    outcomes: dict[str, "Outcome"],
+) -> None:
+    """Leave in `outcomes` what came of each firm, as many of them under way at once as keep the LLM busy."""
+    from llm.client import Llm
+    from worker.batch import do_firm
+    from worker.naming.namer import Namer
+    from worker.prefetch import read_firms
+    from worker.s3 import Bucket
+    from worker.topics.process import TopicProcess
+
+    places = asyncio.Semaphore(settings.max_concurrent + 2)
+
+    async def do(firm: "Firm | Unreadable") -> None:
+        outcomes[firm.firm_id] = outcome = await do_firm(firm, quarter, topics, namer)
+        places.release()
+        print(_line(outcome), file=sys.stderr)
+
+    async with Llm(settings) as llm:
+        await llm.check_model()
+        namer = Namer(llm)
+        with TopicProcess(embedding_model) as topics:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for firm in read_firms(Bucket(bucket_name), quarter, firm_ids):
+                        await places.acquire()
+                        group.create_task(do(firm))
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            finally:
+                for reason, count in namer.fallbacks.most_common(5):
+                    print(f"{count} topics keep their keywords: {reason}", file=sys.stderr)
+
+
+def _line(outcome: "Outcome") -> str:
+    if outcome.failed:
+        return f"firm {outcome.firm_id} cannot be named: {outcome.failed}"
+    return f"{outcome.firm_id}: {outcome.skipped or f'{outcome.counts.named} of {outcome.counts.topics} topics named'}"
+
+
+def _write(path: Path, outcomes: list["Outcome"]) -> None:
+    from worker import parts
+
+    path.write_bytes(parts.to_parquet([row for outcome in outcomes for row in outcome.rows]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

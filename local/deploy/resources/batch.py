@@ -1,0 +1,64 @@
+"""AWS Batch: compute environment, queue, job definition."""
+
+import json
+
+from local.deploy.program import Resource
+from local.deploy.resources.calls import Aws, fit, physical_name
+from local.deploy.resources.registry import Created, creates
+
+_LINKED_ROLE = "AWSServiceRoleForBatch"
+
+
+@creates("aws:batch/computeEnvironment:ComputeEnvironment")
+def compute_environment(aws: Aws, resource: Resource) -> Created:
+    inputs, name = resource.inputs, physical_name(resource)
+    resources = inputs.get("computeResources") or {}
+    without = ("name", "namePrefix", "computeResources", "updatePolicy")  # the policy is of later updates
+    made = aws.call(
+        "batch",
+        "create_compute_environment",
+        {"state": "ENABLED", "serviceRole": _linked_role(aws)} | inputs,
+        without,
+        computeEnvironmentName=name,
+        computeResources=fit(aws, "batch", "ComputeResource", resources, ("ec2Configurations",)),
+    )
+    arn = made["computeEnvironmentArn"]
+    return name, {"name": name, "arn": arn, "status": "VALID", "state": inputs.get("state", "ENABLED")}
+
+
+@creates("aws:batch/jobQueue:JobQueue")
+def job_queue(aws: Aws, resource: Resource) -> Created:
+    name = physical_name(resource)
+    inputs = {"state": "ENABLED"} | resource.inputs
+    arn = aws.call("batch", "create_job_queue", inputs, ("name", "timeouts"), jobQueueName=name)["jobQueueArn"]
+    return arn, {"name": name, "arn": arn}
+
+
+@creates("aws:batch/jobDefinition:JobDefinition")
+def job_definition(aws: Aws, resource: Resource) -> Created:
+    name = physical_name(resource)
+    inputs, without = resource.inputs, ("name", "namePrefix", "containerProperties", "deregisterOnNewRevision")
+    container = inputs["containerProperties"]
+    made = aws.call(
+        "batch",
+        "register_job_definition",
+        inputs,
+        without,
+        jobDefinitionName=name,
+        # AWS's own JSON already: it is checked by the call, and keeps its spelling.
+        containerProperties=json.loads(container) if isinstance(container, str) else container,
+    )
+    arn, revision = made["jobDefinitionArn"], made["revision"]
+    return arn, {"name": name, "arn": arn, "arnPrefix": arn.removesuffix(f":{revision}"), "revision": revision}
+
+
+def _linked_role(aws: Aws) -> str:
+    """The role that AWS makes by itself on the first use of Batch; the embedded one does not."""
+    iam = aws.client("iam")
+    path = "/aws-service-role/batch.amazonaws.com/"
+    try:
+        return iam.get_role(RoleName=_LINKED_ROLE)["Role"]["Arn"]
+    except iam.exceptions.NoSuchEntityException:
+        trusted = {"Effect": "Allow", "Principal": {"Service": "batch.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        trust = json.dumps({"Version": "2012-10-17", "Statement": [trusted]})
+        return iam.create_role(RoleName=_LINKED_ROLE, Path=path, AssumeRolePolicyDocument=trust)["Role"]["Arn"]

@@ -1,0 +1,126 @@
+"""Where data and images lie: S3, ECR, SSM parameters."""
+
+from typing import Any
+
+from local.deploy.program import Resource
+from local.deploy.resources.calls import Aws, physical_name, tag_list
+from local.deploy.resources.registry import Created, answers, creates
+
+
+@creates("aws:s3/bucket:Bucket")
+def bucket(aws: Aws, resource: Resource) -> Created:
+    name = physical_name(resource, "bucket")
+    aws.call("s3", "create_bucket", resource.inputs, ("bucket", "bucketPrefix", "forceDestroy", "tags"), Bucket=name)
+    if tags := resource.inputs.get("tags"):
+        aws.client("s3").put_bucket_tagging(Bucket=name, Tagging={"TagSet": tag_list(tags)})
+    return name, {
+        "bucket": name,
+        "arn": f"arn:aws:s3:::{name}",
+        "region": aws.region,
+        "bucketDomainName": f"{name}.s3.amazonaws.com",
+        "bucketRegionalDomainName": f"{name}.s3.{aws.region}.amazonaws.com",
+    }
+
+
+@creates("aws:s3/bucketVersioning:BucketVersioning")
+def bucket_versioning(aws: Aws, resource: Resource) -> Created:
+    aws.call("s3", "put_bucket_versioning", resource.inputs)
+    return resource.inputs["bucket"], {}
+
+
+@creates("aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration")
+def bucket_encryption(aws: Aws, resource: Resource) -> Created:
+    return _configure_bucket(aws, resource, "put_bucket_encryption", "serverSideEncryptionConfiguration")
+
+
+@creates("aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock")
+def bucket_public_access_block(aws: Aws, resource: Resource) -> Created:
+    return _configure_bucket(aws, resource, "put_public_access_block", "publicAccessBlockConfiguration")
+
+
+@creates("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")
+def bucket_lifecycle(aws: Aws, resource: Resource) -> Created:
+    return _configure_bucket(aws, resource, "put_bucket_lifecycle_configuration", "lifecycleConfiguration")
+
+
+@creates("aws:s3/bucketOwnershipControls:BucketOwnershipControls")
+def bucket_ownership_controls(aws: Aws, resource: Resource) -> Created:
+    return _configure_bucket(aws, resource, "put_bucket_ownership_controls", "ownershipControls")
+
+
+@creates("aws:s3/bucketLogging:BucketLogging")
+def bucket_logging(aws: Aws, resource: Resource) -> Created:
+    settings = {key: value for key, value in resource.inputs.items() if key != "bucket"}
+    status = {"bucket": resource.inputs["bucket"], "bucketLoggingStatus": {"loggingEnabled": settings}}
+    aws.call("s3", "put_bucket_logging", status)
+    return resource.inputs["bucket"], {}
+
+
+@creates("aws:s3/bucketPolicy:BucketPolicy")
+def bucket_policy(aws: Aws, resource: Resource) -> Created:
+    aws.call("s3", "put_bucket_policy", resource.inputs)
+    return resource.inputs["bucket"], {}
+
+
+@creates("aws:ecr/repository:Repository")
+def ecr_repository(aws: Aws, resource: Resource) -> Created:
+    name = physical_name(resource)
+    made = aws.call(
+        "ecr",
+        "create_repository",
+        resource.inputs,
+        ("name", "forceDelete", "encryptionConfigurations"),
+        repositoryName=name,
+    )["repository"]
+    outputs = {"name": name, "arn": made["repositoryArn"], "repositoryUrl": made["repositoryUri"]}
+    return name, {**outputs, "registryId": made["registryId"]}
+
+
+@creates("aws:ecr/lifecyclePolicy:LifecyclePolicy")
+def ecr_lifecycle_policy(aws: Aws, resource: Resource) -> Created:
+    name, policy = resource.inputs["repository"], resource.inputs["policy"]
+    aws.call("ecr", "put_lifecycle_policy", {"lifecyclePolicyText": policy}, repositoryName=name)
+    return name, {}
+
+
+@creates("aws:ssm/parameter:Parameter")
+def ssm_parameter(aws: Aws, resource: Resource) -> Created:
+    name = physical_name(resource)
+    aws.call("ssm", "put_parameter", resource.inputs, ("name",), Name=name)
+    return name, {"name": name, "arn": f"arn:aws:ssm:{aws.region}:{aws.account}:parameter/{name.lstrip('/')}"}
+
+
+@answers("aws:ssm/getParameter:getParameter")
+def get_parameter(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    found = aws.client("ssm").get_parameter(Name=args["name"], WithDecryption=True)["Parameter"]
+    return {
+        "id": found["Name"],
+        "name": found["Name"],
+        "arn": found["ARN"],
+        "type": found["Type"],
+        "value": found["Value"],
+        "insecureValue": found["Value"],
+        "version": found["Version"],
+    }
+
+
+@answers("aws:s3/getBucket:getBucket")
+def get_bucket(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    name = args["bucket"]
+    aws.client("s3").head_bucket(Bucket=name)
+    return {"id": name, "bucket": name, "arn": f"arn:aws:s3:::{name}", "region": aws.region}
+
+
+@answers("aws:s3/getBuckets:getBuckets")
+def get_buckets(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    found = aws.client("s3").list_buckets()["Buckets"]
+    names = [bucket["Name"] for bucket in found if bucket["Name"].startswith(args.get("prefix") or "")]
+    return {"buckets": [{"name": name, "bucketRegion": aws.region} for name in names]}
+
+
+def _configure_bucket(aws: Aws, resource: Resource, method: str, parameter: str) -> Created:
+    """Pulumi spreads a bucket's configuration beside the bucket's name; AWS has it inside of one parameter."""
+    name = resource.inputs["bucket"]
+    configuration = {key: value for key, value in resource.inputs.items() if key not in ("bucket", "skipDestroy")}
+    aws.call("s3", method, {"bucket": name, parameter: configuration})
+    return name, {}

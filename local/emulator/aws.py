@@ -1,0 +1,124 @@
+"""The embedded AWS: moto's server on the loopback, with everything switched on that the system needs.
+
+State machines are executed as deployed, Lambda functions and Batch jobs run as real processes, and ECS services follow
+their Auto Scaling group. All state is in memory. Region us-east-1, account 123456789012, any credentials.
+"""
+
+import errno
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from moto.core.config import default_user_config
+from moto.moto_api._internal.models import moto_api_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from local.emulator.batch_processes import BatchProcesses
+from local.emulator.children import Children
+from local.emulator.ecs_service import EcsServices
+from local.emulator.lambda_processes import LambdaProcesses
+from local.emulator.patches import StepFunctionsPatches, mend_common
+from local.emulator.patching import MotoDoesNotFitError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+REGION = "us-east-1"
+ACCOUNT = "123456789012"
+_HOST = "127.0.0.1"
+
+_CALLING_BACK = ("awslambda", "stepfunctions")
+"""Services whose answer may wait for a process that calls them again."""
+
+
+class EmbeddedAwsError(Exception):
+    """The embedded AWS cannot start; the message says why, in one sentence."""
+
+
+@dataclass
+class EmbeddedAws:
+    """A running embedded AWS; at most one in a process."""
+
+    endpoint: str
+    _server: BaseWSGIServer
+    _children: Children
+    _batch: BatchProcesses
+
+    @classmethod
+    def start(cls, port: int = 0) -> "EmbeddedAws":
+        """Start it, empty, on a port of the loopback, by default a free one.
+
+        Raises:
+            EmbeddedAwsError: when the port is taken, or the installed moto is not the one that it was written for.
+        """
+        listener = _listen(port)
+        port = listener.getsockname()[1]
+        _configure_moto(port)
+        endpoint = f"http://{_HOST}:{port}"
+        children = Children()
+        try:
+            mend_common()
+            LambdaProcesses(children, endpoint)
+            batch = BatchProcesses(children, endpoint)
+            StepFunctionsPatches(endpoint, batch)
+            EcsServices()
+        except MotoDoesNotFitError as error:
+            children.close()
+            listener.close()
+            raise EmbeddedAwsError(str(error)) from error
+
+        app = DomainDispatcherApplication(_create_app)
+        server = make_server(_HOST, port, app, threaded=True, request_handler=MotoRequestHandler, fd=listener.detach())
+        threading.Thread(target=server.serve_forever, name="embedded-aws", daemon=True).start()
+        return cls(endpoint, server, children, batch)
+
+    def stop(self) -> None:
+        """Stop serving, and kill every process that it started."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._batch.close()
+        self._children.close()
+
+
+def _create_app(service: Any) -> Flask:
+    app = create_backend_app(service)
+    app.debug = False  # a twelfth of the time of a request
+    if service not in _CALLING_BACK:
+        app.wsgi_app = _one_at_a_time(app.wsgi_app)  # type: ignore[method-assign]
+    return app
+
+
+def _one_at_a_time(serve: "WSGIApplication") -> "WSGIApplication":
+    """moto iterates over dictionaries that other requests change, and then answers 500."""
+    lock = threading.Lock()
+
+    def serve_alone(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        with lock:
+            return serve(environ, start_response)
+
+    return serve_alone
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server((_HOST, port), backlog=512)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise EmbeddedAwsError(f"port {port} of {_HOST} is in use: choose another, or stop what uses it") from error
+        raise EmbeddedAwsError(f"port {port} of {_HOST} cannot be used: {error.strerror}") from error
+
+
+def _configure_moto(port: int) -> None:
+    os.environ["MOTO_PORT"] = str(port)
+    default_user_config["stepfunctions"] = {"execute_state_machine": True}
+    default_user_config["iam"] = {"load_aws_managed_policies": True}
+    moto_api_backend.reset()
+    # moto logs whole syntax trees when a state fails, and werkzeug every request.
+    logging.getLogger("moto").setLevel(logging.CRITICAL)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)

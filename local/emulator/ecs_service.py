@@ -1,0 +1,101 @@
+"""ECS's part: tasks run on the instances of an Auto Scaling group, and are registered with the load balancer.
+
+A service runs as many tasks as it should and as there are instances, one task an instance, at once when either number
+changes. moto keeps the two apart, and runs what it is asked for without instances.
+"""
+
+import threading
+from typing import Any
+
+from moto.autoscaling.exceptions import ValidationError
+from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
+from moto.ecs.models import EC2ContainerServiceBackend, Service, ecs_backends
+from moto.elbv2.models import ELBv2Backend, elbv2_backends
+
+from local.emulator.patching import replace
+
+
+class EcsServices:
+    """Keeps every service's tasks in step with its group's instances."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        replace(EC2ContainerServiceBackend, "create_service", "ecba80299ad6", self._after_ecs)
+        replace(EC2ContainerServiceBackend, "update_service", "67910723b60a", self._after_ecs)
+        replace(FakeAutoScalingGroup, "set_desired_capacity", "4a026bb5666e", self._after_scaling)
+        # AWS rejects a capacity outside of the group's bounds.
+        replace(AutoScalingBackend, "set_desired_capacity", "4f07307b13b8", _set_desired_capacity)
+
+    def _after_ecs(self, original: Any, backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any) -> Service:
+        with self._lock:
+            service: Service = original(backend, *args, **kwargs)
+            self._settle(backend)
+            return service
+
+    def _after_scaling(self, original: Any, group: FakeAutoScalingGroup, capacity: int | None) -> None:
+        with self._lock:
+            original(group, capacity)
+            backend = group.autoscaling_backend
+            self._settle(ecs_backends[backend.account_id][backend.region_name])
+
+    def _settle(self, backend: EC2ContainerServiceBackend) -> None:
+        from moto.autoscaling.models import autoscaling_backends
+
+        groups = autoscaling_backends[backend.account_id][backend.region_name].autoscaling_groups
+        balancers = elbv2_backends[backend.account_id][backend.region_name]
+        for service in backend.services.values():
+            instances = [
+                state.instance.id
+                for name in _group_names(backend, service)
+                if name in groups
+                for state in groups[name].active_instances()
+            ]
+            running = sorted(instances)[: service.desired_count] if service.status == "ACTIVE" else []
+            service.running_count = len(running)
+            service.pending_count = max(0, service.desired_count - len(running))
+            for deployment in service.deployments:
+                settled = service.pending_count == 0
+                deployment.update(
+                    desiredCount=service.desired_count,
+                    runningCount=service.running_count,
+                    pendingCount=service.pending_count,
+                    rolloutState="COMPLETED" if settled else "IN_PROGRESS",
+                )
+            for balancer in service.load_balancers:
+                _register(balancers, balancer, running)
+
+
+def _group_names(backend: EC2ContainerServiceBackend, service: Service) -> list[str]:
+    """The Auto Scaling groups behind the capacity providers of a service's cluster."""
+    cluster = backend._get_cluster(service.cluster_name)
+    providers = [backend._get_provider(name) for name in cluster.capacity_providers or []]
+    arns = [provider.auto_scaling_group_provider["autoScalingGroupArn"] for provider in providers if provider]
+    return [arn.rsplit("/", 1)[-1] for arn in arns]
+
+
+def _register(balancers: ELBv2Backend, balancer: dict[str, Any], instances: list[str]) -> None:
+    """Make a target group's targets the given instances, at the container's port."""
+    arn = balancer.get("targetGroupArn") or balancer.get("target_group_arn")
+    group = balancers.target_groups.get(str(arn))
+    if group is None:
+        return
+    port = balancer.get("containerPort") or balancer.get("container_port") or group.port
+    gone = [target for name, target in group.targets.items() if name not in instances]
+    if gone:
+        group.deregister(gone)
+    group.register([{"Id": instance, "Port": port} for instance in instances])
+
+
+def _set_desired_capacity(original: Any, backend: AutoScalingBackend, group_name: str, capacity: int | None) -> None:
+    group = backend.autoscaling_groups.get(group_name)
+    if group is None:
+        raise ValidationError(f"AutoScalingGroup name not found - {group_name}")
+    if capacity is not None and capacity > int(group.max_size or 0):
+        raise ValidationError(
+            f"New SetDesiredCapacity value {capacity} is above max value {group.max_size} for the AutoScalingGroup."
+        )
+    if capacity is not None and capacity < int(group.min_size or 0):
+        raise ValidationError(
+            f"New SetDesiredCapacity value {capacity} is below min value {group.min_size} for the AutoScalingGroup."
+        )
+    original(backend, group_name, capacity)

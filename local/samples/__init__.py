@@ -1,0 +1,1 @@
+"""Sample earnings calls that ftm writes itself, with known topics."""

@@ -1,0 +1,113 @@
+"""An account that exists on paper only, what the program registers in it, and the variants of a stack."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from local.deploy.program import Resource, Run
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+
+Deploy = Callable[..., "Deployed"]
+
+
+@dataclass
+class PaperCloud:
+    """Answers data sources from its fields; a created resource is its inputs, an id and an ARN."""
+
+    buckets: dict[str, str] = field(default_factory=lambda: {"calls": REGION, "access-logs": REGION})
+    """The account's own buckets, and their regions."""
+    subnets: dict[str, tuple[str, str]] = field(
+        default_factory=lambda: {
+            "subnet-a1": ("vpc-1", "us-east-1a"),
+            "subnet-b1": ("vpc-1", "us-east-1b"),
+            "subnet-a2": ("vpc-2", "us-east-1a"),
+        }
+    )
+    """VPC and availability zone of each subnet."""
+    default_vpc: str | None = "vpc-1"
+    invoked: list[str] = field(default_factory=list[str])
+
+    def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
+        kind = resource.type.split(":")[1]
+        arn = f"arn:aws:{kind.split('/')[0]}:{REGION}:{ACCOUNT}:{resource.name}"
+        made: dict[str, Any] = {
+            "arn": arn,
+            "arnPrefix": arn,
+            "latestVersion": 7,
+            "dnsName": f"internal-{resource.inputs.get('name')}.elb.amazonaws.com",
+            "repositoryUrl": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{resource.inputs.get('name')}",
+        }
+        return f"{resource.name}-id", made
+
+    def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
+        self.invoked.append(token)
+        match token.split(":")[-1]:
+            case "getCallerIdentity":
+                return {"accountId": ACCOUNT, "arn": f"arn:aws:iam::{ACCOUNT}:user/operator"}
+            case "getRegion":
+                return {"region": REGION}
+            case "getSubnets":
+                ((wanted, (value,)),) = [(one["name"], one["values"]) for one in args["filters"]]
+                inside = self.default_vpc if wanted == "default-for-az" else value
+                return {"ids": [subnet for subnet, (vpc, _) in self.subnets.items() if vpc == inside]}
+            case "getSubnet" if args["id"] in self.subnets:
+                vpc, zone = self.subnets[args["id"]]
+                return {"id": args["id"], "vpcId": vpc, "availabilityZone": zone}
+            case "getParameter":
+                return {"value": "ami-0123456789abcdef0"}
+            case "getBuckets":
+                own = [(name, region) for name, region in self.buckets.items() if name.startswith(args["prefix"])]
+                return {"buckets": [{"name": name, "bucketRegion": region} for name, region in own]}
+            case _:
+                raise LookupError(f"{token} finds nothing for {args}")
+
+
+@dataclass
+class Deployed:
+    """What the program registered and exported, and the data sources that it asked."""
+
+    run: Run
+    asked: list[str]
+
+    def all(self, kind: str) -> list[Resource]:
+        """The resources of a kind, such as `lb/listener:Listener`."""
+        return [resource for resource in self.run.resources if resource.type == f"aws:{kind}"]
+
+    def one(self, kind: str, name: str | None = None) -> dict[str, Any]:
+        """The inputs of the only resource of a kind, or of that kind's `name`."""
+        (found,) = [resource for resource in self.all(kind) if name in (None, resource.name)]
+        return found.inputs
+
+    @property
+    def custom(self) -> list[Resource]:
+        return [resource for resource in self.run.resources if resource.custom]
+
+
+EVERYTHING_GIVEN = {
+    "bucketName": "calls",
+    "vpcId": "vpc-1",
+    "subnetIds": ["subnet-a1", "subnet-b1"],
+    "workerImage": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/elsewhere:v3",
+    "snsTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:runs",
+    "kmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/12345678-1234-1234-1234-123456789012",
+    "accessLogsBucket": "access-logs",
+    "vllmInstanceProfileArn": f"arn:aws:iam::{ACCOUNT}:instance-profile/vllm-instance",
+    "vllmExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/vllm-execution",
+    "batchInstanceProfileArn": f"arn:aws:iam::{ACCOUNT}:instance-profile/batch-instance",
+    "batchExecutionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/batch-execution",
+    "batchJobRoleArn": f"arn:aws:iam::{ACCOUNT}:role/batch-job",
+    "functionsRoleArn": f"arn:aws:iam::{ACCOUNT}:role/functions",
+    "stateMachineRoleArn": f"arn:aws:iam::{ACCOUNT}:role/state-machine",
+}
+CERTIFICATE = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/12345678-1234-1234-1234-123456789012"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "everything given": EVERYTHING_GIVEN,
+    "GPU Batch": {"batchGpus": 1, "batchInstanceTypes": ["g4dn", "g5"]},
+    "HTTPS": {"vllmCertificateArn": CERTIFICATE, "vllmHostname": "vllm.example.com"},
+    "on-demand floor": {"vllmOnDemandInstances": 1, "vllmMinInstances": 1},
+    "vLLM disabled": {"vllmEnabled": False},
+}
+"""The ways in which a stack can be set up that differ in what is created."""

@@ -1,0 +1,309 @@
+"""What the worker's tests share: sample calls, the bucket as the worker's neighbours see it, a small LLM server that
+can misbehave, and the worker as the process that Batch starts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO, StringIO
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract import env
+from contract.batch import BatchLine, BatchProgress, parse_progress
+from contract.layout import chunk_key, manifest_key, prefetch_manifest_key, progress_key
+from llm.client import Clock
+from worker.__main__ import main
+
+BUCKET = "worker-tests"
+QUARTER = "2023Q1"
+RUN = "20230405_101500"
+BATCH = "2023Q1_batch_0000"
+MODEL = "tiny-model"
+
+SUBJECTS = [
+    "crude oil prices and drilling activity in the basin",
+    "gross margin expansion from lower freight costs",
+    "share repurchases and dividend policy of the board",
+    "cloud subscription bookings and customer renewals",
+    "clinical trial enrollment and regulatory approval",
+]
+
+
+@dataclass
+class Reply:
+    """What the LLM server does with one request."""
+
+    status: int = 200
+    body: Any = None
+    """JSON, or bytes to send as they are; None: a good name."""
+    finish_reason: str = "stop"
+    close: bool = False
+    """Close the connection without an answer."""
+
+
+Behaviour = Callable[[int, dict[str, Any]], Reply]
+"""From the request's number, counted from 0, and its JSON to what the server does."""
+
+
+@dataclass
+class LlmServer:
+    """An OpenAI-compatible server; `behave` says what it does, `requests` what it was asked."""
+
+    behave: Behaviour = field(default=lambda _number, _request: Reply())
+    models: Reply = field(default_factory=lambda: Reply(body={"object": "list", "data": [{"id": MODEL}]}))
+    requests: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    most_at_once: int = 0
+    gate: threading.Event = field(default_factory=threading.Event)
+    """While clear, completions wait."""
+    url: str = ""
+    _at_once: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, request: dict[str, Any]) -> Reply:
+        with self._lock:
+            number = len(self.requests)
+            self.requests.append(request)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            self.gate.wait(60)
+            return self.behave(number, request)
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+
+def completion(content: str, finish_reason: str = "stop") -> dict[str, Any]:
+    """An answer as vLLM shapes it."""
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL,
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason},
+        ],
+        "usage": {
+            "prompt_tokens": 100,
+            "completion_tokens": 10,
+            "total_tokens": 110,
+            "prompt_tokens_details": {"cached_tokens": 64},
+        },
+    }
+
+
+def good_name(request: dict[str, Any]) -> str:
+    """A name that depends on nothing but the topic's keywords."""
+    line = next(line for line in request["messages"][1]["content"].splitlines() if line.startswith("Keywords: "))
+    first, second = (line.removeprefix("Keywords: ") + ", outlook").split(", ")[:2]
+    return json.dumps({"name": f"Outlook for {first} and {second}", "summary": f"The call discusses {first}."})
+
+
+@contextmanager
+def serving(server: LlmServer) -> Iterator[None]:
+    """The LLM server, reachable at its `url`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are written apart: the body would wait for an acknowledgement
+
+        def do_GET(self) -> None:
+            self.send(server.models)
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            reply = server.answer(request)
+            if reply.status == 200 and reply.body is None and not reply.close:
+                reply = Reply(body=completion(good_name(request), reply.finish_reason))
+            self.send(reply)
+
+        def send(self, reply: Reply) -> None:
+            if reply.close:
+                self.close_connection = True
+                self.connection.close()
+                return
+            body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body or {}).encode()
+            self.send_response(reply.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def handle(self) -> None:
+            with suppress(OSError, ValueError):  # the client is gone, or was sent away
+                super().handle()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    server.url = f"http://127.0.0.1:{http.server_port}/v1"
+    yield
+    server.gate.set()
+    http.shutdown()
+    http.server_close()
+
+
+@dataclass
+class Bucket:
+    """The bucket as the worker's neighbours see it."""
+
+    s3: Any
+    aws: dict[str, str]
+
+    def put(self, key: str, body: bytes) -> None:
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+    def get(self, key: str) -> bytes:
+        return self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+
+    def put_firms(self, firms: dict[str, list[dict[str, Any]]], chunk: str = "chunk_0000.parquet") -> None:
+        """A prefetch of one chunk, and a batch of all its firms."""
+        rows = [row for sentences in firms.values() for row in sentences]
+        self.put_chunk(chunk, pa.Table.from_pylist(rows, CHUNK_SCHEMA))
+        self.put_manifests(dict.fromkeys(firms, chunk))
+
+    def put_chunk(self, name: str, table: pa.Table) -> None:
+        sink = BytesIO()
+        pq.write_table(table, sink)
+        self.put(chunk_key(QUARTER, name), sink.getvalue())
+
+    def put_manifests(self, firm_to_chunk: dict[str, str], batch: list[str] | None = None) -> None:
+        chunks = sorted(set(firm_to_chunk.values()))
+        manifest = {
+            "quarter": QUARTER,
+            "created_at": "2023-04-01T00:00:00Z",
+            "n_firms": len(firm_to_chunk),
+            "n_chunks": len(chunks),
+            "chunk_sizes": {name: list(firm_to_chunk.values()).count(name) for name in chunks},
+            "firm_to_chunk": firm_to_chunk,
+        }
+        self.put(prefetch_manifest_key(QUARTER), json.dumps(manifest).encode())
+        other = BatchLine("2023Q1_batch_0001", QUARTER, ["OTHER"])
+        line = BatchLine(BATCH, QUARTER, batch if batch is not None else list(firm_to_chunk))
+        self.put(manifest_key(QUARTER, RUN), f"{other.to_json()}\n{line.to_json()}\n".encode())
+
+    def progress(self) -> BatchProgress:
+        return parse_progress(self.get(progress_key(QUARTER, RUN, BATCH)))
+
+    def keys(self, prefix: str) -> list[str]:
+        return [item["Key"] for item in self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
+
+    def topics(self) -> list[dict[str, Any]]:
+        """The rows of the parts that count."""
+        return [row for key in self.progress().parts for row in pq.read_table(BytesIO(self.get(key))).to_pylist()]
+
+
+CHUNK_SCHEMA = pa.schema(
+    [
+        ("firm_id", pa.string()),
+        ("firm_name", pa.string()),
+        ("permno", pa.int64()),
+        ("gvkey", pa.string()),
+        ("transcript_id", pa.string()),
+        ("earnings_call_date", pa.date32()),
+        ("sentence_id", pa.string()),
+        ("raw_text", pa.string()),
+        ("cleaned_text", pa.string()),
+        ("speaker_type", pa.string()),
+        ("position", pa.int32()),
+        ("quarter", pa.string()),
+    ]
+)
+
+
+def sentence(firm: str, position: int, raw_text: str, **other: Any) -> dict[str, Any]:
+    """One row of a chunk."""
+    return {
+        "firm_id": firm,
+        "firm_name": f"{firm.title()} Industries, Inc.",
+        "permno": 10001,
+        "gvkey": "001234",
+        "transcript_id": f"{firm}-1",
+        "earnings_call_date": date(2023, 2, 3),
+        "sentence_id": f"{firm}_{firm}-1_{position:04d}",
+        "raw_text": raw_text,
+        "cleaned_text": raw_text.lower().rstrip("."),
+        "speaker_type": "Executive",
+        "position": position,
+        "quarter": QUARTER,
+        **other,
+    }
+
+
+def call(firm: str, sentences: int = 60) -> list[dict[str, Any]]:
+    """A call that goes through five subjects."""
+    return [
+        sentence(firm, n, f"In segment {n} we saw {SUBJECTS[n * len(SUBJECTS) // sentences]} improve by {n} percent.")
+        for n in range(sentences)
+    ]
+
+
+@dataclass
+class Worker:
+    """`python -m worker`, as Batch starts it."""
+
+    environ: dict[str, str]
+
+    def start(self, **changes: str | None) -> subprocess.Popen[str]:
+        environ = {**self.environ, **changes}
+        return subprocess.Popen(
+            [sys.executable, "-m", "worker"],
+            env={name: value for name, value in environ.items() if value is not None},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, clock: Clock | None = None, **changes: str | None) -> subprocess.CompletedProcess[str]:
+        """The same in this process, which has loaded everything already."""
+        environ = {name: value for name, value in {**self.environ, **changes}.items() if value is not None}
+        stdout, stderr = StringIO(), StringIO()
+        with patch.dict(os.environ, environ, clear=True), redirect_stdout(stdout), redirect_stderr(stderr):
+            code = main(environ, clock)
+        return subprocess.CompletedProcess("worker", code, stdout.getvalue(), stderr.getvalue())
+
+    def run_process(self, **changes: str | None) -> subprocess.CompletedProcess[str]:
+        process = self.start(**changes)
+        try:
+            stdout, stderr = process.communicate(timeout=240)
+        finally:
+            kill(process)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def batch_environment(bucket: Bucket, base_url: str) -> dict[str, str]:
+    """What Batch gives the worker of the sample batch."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        **bucket.aws,
+        env.S3_BUCKET: BUCKET,
+        env.QUARTER: QUARTER,
+        env.BATCH_ID: BATCH,
+        env.MANIFEST_S3_KEY: manifest_key(QUARTER, RUN),
+        env.CHECKPOINT_INTERVAL: "2",
+        env.LLM_BASE_URL: base_url,
+        env.LLM_MAX_CONCURRENT: "8",
+    }
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the worker and its other process."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

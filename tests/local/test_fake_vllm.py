@@ -1,0 +1,248 @@
+"""The local load balancer over HTTP, with the stand-in and with a real server behind it."""
+
+import json
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import openai
+import pytest
+
+from local.fake_vllm.alb import LocalAlb, RealServer, Request, Response, json_response
+from local.fake_vllm.server import MODEL, StandIn
+from local.state import LocalError
+
+PROMPT = """Name the topic of these sentences.
+Keywords: for, example, only
+
+Sentences:
+- Free cash flow was 400 million dollars.
+Keywords: cash flow, free cash, dividends, capital, buyback"""
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 60}, "summary": {"type": "string", "maxLength": 300}},
+    "required": ["name", "summary"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Put a load balancer in front of a target; return its URL."""
+    with ExitStack() as cleanup:
+
+        def serve(target: Any, healthy: Callable[[], bool] = lambda: True) -> str:
+            balancer = LocalAlb(target, healthy)
+            balancer.start()
+            cleanup.callback(balancer.stop)
+            return f"http://{balancer.address}"
+
+        yield serve
+
+
+@pytest.fixture
+def url(serve: Callable[..., str]) -> str:
+    return serve(StandIn())
+
+
+def client_of(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+def complete(url: str, prompt: str = PROMPT, schema: dict[str, Any] | None = None, **more: Any) -> Any:
+    """Ask for a completion; with a schema, as the worker does."""
+    asked: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **more}
+    if schema:
+        json_schema = {"name": "topic", "schema": schema, "strict": True}
+        asked["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+    return client_of(url).chat.completions.create(**asked)
+
+
+def content(answer: Any) -> Any:
+    return json.loads(answer.choices[0].message.content)
+
+
+def fetch(url: str, body: bytes | None = None, method: str | None = None) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, body, {"content-type": "application/json"}, method=method)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_a_topic_is_named_from_the_last_line_of_keywords(url: str):
+    named = content(complete(url, schema=SCHEMA))
+    assert named == {
+        "name": "Cash flow and dividends",
+        "summary": "The call discusses cash flow, free cash, dividends and capital.",
+    }
+
+
+def test_without_keywords_it_says_so(url: str):
+    assert content(complete(url, "Hello", schema=SCHEMA))["name"] == "Topic without keywords"
+
+
+def test_the_schema_is_honoured(url: str):
+    schema = {
+        "type": "object",
+        "properties": {
+            "title": {"type": "string", "maxLength": 12},
+            "description": {"type": ["string", "null"]},
+            "kind": {"enum": ["cost", "growth"]},
+            "version": {"const": 2},
+            "score": {"type": "integer", "minimum": 1},
+            "sure": {"type": "boolean"},
+            "words": {"type": "array", "items": {"type": "string"}, "minItems": 2},
+        },
+    }
+    assert content(complete(url, schema=schema)) == {
+        "title": "Cash flow",
+        "description": "The call discusses cash flow, free cash, dividends and capital.",
+        "kind": "cost",
+        "version": 2,
+        "score": 1,
+        "sure": False,
+        "words": ["Cash flow and dividends"] * 2,
+    }
+
+
+def test_its_model_says_that_it_is_a_stand_in(url: str):
+    models = client_of(url).models.list().data
+    assert [model.id for model in models] == [MODEL]
+    assert "stand-in" in MODEL
+
+
+def test_usage_counts_the_shared_prefix_as_cached(url: str):
+    instructions = "Name the topic in a few words, as an analyst of earnings calls would. " * 40
+    first = complete(url, f"{instructions}\nKeywords: margins").usage
+    second = complete(url, f"{instructions}\nKeywords: buyback").usage
+    assert first.prompt_tokens_details.cached_tokens == 0
+    assert 0.9 < second.prompt_tokens_details.cached_tokens / second.prompt_tokens < 1
+    assert second.total_tokens == second.prompt_tokens + second.completion_tokens
+    assert 500 < second.prompt_tokens < 1000
+
+
+def test_an_answer_that_is_too_long_is_cut_and_says_so(url: str):
+    answer = complete(url, schema=SCHEMA, max_tokens=3)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 3
+
+
+def test_an_unknown_model_is_404(url: str):
+    with pytest.raises(openai.NotFoundError, match="The model `gpt` does not exist"):
+        complete(url, model="gpt")
+
+
+def test_a_prompt_that_is_too_long_is_400(serve: Callable[..., str]):
+    with pytest.raises(openai.BadRequestError) as error:
+        complete(serve(StandIn(max_model_len=100)), "word " * 200)
+    assert error.value.param == "input_tokens"
+    assert "maximum context length is 100 tokens" in str(error.value)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"messages": [{"role": "user"}]}', b'{"messages": "hi"}'])
+def test_garbage_is_400(url: str, body: bytes):
+    status, answer = fetch(f"{url}/v1/chat/completions", body)
+    assert status == 400
+    assert json.loads(answer)["error"]["code"] == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/v1/chat/completions", 405), ("GET", "/health", 200)],
+)
+def test_other_paths(url: str, method: str, path: str, status: int):
+    assert fetch(url + path, method=method)[0] == status
+
+
+def test_without_a_healthy_target_everything_is_503(serve: Callable[..., str]):
+    targets: list[str] = []
+    url = serve(StandIn(), lambda: bool(targets))
+    assert fetch(f"{url}/health")[0] == 503
+    with pytest.raises(openai.InternalServerError, match="503"):
+        complete(url)
+    targets.append("i-1")
+    assert fetch(f"{url}/health") == (200, b"")
+    targets.clear()
+    assert fetch(f"{url}/health")[0] == 503
+
+
+class Keyed:
+    """A server that wants a key, has no /health, and is not vLLM."""
+
+    model = "real-model"
+
+    def answer(self, request: Request) -> Response:
+        if request.headers.get("authorization") != "Bearer right":
+            return json_response(401, {"error": {"message": "wrong key", "code": 401}})
+        if request.path == "/v1/models":
+            return json_response(200, {"data": [{"id": "real-model"}, {"id": "other"}]})
+        if request.path == "/v1/chat/completions":
+            asked = json.loads(request.body)
+            message = {"role": "assistant", "content": f"real answer to {asked['messages'][0]['content']}"}
+            return json_response(200, {"id": "1", "choices": [{"index": 0, "message": message}]})
+        return Response(404, b"nothing here", "text/plain")
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_a_real_server_answers_through_the_load_balancer(
+    serve: Callable[..., str], suffix: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LLM_API_KEY", "right")
+    real = RealServer(serve(Keyed()) + suffix)
+    url = serve(real)
+    assert real.model == "real-model"
+    assert fetch(f"{url}/health") == (200, b"")
+    assert complete(url, "hello").choices[0].message.content == "real answer to hello"
+    assert fetch(f"{url}/elsewhere") == (404, b"nothing here")
+
+
+def test_a_key_that_cannot_be_sent_is_told_and_not_shown(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLM_API_KEY", "k3y\n")
+    with pytest.raises(LocalError, match="LLM_API_KEY holds a blank, a line break") as told:
+        RealServer(serve(StandIn()))
+    assert "k3y" not in str(told.value)
+
+
+def test_a_real_server_is_behind_the_same_gate(serve: Callable[..., str]):
+    assert fetch(serve(RealServer(serve(StandIn())), lambda: False) + "/health")[0] == 503
+
+
+def test_a_real_server_that_goes_away_is_502(serve: Callable[..., str]):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=answer_once, args=(listener, b'{"data": [{"id": "real-model"}]}'))
+        answering.start()
+        real = RealServer(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        answering.join()
+    assert fetch(f"{serve(real)}/v1/models")[0] == 502
+
+
+def answer_once(listener: socket.socket, body: bytes) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://127.0.0.1:9/v1", r"^the LLM server at http://127\.0\.0\.1:9/v1 does not answer: Failed to establish"),
+        ("http://", "^the LLM server at http:// does not answer: No host"),
+        ("127.0.0.1:9", "^'127.0.0.1:9' is not the base URL of an LLM server: write http://host:port/v1"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_one_sentence(url: str, sentence: str):
+    with pytest.raises(LocalError, match=sentence):
+        RealServer(url)
+
+
+def test_a_server_that_is_no_llm_is_one_sentence(serve: Callable[..., str]):
+    with pytest.raises(LocalError, match="answered GET /v1/models with HTTP 401 and no model"):
+        RealServer(serve(Keyed()))

@@ -1,0 +1,108 @@
+"""Names for a firm's topics: all asked at once, a bad answer once more, and then the keywords must do."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from contract.batch import Counts
+from llm.client import Llm, RequestFailed
+from worker.firm import Firm, FirmTopics, Topic
+from worker.naming import prompt as naming
+from worker.naming.prompt import Name
+from worker.parts import NamedTopic
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What came of one topic so far: its name, or what was wrong with the answer."""
+
+    messages: list[naming.Message]
+    answer: str
+    result: Name | str
+    counts: Counts
+    final: bool = False
+    """The server refused: asking again is in vain."""
+
+
+class Namer:
+    def __init__(self, llm: Llm) -> None:
+        self._llm = llm
+        self.fallbacks: Counter[str] = Counter()
+        """Why topics fell back to their keywords, over all firms."""
+
+    async def name(self, firm: Firm, found: FirmTopics) -> tuple[list[NamedTopic], Counts]:
+        """The topics with their names, in their order, and what the names cost.
+
+        Raises:
+            LlmError: as `Llm.complete`.
+        """
+        prompts = [naming.prompt(topic) for topic in found.topics]
+        asked = await self._ask_all([*zip(found.topics, prompts, strict=True)], firm, found)
+        asked = _without_repeats(asked)
+
+        again = [number for number, one in enumerate(asked) if isinstance(one.result, str) and not one.final]
+        second = await self._ask_all([(found.topics[n], _again(asked[n])) for n in again], firm, found)
+        for number, answer in zip(again, second, strict=True):
+            asked[number] = replace(answer, counts=asked[number].counts + answer.counts)
+        asked = _without_repeats(asked, first=[n for n in range(len(asked)) if n not in again])
+
+        named = [self._named(topic, one.result) for topic, one in zip(found.topics, asked, strict=True)]
+        counts = sum((one.counts for one in asked), Counts())
+        counts.topics = len(named)
+        counts.named = sum(topic.method == "llm" for topic in named)
+        return named, counts
+
+    async def _ask_all(
+        self, topics: list[tuple[Topic, list[naming.Message]]], firm: Firm, found: FirmTopics
+    ) -> list[_Asked]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._ask(topic, messages, firm, found)) for topic, messages in topics]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _ask(self, topic: Topic, messages: list[naming.Message], firm: Firm, found: FirmTopics) -> _Asked:
+        try:
+            answer = await self._llm.complete(messages, naming.MAX_TOKENS, naming.RESPONSE_FORMAT)
+        except RequestFailed as error:
+            counts = Counts(requests=1 + error.retries, retries=error.retries)
+            return _Asked(messages, "", f"the request failed: {error}", counts, final=True)
+        counts = Counts(
+            prompt_tokens=answer.prompt_tokens,
+            cached_tokens=answer.cached_tokens,
+            completion_tokens=answer.completion_tokens,
+            requests=1 + answer.retries,
+            retries=answer.retries,
+        )
+        if answer.truncated:
+            return _Asked(messages, answer.content, "it is too long, and was cut off", counts)
+        result = naming.read_answer(answer.content, topic, firm.firm_id, found.names)
+        return _Asked(messages, answer.content, result, counts)
+
+    def _named(self, topic: Topic, result: Name | str) -> NamedTopic:
+        if isinstance(result, Name):
+            return NamedTopic(topic, result.name, result.summary, "llm", self._llm.model)
+        self.fallbacks[result] += 1
+        return NamedTopic(topic, naming.fallback_name(topic), "", "keywords", None)
+
+
+def _again(asked: _Asked) -> list[naming.Message]:
+    return naming.ask_again(asked.messages, asked.answer, str(asked.result))
+
+
+def _without_repeats(asked: list[_Asked], first: list[int] | None = None) -> list[_Asked]:
+    """A name belongs to the first topic that has it, `first` before the others; the others need another one."""
+    taken: set[str] = set()
+    unique = list(asked)
+    order = sorted(range(len(asked)), key=lambda number: (first is not None and number not in first, number))
+    for number in order:
+        one = asked[number]
+        if not isinstance(one.result, Name):
+            continue
+        same = naming.same_name(one.result.name)
+        if same in taken:
+            problem = f"another topic of this company has the name {one.result.name!r} already; be more specific"
+            unique[number] = replace(one, result=problem)
+        taken.add(same)
+    return unique

@@ -1,0 +1,1 @@
+"""Topic discovery: the topics of one firm's call."""

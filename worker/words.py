@@ -1,4 +1,4 @@
-"""What a word is, in any script; text.py and naming.py must agree on it."""
+"""What a word and a line of text are, in any script. Topic discovery and naming share these definitions."""
 
 import re
 import unicodedata
@@ -10,6 +10,8 @@ _MARKS = "".join(c for c in map(chr, _SCRIPTS) if unicodedata.category(c) in ("M
 _WORD = re.compile(rf"\w+(?:[{_MARKS}]+\w*)*")
 _LETTERS = re.compile(rf"[^\W\d_](?:[^\W\d_]|[{_MARKS}]){{2,}}")
 _ASCII_LETTERS = re.compile(r"[a-z]{3,}")
+
+_KEPT_CONTROL = {"\n": " ", "\r": " ", "\t": " "}
 
 MAX_LETTERS = 40
 """Twice the longest word of 42,000 real sentences: what is longer is an address, or a clause without spaces."""
@@ -25,3 +27,9 @@ def plain_words(text: str) -> list[str]:
     lower = text.lower()
     pattern = _ASCII_LETTERS if lower.isascii() else _LETTERS
     return [word for word in pattern.findall(lower) if len(word) <= MAX_LETTERS]
+
+
+def one_line(text: str) -> str:
+    """The text on one line, without control characters and without the marks that separate messages of a chat."""
+    kept = (_KEPT_CONTROL.get(c, c) for c in text if c in _KEPT_CONTROL or unicodedata.category(c)[0] != "C")
+    return " ".join("".join(kept).split()).replace("<|", "< |")

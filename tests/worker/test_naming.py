@@ -7,7 +7,8 @@ import pytest
 
 from testing.worker import Bucket, LlmServer, Reply, Worker, call, completion, good_name
 from worker.firm import Firm, Sentence, Topic
-from worker.naming.prompt import MAX_SENTENCE_BYTES, Name, ask_again, prompt, read_answer
+from worker.naming.prompt import MAX_SENTENCE_BYTES, ask_again, prompt
+from worker.naming.validation import Name, Problem, ProblemKind, read_answer
 from worker.topics.discovery import find_topics
 
 TOPIC = Topic(
@@ -75,8 +76,8 @@ def test_a_good_answer_is_a_name(content: str, name: str) -> None:
 )
 def test_a_bad_answer_is_told_why(content: str, problem: str) -> None:
     result = read_answer(content, TOPIC, "XOM", NAMES)
-    assert isinstance(result, str)
-    assert problem in result
+    assert isinstance(result, Problem)
+    assert problem in result.sentence
 
 
 def test_an_id_without_a_letter_is_no_ticker() -> None:
@@ -91,8 +92,8 @@ def test_a_ticker_that_is_a_term_may_be_said() -> None:
     found = find_topics(Firm("AI", "C3.ai, Inc.", None, None, None, sentences))
     (topic,) = found.topics
     assert isinstance(read_answer(answer("Enterprise AI adoption"), topic, "AI", found.names), Name)
-    assert read_answer(answer("C3.ai software"), topic, "AI", found.names) == (
-        "it says 'c3', the name of a company, person or product"
+    assert read_answer(answer("C3.ai software"), topic, "AI", found.names) == Problem(
+        ProblemKind.FIRM_NAME, "it says 'c3', the name of a company, person or product"
     )
 
 

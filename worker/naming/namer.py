@@ -8,7 +8,7 @@ from contract.batch import Counts
 from llm.client import Llm, RequestFailed
 from worker.firm import Firm, FirmTopics, Topic
 from worker.naming import prompt as naming
-from worker.naming.prompt import Name
+from worker.naming.validation import Name, Problem, ProblemKind, read_answer, repeated_name, same_name
 from worker.parts import NamedTopic
 
 
@@ -18,7 +18,7 @@ class _Asked:
 
     messages: list[naming.Message]
     answer: str
-    result: Name | str
+    result: Name | Problem
     counts: Counts
     final: bool = False
     """The server refused: asking again is in vain."""
@@ -40,8 +40,12 @@ class Namer:
         asked = await self._ask_all([*zip(found.topics, prompts, strict=True)], firm, found)
         asked = _without_repeats(asked)
 
-        again = [number for number, one in enumerate(asked) if isinstance(one.result, str) and not one.final]
-        second = await self._ask_all([(found.topics[n], _again(asked[n])) for n in again], firm, found)
+        again = {
+            n: _again(one, one.result)
+            for n, one in enumerate(asked)
+            if isinstance(one.result, Problem) and not one.final
+        }
+        second = await self._ask_all([(found.topics[n], messages) for n, messages in again.items()], firm, found)
         for number, answer in zip(again, second, strict=True):
             asked[number] = replace(answer, counts=asked[number].counts + answer.counts)
         asked = _without_repeats(asked, first=[n for n in range(len(asked)) if n not in again])
@@ -67,7 +71,8 @@ class Namer:
             answer = await self._llm.complete(messages, naming.MAX_TOKENS, naming.RESPONSE_FORMAT)
         except RequestFailed as error:
             counts = Counts(requests=1 + error.retries, retries=error.retries)
-            return _Asked(messages, "", f"the request failed: {error}", counts, final=True)
+            problem = Problem(ProblemKind.REQUEST_FAILED, f"the request failed: {error}")
+            return _Asked(messages, "", problem, counts, final=True)
         counts = Counts(
             prompt_tokens=answer.prompt_tokens,
             cached_tokens=answer.cached_tokens,
@@ -76,19 +81,20 @@ class Namer:
             retries=answer.retries,
         )
         if answer.truncated:
-            return _Asked(messages, answer.content, "it is too long, and was cut off", counts)
-        result = naming.read_answer(answer.content, topic, firm.firm_id, found.names)
+            problem = Problem(ProblemKind.CUT_OFF, "it is too long, and was cut off")
+            return _Asked(messages, answer.content, problem, counts)
+        result = read_answer(answer.content, topic, firm.firm_id, found.names)
         return _Asked(messages, answer.content, result, counts)
 
-    def _named(self, topic: Topic, result: Name | str) -> NamedTopic:
+    def _named(self, topic: Topic, result: Name | Problem) -> NamedTopic:
         if isinstance(result, Name):
             return NamedTopic(topic, result.name, result.summary, "llm", self._llm.model)
-        self.fallbacks[result] += 1
+        self.fallbacks[result.sentence] += 1
         return NamedTopic(topic, naming.fallback_name(topic), "", "keywords", None)
 
 
-def _again(asked: _Asked) -> list[naming.Message]:
-    return naming.ask_again(asked.messages, asked.answer, str(asked.result))
+def _again(asked: _Asked, problem: Problem) -> list[naming.Message]:
+    return naming.ask_again(asked.messages, asked.answer, problem.sentence)
 
 
 def _without_repeats(asked: list[_Asked], first: list[int] | None = None) -> list[_Asked]:
@@ -100,9 +106,8 @@ def _without_repeats(asked: list[_Asked], first: list[int] | None = None) -> lis
         one = asked[number]
         if not isinstance(one.result, Name):
             continue
-        same = naming.same_name(one.result.name)
+        same = same_name(one.result.name)
         if same in taken:
-            problem = f"another topic of this company has the name {one.result.name!r} already; be more specific"
-            unique[number] = replace(one, result=problem)
+            unique[number] = replace(one, result=repeated_name(one.result.name))
         taken.add(same)
     return unique

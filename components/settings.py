@@ -1,6 +1,6 @@
-"""The stack's config as one typed, validated model. `Pulumi.yaml` declares the same keys.
+"""The stack's config as one typed, validated model.
 
-An empty string, an empty list and 0 stand for "not given", since a key that `Pulumi.yaml` declares needs a default.
+An empty string, an empty list and 0 stand for "not given".
 `python -m components.settings` prints docs/configuration.md.
 """
 
@@ -66,7 +66,7 @@ _SECRET = _arn("secretsmanager", r"secret:.+", "secretsmanager:us-east-1:1234567
 _BUCKET_NAME = _matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket")
 _INSTANCE_TYPE = _matching(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)?", "instance types or families, such as g6.xlarge or m7i")
 
-_STACK_NAME = "a letter and at most 63 more letters, digits and hyphens, all in lower case"
+_STACK_NAME = "lower-case letters and digits in words separated by single hyphens, at most 64 characters"
 
 RoleArn = Annotated[str, _ROLE]
 ProfileArn = Annotated[str, _PROFILE]
@@ -81,7 +81,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
-    stack: Annotated[str, _matching(r"[a-z][a-z0-9-]{0,63}", _STACK_NAME)] = Field(exclude=True)
+    stack: Annotated[str, _matching(r"(?=.{1,64}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", _STACK_NAME)] = Field(exclude=True)
 
     # The run
     map_concurrency: int = Field(5, ge=1, le=40, description="Batches of a quarter that run at once.")
@@ -223,7 +223,7 @@ class Settings(BaseModel):
 
     @classmethod
     def config_keys(cls) -> list[str]:
-        """The keys of the project's config, as `Pulumi.yaml` declares them."""
+        """The keys that a stack's config may hold, without their prefix `ftm:`."""
         return [to_camel(name) for name in cls.model_fields if name != "stack"]
 
     @property

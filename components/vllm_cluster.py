@@ -83,8 +83,8 @@ class VllmCluster(pulumi.ComponentResource):
     def _create_security_groups(self) -> tuple[aws.ec2.SecurityGroup, aws.ec2.SecurityGroup]:
         """Clients -> load balancer -> instance, each by reference to the one before; nobody else comes in."""
         settings, account = self._settings, self._account
-        alb = security_groups.create(self, settings, account, "vllm-alb", "vLLM's load balancer")
-        instance = security_groups.create(self, settings, account, "vllm-instance", "vLLM's GPU instances")
+        alb = security_groups.create(self, settings, account, "vllm-alb", "The load balancer of vLLM")
+        instance = security_groups.create(self, settings, account, "vllm-instance", "The GPU instances of vLLM")
         security_groups.allow(
             self, settings, "vllm-alb-to-instance", alb.id, instance.id, PORT, "Requests and health checks to vLLM"
         )

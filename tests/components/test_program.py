@@ -1,5 +1,6 @@
 """The whole program: what every stack has in common, in every variant."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -99,6 +100,27 @@ def test_a_long_stack_name_stays_within_awss_limits(deploy: Deploy) -> None:
             assert len(str(name)) <= NAME_LIMITS[resource.type], resource
             checked[resource.type] += 1
     assert checked.keys() == NAME_LIMITS.keys()
+
+
+def test_descriptions_of_security_groups_hold_only_what_ec2_accepts(deploy: Deploy) -> None:
+    described = [resource for resource in deploy().custom if "ecurityGroup" in resource.type]
+    assert described
+    for resource in described:
+        assert re.fullmatch(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}", resource.inputs["description"]), resource
+
+
+def test_a_repository_is_named_as_ecr_accepts(deploy: Deploy) -> None:
+    for stack in ("prod", "eu-west", "a" * 64):
+        name = deploy(stack).one("ecr/repository:Repository")["name"]
+        assert re.fullmatch(r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*", name)
+        assert len(name) <= 256
+
+
+def test_quoted_numbers_and_booleans_are_read_like_plain_ones(deploy: Deploy) -> None:
+    """`pulumi config set` writes every value as a quoted string."""
+    plain, quoted = deploy(mapConcurrency=7, vllmEnabled=False), deploy(mapConcurrency="7", vllmEnabled="false")
+    assert quoted.run.outputs == plain.run.outputs
+    assert quoted.run.outputs["map_concurrency"] == 7
 
 
 def test_with_the_roles_given_no_iam_call_is_made(deploy: Deploy) -> None:

@@ -8,7 +8,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_INSTALLED := $(BENCH_VENV)/.installed
 
-.PHONY: install demo test test-vllm check bench image push constraints clean
+.PHONY: install demo test test-vllm test-pulumi check bench image push constraints clean
 
 install: $(INSTALLED)
 
@@ -40,6 +40,11 @@ test: $(INSTALLED)
 # The client and the worker against a real vLLM server, with a tiny model.
 test-vllm: $(INSTALLED) $(VLLM_INSTALLED)
 	TEST_VLLM=1 $(BIN)/pytest -n 0 tests/vllm
+
+# The program on Pulumi's own engine, with a provider that makes resources in the embedded AWS.
+test-pulumi: $(INSTALLED)
+	@command -v pulumi >/dev/null || { echo "make test-pulumi needs Pulumi's CLI on PATH: see https://www.pulumi.com/docs/install/"; exit 1; }
+	TEST_PULUMI=1 $(BIN)/pytest -n 0 tests/pulumi
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -114,6 +114,21 @@ def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     return config
 
 
+def plain(value: Any) -> Any:
+    """Undo what the wire does to values: whole numbers come as floats, secrets wrapped."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case {"value": inner, **rest} if _SECRET in rest:
+            return plain(inner)
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+        case list():
+            return [plain(item) for item in value]
+        case _:
+            return value
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text())
@@ -213,7 +228,7 @@ class _Monitor(MockMonitor):
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802 - gRPC's name
         if request.urn.split("::")[2] == "pulumi:pulumi:Stack":
-            self._result.outputs.update(_plain(rpc.deserialize_properties(request.outputs)))
+            self._result.outputs.update(plain(rpc.deserialize_properties(request.outputs)))
         return super().RegisterResourceOutputs(request)
 
 
@@ -242,7 +257,7 @@ class _Provider(Mocks):
 
     def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         try:
-            return self._cloud.invoke(args.token, _plain(args.args)), []
+            return self._cloud.invoke(args.token, plain(args.args)), []
         except Exception as error:
             self._monitor.failed.append(f"{args.token}: {_describe(error)}")
             raise
@@ -253,7 +268,7 @@ class _Provider(Mocks):
         return Resource(
             type=args.typ,
             name=args.name,
-            inputs=_plain(args.inputs),
+            inputs=plain(args.inputs),
             custom=bool(args.custom) or read,
             parent="" if read else request.parent,
             depends_on=[] if read else list(request.dependencies),
@@ -262,21 +277,6 @@ class _Provider(Mocks):
             ignore_changes=[] if read else list(request.ignoreChanges),
             read_id=args.resource_id or "" if read else "",
         )
-
-
-def _plain(value: Any) -> Any:
-    """Undo what the wire does to values: whole numbers come as floats, secrets wrapped."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case {"value": inner, **rest} if _SECRET in rest:
-            return _plain(inner)
-        case dict():
-            return {key: _plain(item) for key, item in value.items()}
-        case list():
-            return [_plain(item) for item in value]
-        case _:
-            return value
 
 
 def _describe(error: BaseException | None) -> str:

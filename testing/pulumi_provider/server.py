@@ -1,0 +1,225 @@
+"""Serves the provider's side of the engine's protocol from this process: the engine attaches to it.
+
+The resources that stand are remembered here, so one `Provider` serves every operation on a stack. It can be told to
+fail the creation of a resource.
+"""
+
+import json
+import threading
+import time
+from concurrent import futures
+from importlib import resources as package_files
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf import empty_pb2, json_format, struct_pb2
+from pulumi.runtime import rpc
+from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+
+from local.deploy.program import Resource, plain
+from local.deploy.resources import EmbeddedCloud
+from local.deploy.resources.calls import Aws
+from local.state import REGION
+from testing.pulumi_provider import deletes, rules
+from testing.pulumi_provider.rules import Live
+
+ALB_ADDRESS = "127.0.0.1:9"
+
+_SIGNATURE = "4dabf18193072939515e22adb298388d"
+"""Pulumi's mark of assets on the wire."""
+
+_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Messages hold the functions' archives."""
+
+_SLOW = {
+    "aws:autoscaling/group:Group",
+    "aws:batch/computeEnvironment:ComputeEnvironment",
+    "aws:batch/jobQueue:JobQueue",
+    "aws:ecs/service:Service",
+    "aws:lb/loadBalancer:LoadBalancer",
+}
+"""What AWS takes minutes to delete."""
+
+
+class Provider(provider_pb2_grpc.ResourceProviderServicer):
+    """The provider, serving on `port` of the loopback until `stop`.
+
+    Args:
+        endpoint: Where the embedded AWS answers.
+        slow_delete: Seconds that the deletion of what AWS deletes slowly takes.
+    """
+
+    def __init__(self, endpoint: str, slow_delete: float = 0.3) -> None:
+        self.refused_creates: set[str] = set()
+        """Logical names whose creation fails, as a quota or a throttled call makes it fail."""
+        self.deleted: list[str] = []
+        """Logical names and types, in the order in which their deletion ended."""
+        self._aws = Aws(endpoint, REGION)
+        self._cloud = EmbeddedCloud(endpoint, REGION, ALB_ADDRESS)
+        self._slow_delete = slow_delete
+        self._live: dict[tuple[str, str], Live] = {}
+        self._lock = threading.Lock()
+        self._made = 0
+        limits = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
+        self._server = grpc.server(futures.ThreadPoolExecutor(32), options=limits)
+        provider_pb2_grpc.add_ResourceProviderServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+    @property
+    def live(self) -> list[Live]:
+        """The resources that stand."""
+        with self._lock:
+            return list(self._live.values())
+
+    def Handshake(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002 - gRPC's names, here and below
+        return provider_pb2.ProviderHandshakeResponse()
+
+    def Attach(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return empty_pb2.Empty()
+
+    def GetPluginInfo(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        plugin = json.loads((package_files.files("pulumi_aws") / "pulumi-plugin.json").read_text())
+        return plugin_pb2.PluginInfo(version=plugin["version"])
+
+    def CheckConfig(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
+
+    def Configure(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return provider_pb2.ConfigureResponse(supportsPreview=True)
+
+    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def Invoke(self, request: Any, context: Any) -> Any:  # noqa: N802
+        try:
+            answer = self._cloud.invoke(request.tok, plain(rpc.deserialize_properties(request.args)))
+        except Exception as error:
+            _fail(context, f"{request.tok}: {error}")
+        return provider_pb2.InvokeResponse(**{"return": _struct(answer)})
+
+    def Diff(self, request: Any, context: Any) -> Any:  # noqa: N802
+        type_ = _type(request.urn)
+        changed = list(rules.changes(_comparable(request.old_inputs), _comparable(request.news)))
+        try:
+            replaces = rules.replacing(type_, changed)
+        except LookupError as error:
+            _fail(context, str(error))
+        some = provider_pb2.DiffResponse.DIFF_SOME if changed else provider_pb2.DiffResponse.DIFF_NONE
+        return provider_pb2.DiffResponse(
+            changes=some,
+            diffs=changed,
+            replaces=replaces,
+            deleteBeforeReplace=rules.named_by_program(_comparable(request.news)),
+        )
+
+    def Create(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.preview:
+            return provider_pb2.CreateResponse(properties=request.properties)
+        name = _name(request.urn)
+        if name in self.refused_creates:
+            _fail(context, f"LimitExceeded: {name} was refused")
+        try:
+            return self._create(request.urn, request.properties)
+        except Exception as error:
+            _fail(context, f"{name}: {error}")
+
+    def Update(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        """In a preview, and in the ledger; what the embedded AWS holds stays as it was created."""
+        outputs = json_format.MessageToDict(request.olds) | json_format.MessageToDict(request.news)
+        type_ = _type(request.urn)
+        for key in rules.revised(type_):
+            outputs[key] = rpc.UNKNOWN if request.preview else _next_revision(outputs[key])
+        if not request.preview:
+            with self._lock:
+                before = self._live[type_, request.id]
+                self._live[type_, request.id] = Live(
+                    type_, before.name, request.id, plain(json_format.MessageToDict(request.news)), outputs
+                )
+        return provider_pb2.UpdateResponse(properties=_struct(outputs))
+
+    def Read(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        standing = (_type(request.urn), request.id) in self._live
+        return provider_pb2.ReadResponse(
+            id=request.id if standing else "", properties=request.properties, inputs=request.inputs
+        )
+
+    def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
+        key = _type(request.urn), request.id
+        resource = self._live[key]
+        try:
+            rules.refuse_if_used(resource, self.live)
+            if resource.type in _SLOW:
+                time.sleep(self._slow_delete)
+            deletes.delete(self._aws, resource)
+        except Exception as error:
+            _fail(context, f"{resource}: {error}")
+        with self._lock:
+            del self._live[key]
+            self.deleted.append(str(resource))
+        return empty_pb2.Empty()
+
+    def Cancel(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
+        return empty_pb2.Empty()
+
+    def _create(self, urn: str, properties: Any) -> Any:
+        type_, name = _type(urn), _name(urn)
+        inputs = plain(rpc.deserialize_properties(properties))
+        if prefix := inputs.pop("namePrefix", None):
+            with self._lock:
+                self._made += 1
+            inputs["name"] = f"{prefix}{self._made:026d}"
+        made = Resource(type_, name, inputs, True, "", [], False, False, [])
+        resource_id, outputs = self._cloud.create(made)
+        with self._lock:
+            self._live[type_, resource_id] = Live(type_, name, resource_id, inputs, outputs)
+        state = json_format.MessageToDict(properties) | outputs
+        return provider_pb2.CreateResponse(id=resource_id, properties=_struct(state))
+
+
+def _fail(context: Any, message: str) -> NoReturn:
+    context.abort(grpc.StatusCode.UNKNOWN, message)
+    raise AssertionError("abort raises")
+
+
+def _type(urn: str) -> str:
+    return urn.split("::")[2].split("$")[-1]
+
+
+def _name(urn: str) -> str:
+    return urn.split("::")[3]
+
+
+def _struct(values: dict[str, Any]) -> Any:
+    return json_format.ParseDict(values, struct_pb2.Struct())
+
+
+def _comparable(properties: Any) -> Any:
+    """Inputs as plain values; of an asset only the hash counts, whichever folder its file lies in."""
+    return _without_paths(json_format.MessageToDict(properties))
+
+
+def _without_paths(value: Any) -> Any:
+    match value:
+        case {"hash": hash_, **rest} if _SIGNATURE in rest:
+            return hash_
+        case dict():
+            return {key: _without_paths(item) for key, item in value.items() if key != "__defaults"}
+        case list():
+            return [_without_paths(item) for item in value]
+        case _:
+            return value
+
+
+def _next_revision(value: Any) -> Any:
+    """The next version number, or the ARN of the next revision."""
+    if not isinstance(value, str):
+        return value + 1
+    stem, _, revision = value.rpartition(":")
+    return f"{stem}:{int(revision) + 1}"

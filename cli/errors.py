@@ -1,5 +1,6 @@
-"""Every failure as one sentence for a person and one exit code for a script; the one place that knows both."""
+"""Turns every failure into one sentence for a person and one exit code for a script; no other module does."""
 
+import sys
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -11,23 +12,27 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """What `ftm` exits with; the guide documents them."""
+    """What `ftm` exits with. The help text of `ftm` and the guide list them."""
 
     DONE = 0
     FAILED = 1
-    """The run failed, or something that has no code of its own."""
+    """The run failed, or any failure without a code of its own."""
     USAGE = 2
-    """The command line, or input that does not hold what it must."""
+    """Wrong command line, or input that is invalid."""
     NOT_FOUND = 3
-    """No such stack, quarter, run or firm, or it is not up."""
+    """The stack, quarter, run or firm does not exist, or a service is not up."""
     DENIED = 4
-    """No credentials, expired ones, or no permission."""
+    """Credentials are missing or expired, or lack a permission."""
     CONFLICT = 5
-    """Something that runs already is in the way."""
+    """Something that is already running is in the way."""
+    LOST_SIGHT = 6
+    """AWS could not be reached for minutes while watching; the run itself goes on."""
+    INTERRUPTED = 130
+    """Ctrl-C, or "n" at a question; what a shell reports for SIGINT."""
 
 
 class CliError(Exception):
-    """A failure that a service can tell in its own words."""
+    """A failure whose message is already a sentence for the operator."""
 
     def __init__(self, sentence: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(sentence)
@@ -49,17 +54,8 @@ class ConflictError(CliError):
         super().__init__(sentence, ExitCode.CONFLICT)
 
 
-_LOG_IN = "log in (`aws sso login` or `aws configure`) or name another --profile"
+_LOG_IN = "log in (`aws sso login` or `aws configure`) or choose another --profile"
 
-_NO_CREDENTIALS = {
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "CredentialRetrievalError",
-    "SSOTokenLoadError",
-    "UnauthorizedSSOTokenError",
-    "TokenRetrievalError",
-    "LoginRefreshRequired",
-}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _INVALID_IDENTITY = {
     "InvalidClientTokenId",
@@ -72,59 +68,95 @@ _INVALID_IDENTITY = {
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403", "Forbidden"}
 _THROTTLED = {"Throttling", "ThrottlingException", "TooManyRequestsException", "SlowDown", "RequestLimitExceeded"}
 _MISSING = {
-    "NoSuchBucket": "the bucket is not there",
-    "StateMachineDoesNotExist": "the state machine is not there",
-    "ExecutionDoesNotExist": "the execution is not there",
-    "ClusterNotFoundException": "the ECS cluster is not there",
-    "ServiceNotFoundException": "the ECS service is not there",
-    "TargetGroupNotFound": "the target group is not there",
+    "NoSuchBucket": "the bucket does not exist",
+    "StateMachineDoesNotExist": "the state machine does not exist",
+    "ExecutionDoesNotExist": "the execution does not exist",
+    "ClusterNotFoundException": "the ECS cluster does not exist",
+    "ServiceNotFoundException": "the ECS service does not exist",
+    "TargetGroupNotFound": "the target group does not exist",
 }
 
 
 def explain(error: BaseException) -> tuple[str, ExitCode]:
     """The sentence and the exit code of a failure.
 
-    botocore's exceptions are known by their class's name, so that a command that never asked AWS does not import it.
+    botocore is imported only if it already is: a command that never called AWS cannot have raised its exceptions.
     """
     if isinstance(error, CliError):
         return str(error), error.code
     if isinstance(error, ContractError):
         return str(error), ExitCode.USAGE
-    module = type(error).__module__
-    if module.startswith("boto"):
-        return _explain_aws(error)
-    if module.startswith("local."):
+    if "botocore.exceptions" in sys.modules and (explained := _explain_aws(error)):
+        return explained
+    if type(error).__module__.startswith("local."):
         return str(error), ExitCode.FAILED
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}", ExitCode.USAGE
     if isinstance(error, OSError):
-        return f"the operating system refused: {error}", ExitCode.FAILED
-    return f"ftm has met an error of its own ({_described(error)}); FTM_DEBUG=1 shows where", ExitCode.FAILED
+        return f"the operating system reported an error: {error}", ExitCode.FAILED
+    return f"internal error ({_described(error)}); set FTM_DEBUG=1 for the traceback", ExitCode.FAILED
 
 
-def _explain_aws(error: BaseException) -> tuple[str, ExitCode]:
-    name = type(error).__name__
-    if hasattr(error, "response"):
-        return _explain_answer(cast("ClientError", error))
-    if name == "S3UploadFailedError" and error.__context__:
-        return explain(error.__context__)  # boto3 packs AWS's own answer into a text
-    if name in _NO_CREDENTIALS:
+def is_temporary(error: BaseException) -> bool:
+    """Whether the same call to AWS may succeed later without a change here.
+
+    True for a lost connection, throttling, an error inside AWS, and credentials that expired: an SSO session can be
+    renewed while a command waits.
+    """
+    if "botocore.exceptions" not in sys.modules:
+        return False
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        return status >= 500 or aws_code(error) in _THROTTLED | _EXPIRED
+    return isinstance(
+        error,
+        exceptions.HTTPClientError
+        | exceptions.ConnectionError
+        | exceptions.CredentialRetrievalError
+        | exceptions.SSOError
+        | exceptions.IncompleteReadError,
+    )
+
+
+def aws_code(error: BaseException) -> str:
+    """The code of an error response from AWS, such as `NoSuchKey`; empty for any other exception."""
+    response = cast(dict[str, Any], getattr(error, "response", None) or {})
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _explain_aws(error: BaseException) -> tuple[str, ExitCode] | None:
+    """As `explain`, for the exceptions of botocore and boto3; None for any other."""
+    from boto3.exceptions import Boto3Error
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.ClientError):
+        return _explain_response(error)
+    if isinstance(error, Boto3Error):
+        # S3UploadFailedError holds AWS's own response only as text; the cause is the original.
+        return explain(error.__context__) if error.__context__ else (_refused(error), ExitCode.FAILED)
+    if isinstance(
+        error,
+        exceptions.NoCredentialsError
+        | exceptions.PartialCredentialsError
+        | exceptions.CredentialRetrievalError
+        | exceptions.SSOError,
+    ):
         return f"no AWS credentials: {_LOG_IN}", ExitCode.DENIED
-    if name == "ProfileNotFound":
+    if isinstance(error, exceptions.ProfileNotFound):
         return f"{error}: see ~/.aws/config", ExitCode.DENIED
-    if name == "NoRegionError":
-        return "no AWS region: give --region, or set AWS_REGION", ExitCode.USAGE
-    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError"):
-        url = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", "")))
-        return (
-            f"{url.scheme}://{url.netloc} does not answer: check the network, the stack and its region",
-            ExitCode.NOT_FOUND,
-        )
-    return f"the AWS SDK refused: {_described(error)}", ExitCode.FAILED
+    if isinstance(error, exceptions.NoRegionError):
+        return "no AWS region: pass --region, or set AWS_REGION", ExitCode.USAGE
+    if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError | exceptions.IncompleteReadError):
+        return f"{_address(error)} does not answer: check the network, the stack and its region", ExitCode.NOT_FOUND
+    if isinstance(error, exceptions.BotoCoreError):
+        return _refused(error), ExitCode.FAILED
+    return None
 
 
-def _explain_answer(error: "ClientError") -> tuple[str, ExitCode]:
-    """The words for an error that AWS answered with; AWS's own message names the resource, so it is kept."""
+def _explain_response(error: "ClientError") -> tuple[str, ExitCode]:
+    """The sentence for an error response of AWS; AWS's own message names the resource, so it is kept."""
     answer = cast(dict[str, Any], error.response.get("Error", {}))
     code = str(answer.get("Code", "unknown error"))
     message = str(answer.get("Message", "")).rstrip(".") or "no message"
@@ -136,19 +168,23 @@ def _explain_answer(error: "ClientError") -> tuple[str, ExitCode]:
     if code in _DENIED:
         return f"no permission for {operation}: {message}", ExitCode.DENIED
     if code in _THROTTLED:
-        return f"AWS throttled {operation}, also after retries: try again in a minute", ExitCode.FAILED
+        return f"AWS throttled {operation}, even after retries: try again in a minute", ExitCode.FAILED
     if code in _MISSING:
         what = answer.get("BucketName") or message
         return f"{_MISSING[code]} ({what}): is the stack deployed in this account and region?", ExitCode.NOT_FOUND
     return f"AWS refused {operation}: {code}: {message}", ExitCode.FAILED
 
 
+def _address(error: BaseException) -> str:
+    """The endpoint that did not answer; a response that breaks off while it is read does not name one."""
+    url = urlsplit(str(cast(dict[str, Any], getattr(error, "kwargs", {})).get("endpoint_url") or ""))
+    return f"{url.scheme}://{url.netloc}" if url.netloc else "AWS"
+
+
+def _refused(error: BaseException) -> str:
+    return f"the AWS SDK reported an error: {_described(error)}"
+
+
 def _described(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def aws_code(error: BaseException) -> str:
-    """The code of an error that AWS answered with, such as `NoSuchKey`; empty for any other exception."""
-    response = cast(dict[str, Any], getattr(error, "response", {}))
-    return str(response.get("Error", {}).get("Code", ""))

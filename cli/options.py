@@ -17,7 +17,7 @@ def _check_given(quarter: str | None) -> str | None:
 
 
 def check_url(param: typer.CallbackParam, url: str | None) -> str | None:
-    """An API's base URL, if one is given: checked before anything is read, started or paid for."""
+    """Return an API's base URL if it is valid: checked before anything is read, started or paid for."""
     if url is None:
         return None
     if "@" in url:
@@ -25,11 +25,23 @@ def check_url(param: typer.CallbackParam, url: str | None) -> str | None:
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its port is no number, or its brackets hold no address
+    except ValueError:  # the port is not a number, or the brackets do not hold an address
         known = False
     if known and url.isascii() and url.isprintable() and " " not in url:
         return url
-    raise UsageError(f"{param.opts[0]} is {url!r}, which is no address: write http://host:port/v1")
+    raise UsageError(f"{param.opts[0]} is {url!r}, which is not a valid URL: write http://host:port/v1")
+
+
+def parse_levels(text: str) -> list[int]:
+    """The concurrency levels of `1,2,4`.
+
+    Raises:
+        UsageError: when they are not growing numbers.
+    """
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if min(numbers) > 0 and numbers == sorted(set(numbers)):
+        return numbers
+    raise UsageError(f"--levels is {text!r}, which is not a valid list: write growing numbers, such as 1,2,4,8")
 
 
 QuarterArgument = Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.errors import UsageError
+from cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,14 +94,17 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{plural}"
 
 
-def confirm(question: str, *, yes: bool) -> bool:
-    """Ask, unless the operator has said --yes.
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask the operator, unless --yes was given.
 
     Raises:
-        UsageError: when there is nobody to ask.
+        UsageError: when there is no terminal to ask on.
+        typer.Exit: with 130, when the answer is no.
     """
     if yes:
-        return True
+        return
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} There is no terminal to ask on: say --yes")
-    return typer.confirm(question, err=True)
+        raise UsageError(f"{question} There is no terminal to ask on: add --yes")
+    if not typer.confirm(question, err=True):
+        hint("Cancelled. Nothing was changed.")
+        raise typer.Exit(ExitCode.INTERRUPTED)

@@ -75,8 +75,8 @@ class Stack:
         return " ".join(words)
 
     @property
-    def patience(self) -> float:
-        """Seconds between two looks at something that changes: AWS counts and throttles them, this machine does not."""
+    def poll_interval(self) -> float:
+        """Seconds between two requests while waiting: AWS throttles them, the embedded AWS does not."""
         return 0.5 if self.endpoint else 3.0
 
     @cached_property

@@ -1,1 +1,15 @@
-"""Is the naming good, and is vLLM fast? Tools that measure; each runs as a process of its own."""
+"""Is the naming good, and is vLLM fast? Tools that measure; each module with a `main` runs as its own process."""
+
+# The exit codes of `ftm`, which passes them on.
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+DENIED = 4
+
+
+class EvaluationError(Exception):
+    """A measurement is impossible; the text is one sentence for the operator, and says what to do next."""
+
+    def __init__(self, sentence: str, code: int = FAILED) -> None:
+        super().__init__(sentence)
+        self.code = code

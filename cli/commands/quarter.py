@@ -21,13 +21,10 @@ from cli.rendering import runs as rendering
 from cli.services import executions, preflight, quarters, resumption, runs, starting, vllm
 from cli.services.executions import Execution
 from cli.services.preflight import Plan
-from cli.services.quarters import QuartersLook
-from cli.services.runs import Look, Report
+from cli.services.quarters import QuartersSnapshot
+from cli.services.runs import Report, RunSnapshot
 from cli.stack import Stack, connect
 from contract.run import QuarterInput
-
-INTERRUPTED = 130
-"""What a shell reports for a command that Ctrl-C ended."""
 
 
 def run_quarter(
@@ -80,7 +77,7 @@ def resume(
       ftm resume 2023Q1 20230405_101500 --yes
     """
     stack = connect(ctx.obj)
-    left = resumption.remainder(stack, quarter, run)
+    left = resumption.find_incomplete(stack, quarter, run)
     starting.refuse_second(stack, quarter)
     if left.succeeded:
         output.hint(f"run {left.run} of {quarter} is complete: nothing to resume")
@@ -92,7 +89,7 @@ def resume(
             f"run {left.run} of {quarter} has no batch to resume, and failed nevertheless: "
             f"{left.record['summary']['message']}; `{stack.command} run-quarter {quarter}` makes a new run"
         )
-    rendering.print_remainder(left)
+    rendering.print_incomplete(left)
     plan = preflight.plan_resumption(stack, quarter, left, vllm_size=vllm_size)
     _agree(stack, plan, f"Resume run {left.run} of {quarter}?", yes)
     request: QuarterInput = {"quarter": quarter, "bucket": plan.bucket, "resume": left.run}
@@ -148,8 +145,7 @@ def stop(ctx: typer.Context, quarter: OptionalQuarterArgument = None, yes: YesOp
     """
     stack = connect(ctx.obj)
     execution = executions.find_running(stack, quarter)
-    if not output.confirm(f"Stop {execution.name} and its jobs?", yes=yes):
-        raise typer.Abort
+    output.confirm(f"Stop {execution.name} and its jobs?", yes=yes)
     executions.stop(stack, execution)
     output.print_line(f"stopped {execution.arn}")
     output.hint(f"go on with the batches that are not complete: {stack.command} resume {quarter or 'QUARTER'}")
@@ -158,8 +154,7 @@ def stop(ctx: typer.Context, quarter: OptionalQuarterArgument = None, yes: YesOp
 def _agree(stack: Stack, plan: Plan, question: str, yes: bool) -> None:
     """Show the plan, have it agreed, and bring vLLM to the size that it asks for."""
     rendering.print_plan(plan)
-    if not output.confirm(question, yes=yes):
-        raise typer.Abort
+    output.confirm(question, yes=yes)
     if plan.vllm_size is not None:
         vllm.scale(stack, plan.vllm_size)
         wait_until_settled(stack)
@@ -180,10 +175,10 @@ def _follow(stack: Stack, execution: Execution, detach: bool, as_json: bool) -> 
         if not as_json:
             output.print_line(execution.arn)
         elif several:
-            output.print_json(quarters.report(stack, QuartersLook(execution, [], {})))
+            output.print_json(quarters.report(stack, QuartersSnapshot(execution, [], {})))
         else:
-            output.print_json(runs.report(Look(execution), None))
-        _tell_that_it_goes_on(stack, execution)
+            output.print_json(runs.report(RunSnapshot(execution), None))
+        _print_follow_up(stack, execution)
         return
     try:
         if several:
@@ -192,11 +187,11 @@ def _follow(stack: Stack, execution: Execution, detach: bool, as_json: bool) -> 
             _follow_quarter(stack, execution, as_json)
     except KeyboardInterrupt:
         output.warn(f"{execution.input.get('quarter', 'the list of quarters')} goes on without you: {execution.arn}")
-        _tell_that_it_goes_on(stack, execution)
-        raise typer.Exit(INTERRUPTED) from None
+        _print_follow_up(stack, execution)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def _tell_that_it_goes_on(stack: Stack, execution: Execution) -> None:
+def _print_follow_up(stack: Stack, execution: Execution) -> None:
     what = " ".join(filter(None, ("{}", execution.input.get("quarter"))))
     output.hint(f"watch it: {stack.command} {what.format('watch')}")
     output.hint(f"stop it:  {stack.command} {what.format('stop')}")
@@ -204,13 +199,13 @@ def _tell_that_it_goes_on(stack: Stack, execution: Execution) -> None:
 
 
 def _follow_quarter(stack: Stack, execution: Execution, as_json: bool) -> None:
-    look = Look(execution)
-    with rendering.Progress(rendering.draw, rendering.tell) as progress:
-        for look in runs.watch(stack, execution):
-            progress.show(look)
-    summary = executions.summary_of(stack, look.execution)
-    report, failures = runs.report(look, summary), runs.failures(look, summary)
-    message = _why(stack, look.execution)
+    snapshot = RunSnapshot(execution)
+    with rendering.Progress(rendering.render_run, rendering.describe_run) as progress:
+        for snapshot in runs.watch(stack, execution):
+            progress.show(snapshot)
+    summary = executions.summary_of(stack, snapshot.execution)
+    report, failures = runs.report(snapshot, summary), runs.failures(snapshot, summary)
+    message = _why(stack, snapshot.execution)
     if as_json:
         output.print_json(report)
         rendering.print_failures(failures, message, err=True)
@@ -223,17 +218,17 @@ def _follow_quarter(stack: Stack, execution: Execution, as_json: bool) -> None:
     if not message:
         output.hint(f"see the topics: {stack.command} topics {report['quarter']}")
     else:
-        _tell_how_to_go_on(stack, report)
+        _print_next_step(stack, report)
     _exit(stack, failed=bool(message))
 
 
 def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
-    look = QuartersLook(execution, [], {})
-    with rendering.Progress(rendering.draw_quarters, rendering.tell_quarters) as progress:
-        for look in quarters.watch(stack, execution):
-            progress.show(look)
-    report = quarters.report(stack, look)
-    messages = {quarter: _why(stack, child.execution) for quarter, child in look.looks.items()}
+    snapshot = QuartersSnapshot(execution, [], {})
+    with rendering.Progress(rendering.render_quarters, rendering.describe_quarters) as progress:
+        for snapshot in quarters.watch(stack, execution):
+            progress.show(snapshot)
+    report = quarters.report(stack, snapshot)
+    messages = {quarter: _why(stack, child.execution) for quarter, child in snapshot.snapshots.items()}
     if as_json:
         output.print_json(report)
     else:
@@ -241,13 +236,13 @@ def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
     for child in report["quarters"]:
         if child["quarter"] in report["failed"]:
             output.warn(f"{child['quarter']} failed: {messages[child['quarter']]}")
-            _tell_how_to_go_on(stack, child)
-    if look.execution.status != "SUCCEEDED" and not report["failed"]:
-        output.warn(executions.reason(look.execution))
-    _exit(stack, failed=look.execution.status != "SUCCEEDED")
+            _print_next_step(stack, child)
+    if snapshot.execution.status != "SUCCEEDED" and not report["failed"]:
+        output.warn(executions.reason(snapshot.execution))
+    _exit(stack, failed=snapshot.execution.status != "SUCCEEDED")
 
 
-def _tell_how_to_go_on(stack: Stack, report: Report) -> None:
+def _print_next_step(stack: Stack, report: Report) -> None:
     """The next step after a run that has failed."""
     quarter, run, batches = report["quarter"], report["run"], report["batches"]
     if not run:

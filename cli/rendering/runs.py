@@ -1,4 +1,4 @@
-"""How runs look: what is planned, how they go on, and how they ended."""
+"""How runs snapshot: what is planned, how they go on, and how they ended."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from cli import output
 from cli.services.preflight import Plan, QuarterPlan
-from cli.services.quarters import QuartersLook, QuartersReport
-from cli.services.resumption import Remainder
-from cli.services.runs import Look, Report
+from cli.services.quarters import QuartersReport, QuartersSnapshot
+from cli.services.resumption import IncompleteRun
+from cli.services.runs import Report, RunSnapshot
 from contract.run import Failure
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def print_failures(failures: Sequence[Failure], message: str, *, err: bool) -> N
         output.print_table(("failed batch", "reason", "exit"), rows, err=err)
 
 
-def print_remainder(left: Remainder) -> None:
+def print_incomplete(left: IncompleteRun) -> None:
     """What of a run is not complete, on stderr."""
     rows = list(left.incomplete.items())
     output.print_table(("not complete", "because"), rows[:_BATCHES_SHOWN], err=True)
@@ -103,8 +103,8 @@ class Progress(Generic[T]):
     """Progress on stderr: redrawn on a terminal; elsewhere a line when a step is done, and now and then.
 
     Args:
-        draw: the picture of a look, for a terminal.
-        tell: what of a look is worth a line at each change, and what changes all the time.
+        draw: the picture of a snapshot, for a terminal.
+        tell: what of a snapshot is worth a line at each change, and what changes all the time.
     """
 
     def __init__(self, draw: "Callable[[T], RenderableType]", tell: Callable[[T], tuple[str, str]]) -> None:
@@ -128,66 +128,66 @@ class Progress(Generic[T]):
         if self._live:
             self._live.stop()
 
-    def show(self, look: T) -> None:
+    def show(self, snapshot: T) -> None:
         if self._live:
-            self._live.update(self._draw(look))
+            self._live.update(self._draw(snapshot))
             return
-        now, said = time.monotonic(), self._tell(look)
+        now, said = time.monotonic(), self._tell(snapshot)
         if said == self._told or (said[0] == self._told[0] and now - self._told_at < _QUIET_SECONDS):
             return
         output.hint(f"{duration(now - self._began)} {'; '.join(filter(None, said))}")
         self._told, self._told_at = said, now
 
 
-def draw(look: Look) -> "RenderableType":
+def render_run(snapshot: RunSnapshot) -> "RenderableType":
     """A run at one moment, as it is redrawn on a terminal."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    batches, firms = look.batches, look.firms
+    batches, firms = snapshot.batches, snapshot.firms
     head = Text.assemble(
-        (str(look.execution.input.get("quarter", "")), "bold"),
-        f"  {look.manifest['run'] if look.manifest else 'checking the prefetch, making batches'}",
-        f"  {duration(look.execution.seconds)}",
+        (str(snapshot.execution.input.get("quarter", "")), "bold"),
+        f"  {snapshot.manifest['run'] if snapshot.manifest else 'checking the prefetch, making batches'}",
+        f"  {duration(snapshot.execution.seconds)}",
     )
     bars = Table.grid(padding=(0, 1))
     ended = batches["succeeded"] + batches["failed"]
     accounted = firms["completed"] + firms["skipped"] + firms["failed"]
-    bars.add_row("batches", ProgressBar(batches["total"] or 1, ended, width=40), _batches_line(look))
-    bars.add_row("firms", ProgressBar(firms["total"] or 1, accounted, width=40), _firms_line(look))
-    bars.add_row("topics", "", f"{look.counts.topics:,}, {look.counts.named:,} named by the LLM")
-    if not look.jobs:
+    bars.add_row("batches", ProgressBar(batches["total"] or 1, ended, width=40), _batches_line(snapshot))
+    bars.add_row("firms", ProgressBar(firms["total"] or 1, accounted, width=40), _firms_line(snapshot))
+    bars.add_row("topics", "", f"{snapshot.counts.topics:,}, {snapshot.counts.named:,} named by the LLM")
+    if not snapshot.jobs:
         return Group(head, bars)
 
     jobs = Table(box=None, header_style="dim", pad_edge=False)
     for column in ("batch", "job", "firms", "attempt", ""):
         jobs.add_column(column)
-    for job in look.jobs[:_JOBS_SHOWN]:
-        record = look.records.get(job.batch_id)
+    for job in snapshot.jobs[:_JOBS_SHOWN]:
+        record = snapshot.records.get(job.batch_id)
         done = f"{len(record.completed) + len(record.skipped):,}/{record.firms:,}" if record else ""
         attempt = Text(str(job.attempt), style="yellow" if job.attempt > 1 else "")
         jobs.add_row(job.batch_id, job.status, done, attempt, Text(job.reason, style="dim"))
-    if len(look.jobs) > _JOBS_SHOWN:
-        jobs.add_row(f"and {len(look.jobs) - _JOBS_SHOWN} more")
+    if len(snapshot.jobs) > _JOBS_SHOWN:
+        jobs.add_row(f"and {len(snapshot.jobs) - _JOBS_SHOWN} more")
     return Group(head, bars, jobs)
 
 
-def tell(look: Look) -> tuple[str, str]:
+def describe_run(snapshot: RunSnapshot) -> tuple[str, str]:
     """A run at one moment, as a line: its steps, and its firms."""
-    if not look.manifest:
+    if not snapshot.manifest:
         return "checking the prefetch, making batches", ""
-    steps = [f"batches {_batches_line(look)}"]
+    steps = [f"batches {_batches_line(snapshot)}"]
     steps += [
         f"{job.batch_id} is at attempt {job.attempt}{f' ({job.reason})' if job.reason else ''}"
-        for job in look.jobs
+        for job in snapshot.jobs
         if job.attempt > 1
     ]
-    return "; ".join(steps), f"firms {_firms_line(look)}; topics {look.counts.topics:,}"
+    return "; ".join(steps), f"firms {_firms_line(snapshot)}; topics {snapshot.counts.topics:,}"
 
 
-def draw_quarters(look: QuartersLook) -> "RenderableType":
+def render_quarters(snapshot: QuartersSnapshot) -> "RenderableType":
     """A list of quarters at one moment, as it is redrawn on a terminal."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -196,8 +196,8 @@ def draw_quarters(look: QuartersLook) -> "RenderableType":
     table = Table(box=None, header_style="dim", pad_edge=False)
     for column in ("quarter", "status", "time", "", "batches", "firms"):
         table.add_column(column)
-    for quarter in look.quarters:
-        child = look.looks.get(quarter)
+    for quarter in snapshot.quarters:
+        child = snapshot.snapshots.get(quarter)
         if not child:
             table.add_row(quarter, Text("waits", style="dim"))
             continue
@@ -209,13 +209,13 @@ def draw_quarters(look: QuartersLook) -> "RenderableType":
     return table
 
 
-def tell_quarters(look: QuartersLook) -> tuple[str, str]:
+def describe_quarters(snapshot: QuartersSnapshot) -> tuple[str, str]:
     """A list of quarters at one moment, as a line: what each does, and the batches of those that run."""
-    steps = [f"{quarter} {child.execution.status}" for quarter, child in look.looks.items()]
-    waiting = len(look.quarters) - len(look.looks)
+    steps = [f"{quarter} {child.execution.status}" for quarter, child in snapshot.snapshots.items()]
+    waiting = len(snapshot.quarters) - len(snapshot.snapshots)
     if waiting:
         steps.append(f"{waiting} wait")
-    running = [child for child in look.looks.values() if child.execution.status == "RUNNING"]
+    running = [child for child in snapshot.snapshots.values() if child.execution.status == "RUNNING"]
     batches = [f"{child.execution.input.get('quarter')}: batches {_batches_line(child)}" for child in running]
     return ", ".join(steps), "; ".join(batches)
 
@@ -238,18 +238,18 @@ def _reason(failure: Failure) -> str:
     return f"{failure['reason']} ({told})" if says_more else failure["reason"]
 
 
-def _batches_line(look: Look) -> str:
-    batches = look.batches
+def _batches_line(snapshot: RunSnapshot) -> str:
+    batches = snapshot.batches
     words = [f"{batches['succeeded'] + batches['failed']:,}/{batches['total']:,}"]
     if batches["failed"]:
         words.append(f"{batches['failed']:,} failed")
-    if look.retried:
-        words.append(f"{look.retried:,} retried")
+    if snapshot.retried:
+        words.append(f"{snapshot.retried:,} retried")
     return ", ".join(words)
 
 
-def _firms_line(look: Look) -> str:
-    firms = look.firms
+def _firms_line(snapshot: RunSnapshot) -> str:
+    firms = snapshot.firms
     words = [f"{firms['completed'] + firms['skipped'] + firms['failed']:,}/{firms['total']:,}"]
     words += [f"{firms[kind]:,} {kind}" for kind in ("skipped", "failed") if firms[kind]]
     return ", ".join(words)

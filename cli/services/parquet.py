@@ -3,7 +3,7 @@
 # pyright: basic
 # pyarrow ships no types; what leaves this module is typed.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,14 @@ def read_rows(body: bytes, columns: Sequence[str], firm: str | None, where: str)
         return pq.read_table(pa.BufferReader(file), columns=list(columns), filters=filters).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{where} is not a Parquet file that can be read: {_first_line(error)}") from error
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows to a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(list(rows)), path)
 
 
 def _first_line(error: BaseException) -> str:

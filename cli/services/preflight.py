@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cli.services import executions, prefetch, starting, vllm
-from cli.services.resumption import Remainder
+from cli.services.resumption import IncompleteRun
 from cli.services.vllm import Vllm
 from cli.stack import Stack
 from contract.run import DEFAULT_BATCH_SIZE, MAX_BATCHES
@@ -59,7 +59,7 @@ def plan(
     return Plan(stack.output("bucket"), plans, at_once, _check_vllm(stack, vllm_size), vllm_size)
 
 
-def plan_resumption(stack: Stack, quarter: str, left: Remainder, *, vllm_size: int | None) -> Plan:
+def plan_resumption(stack: Stack, quarter: str, left: IncompleteRun, *, vllm_size: int | None) -> Plan:
     """Check everything that going on with a run needs, and plan it; raises what `plan` raises."""
     at_once = executions.check_state_machine(stack)
     prefetch.of_stack(stack, quarter)

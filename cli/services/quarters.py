@@ -9,7 +9,7 @@ from typing import TypedDict
 from cli.errors import UsageError
 from cli.services import executions, runs
 from cli.services.executions import Execution
-from cli.services.runs import Look, Report, Watcher
+from cli.services.runs import Report, RunSnapshot, Watcher
 from cli.stack import Stack
 from contract.quarter import check_quarter
 
@@ -29,12 +29,12 @@ class QuartersReport(TypedDict):
 
 
 @dataclass(frozen=True)
-class QuartersLook:
+class QuartersSnapshot:
     """A list of quarters at one moment."""
 
     execution: Execution
     quarters: Sequence[str]
-    looks: Mapping[str, Look]
+    snapshots: Mapping[str, RunSnapshot]
     """Those whose turn has come."""
 
 
@@ -54,32 +54,34 @@ def parse_range(text: str) -> list[str]:
     return [f"{number // 4}Q{number % 4 + 1}" for number in range(start, end + 1)]
 
 
-def watch(stack: Stack, execution: Execution) -> Iterator[QuartersLook]:
-    """Look at the list's execution, and at those of its quarters, until it has ended."""
+def watch(stack: Stack, execution: Execution) -> Iterator[QuartersSnapshot]:
+    """RunSnapshot at the list's execution, and at those of its quarters, until it has ended."""
     quarters = [str(item["quarter"]) for item in execution.input.get("quarters", [])]
     watchers: dict[str, Watcher] = {}
-    looks: dict[str, Look] = {}
+    snapshots: dict[str, RunSnapshot] = {}
     while True:
         execution = executions.describe(stack, execution.arn)
         for quarter in quarters:
-            ended = quarter in looks and looks[quarter].execution.status != "RUNNING"
+            ended = quarter in snapshots and snapshots[quarter].execution.status != "RUNNING"
             if not ended and (watcher := _watcher(stack, execution, quarter, watchers)):
-                looks[quarter] = watcher.look()
-        yield QuartersLook(execution, quarters, dict(looks))
+                snapshots[quarter] = watcher.snapshot()
+        yield QuartersSnapshot(execution, quarters, dict(snapshots))
         if execution.status != "RUNNING":
             return
-        time.sleep(stack.patience)
+        time.sleep(stack.poll_interval)
 
 
-def report(stack: Stack, look: QuartersLook) -> QuartersReport:
+def report(stack: Stack, snapshot: QuartersSnapshot) -> QuartersReport:
     """How the list stands, each quarter counted by its own summary."""
-    reports = [runs.report(child, executions.summary_of(stack, child.execution)) for child in look.looks.values()]
+    reports = [
+        runs.report(child, executions.summary_of(stack, child.execution)) for child in snapshot.snapshots.values()
+    ]
     return {
-        "execution_arn": look.execution.arn,
-        "status": look.execution.status,
+        "execution_arn": snapshot.execution.arn,
+        "status": snapshot.execution.status,
         "quarters": reports,
         "failed": [report["quarter"] for report in reports if report["status"] not in ("SUCCEEDED", "RUNNING")],
-        "seconds": round(look.execution.seconds, 1),
+        "seconds": round(snapshot.execution.seconds, 1),
     }
 
 

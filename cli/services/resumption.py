@@ -13,7 +13,7 @@ from contract.run import RunRecord
 
 
 @dataclass(frozen=True)
-class Remainder:
+class IncompleteRun:
     """A run, and what of it is not complete."""
 
     run: str
@@ -35,7 +35,7 @@ class Remainder:
         return self.record is not None and self.record["summary"]["batches"]["failed"] == 0
 
 
-def remainder(stack: Stack, quarter: str, run: str | None) -> Remainder:
+def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRun:
     """What is left of `run`, or of the quarter's newest one; by the same test that the state machine applies.
 
     Raises:
@@ -49,7 +49,7 @@ def remainder(stack: Stack, quarter: str, run: str | None) -> Remainder:
     incomplete = {line.batch_id: _why(line, run, records.get(line.batch_id), parts) for line in lines}
     incomplete = {batch: reason for batch, reason in incomplete.items() if reason}
     firms = sum(len(line.firm_ids) for line in lines if line.batch_id in incomplete)
-    return Remainder(run, len(lines), incomplete, firms, runs.record_of(stack, quarter, run))
+    return IncompleteRun(run, len(lines), incomplete, firms, runs.record_of(stack, quarter, run))
 
 
 def _newest(stack: Stack, quarter: str) -> str:

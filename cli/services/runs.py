@@ -52,7 +52,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Look:
+class RunSnapshot:
     """A run at one moment."""
 
     execution: Execution
@@ -86,7 +86,7 @@ class Look:
 
 
 class Watcher:
-    """Looks at one execution again and again, and fetches only what has changed since the last look."""
+    """Looks at one execution again and again, and fetches only what has changed since the last snapshot."""
 
     def __init__(self, stack: Stack, arn: str) -> None:
         self._stack = stack
@@ -95,41 +95,41 @@ class Watcher:
         self._records = RecordReader(stack)
         self._retried: set[str] = set()
 
-    def look(self) -> Look:
+    def snapshot(self) -> RunSnapshot:
         execution = executions.describe(self._stack, self._arn)
         self._manifest = self._manifest or executions.manifest_of(self._stack, self._arn)
         if not self._manifest:
-            return Look(execution)
+            return RunSnapshot(execution)
         quarter, run = str(execution.input["quarter"]), self._manifest["run"]
         # The jobs before the records: a job seen ended has left its record.
         jobs = active_jobs(self._stack, run) if execution.status == "RUNNING" else ()
         self._retried |= {job.batch_id for job in jobs if job.attempt > 1}
         records = self._records.read(quarter, run)
         mine = {batch: records[batch] for batch in self._manifest["batch_ids"] if batch in records}
-        return Look(execution, self._manifest, mine, jobs, len(self._retried))
+        return RunSnapshot(execution, self._manifest, mine, jobs, len(self._retried))
 
 
-def watch(stack: Stack, execution: Execution) -> Iterator[Look]:
-    """Look at the execution until it has ended; the last look is at its end."""
+def watch(stack: Stack, execution: Execution) -> Iterator[RunSnapshot]:
+    """RunSnapshot at the execution until it has ended; the last snapshot is at its end."""
     watcher = Watcher(stack, execution.arn)
     while True:
-        look = watcher.look()
-        yield look
-        if look.execution.status != "RUNNING":
+        snapshot = watcher.snapshot()
+        yield snapshot
+        if snapshot.execution.status != "RUNNING":
             return
-        time.sleep(stack.patience)
+        time.sleep(stack.poll_interval)
 
 
-def report(look: Look, summary: Summary | None) -> Report:
+def report(snapshot: RunSnapshot, summary: Summary | None) -> Report:
     """How the run stands: by the summary, and as far as the progress tells when there is none."""
-    tokens = look.counts
+    tokens = snapshot.counts
     counted: Summary | Report = summary or {
-        "quarter": str(look.execution.input.get("quarter", "")),
-        "run": look.manifest["run"] if look.manifest else None,
-        "execution_arn": look.execution.arn,
-        "status": look.execution.status,
-        "batches": look.batches,
-        "firms": look.firms,
+        "quarter": str(snapshot.execution.input.get("quarter", "")),
+        "run": snapshot.manifest["run"] if snapshot.manifest else None,
+        "execution_arn": snapshot.execution.arn,
+        "status": snapshot.execution.status,
+        "batches": snapshot.batches,
+        "firms": snapshot.firms,
         "topics": {"total": tokens.topics, "named": tokens.named},
         "tokens": {
             "prompt": tokens.prompt_tokens,
@@ -141,13 +141,13 @@ def report(look: Look, summary: Summary | None) -> Report:
     return {
         "quarter": counted["quarter"],
         "run": counted["run"] or None,
-        "execution_arn": look.execution.arn,
-        "status": look.execution.status,
+        "execution_arn": snapshot.execution.arn,
+        "status": snapshot.execution.status,
         "batches": counted["batches"],
         "firms": counted["firms"],
         "topics": counted["topics"],
         "tokens": counted["tokens"],
-        "seconds": round(look.execution.seconds, 1),
+        "seconds": round(snapshot.execution.seconds, 1),
     }
 
 
@@ -167,11 +167,11 @@ def report_of_record(record: RunRecord) -> Report:
     }
 
 
-def failures(look: Look, summary: Summary | None) -> list[Failure]:
+def failures(snapshot: RunSnapshot, summary: Summary | None) -> list[Failure]:
     """The batches that failed, each with its reason."""
     if summary:
         return summary["failures"]
-    failed = [record for record in look.records.values() if record.state == "failed"]
+    failed = [record for record in snapshot.records.values() if record.state == "failed"]
     return [{"batch_id": record.batch_id, "reason": record.error or "it failed"} for record in failed]
 
 

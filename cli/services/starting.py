@@ -97,7 +97,7 @@ def _claim(stack: Stack, quarter: str, name: str) -> None:
         stack.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition)
     except stack.s3.exceptions.ClientError as error:
         if aws_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
-            raise ConflictError(f"another operator starts {quarter} at this moment: look in a minute") from error
+            raise ConflictError(f"another operator starts {quarter} at this moment: snapshot in a minute") from error
         raise
 
 

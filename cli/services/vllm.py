@@ -101,7 +101,7 @@ def check_size(stack: Stack, size: int) -> Vllm:
 
 
 def settle(stack: Stack, limit: float = COLD_START_SECONDS) -> Iterator[Vllm]:
-    """Look again and again until what runs is what was asked for; the last one yielded is settled.
+    """RunSnapshot again and again until what runs is what was asked for; the last one yielded is settled.
 
     Raises:
         CliError: when that takes longer than `limit` seconds, with AWS's last word on why.
@@ -117,7 +117,7 @@ def settle(stack: Stack, limit: float = COLD_START_SECONDS) -> Iterator[Vllm]:
                 f"vLLM is still not as asked after {limit / 60:.0f} minutes, {vllm.healthy} of {vllm.desired} healthy; "
                 f"AWS's last word: {last_word(stack) or 'none'}"
             )
-        time.sleep(stack.patience)
+        time.sleep(stack.poll_interval)
 
 
 def last_word(stack: Stack) -> str:
@@ -155,7 +155,7 @@ def _group(stack: Stack) -> "AutoScalingGroupTypeDef":
     name = stack.output("vllm_asg_name")
     groups = stack.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
     if not groups:
-        raise NotFoundError(f"the Auto Scaling group {name} is not there: is the stack deployed in this region?")
+        raise NotFoundError(f"the Auto Scaling group {name} does not exist: is the stack deployed in this region?")
     return groups[0]
 
 
@@ -163,7 +163,7 @@ def _service(stack: Stack) -> "ServiceTypeDef":
     name = stack.output("vllm_service_name")
     answer = stack.ecs.describe_services(cluster=stack.output("vllm_cluster_name"), services=[name])
     if not answer["services"]:
-        raise NotFoundError(f"the ECS service {name} is not there: is the stack deployed in this region?")
+        raise NotFoundError(f"the ECS service {name} does not exist: is the stack deployed in this region?")
     return answer["services"][0]
 
 

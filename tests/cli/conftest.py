@@ -128,7 +128,7 @@ def ftm(aws: Aws) -> Ftm:
 
 
 def deploy(aws: Aws) -> dict[str, Any]:
-    """What the program deploys, as far as the CLI looks at it; returns the stack's outputs."""
+    """What the program deploys, as far as the CLI snapshots at it; returns the stack's outputs."""
     aws.client("s3").create_bucket(Bucket=BUCKET)
     machine = aws.client("stepfunctions").create_state_machine(
         name="ftm-local-quarter-processor",
@@ -226,7 +226,7 @@ def put_job_definition(aws: Aws, **variables: str) -> str:
 
 
 def put_manifest(aws: Aws, quarter: str, firms: int = 3, **changes: Any) -> None:
-    """A prefetch of `firms` firms in the bucket, as far as the CLI looks into it."""
+    """A prefetch of `firms` firms in the bucket, as far as the CLI snapshots into it."""
     ids = [f"F{number}" for number in range(firms)]
     manifest = {
         "quarter": quarter,

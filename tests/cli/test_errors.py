@@ -108,7 +108,7 @@ def test_an_aws_that_does_not_answer(aws: Aws, ftm: Ftm) -> None:
         ("InvalidAccessKeyId", "does not know these credentials", ExitCode.DENIED),
         ("AccessDenied", "no permission for GetObject: because", ExitCode.DENIED),
         ("SlowDown", "throttled GetObject", ExitCode.FAILED),
-        ("NoSuchBucket", "the bucket is not there", ExitCode.NOT_FOUND),
+        ("NoSuchBucket", "the bucket does not exist", ExitCode.NOT_FOUND),
         ("InternalError", "AWS refused GetObject: InternalError: because", ExitCode.FAILED),
     ],
 )
@@ -119,9 +119,9 @@ def test_aws_s_refusals(code: str, words: str, exit_code: ExitCode) -> None:
         with pytest.raises(s3.exceptions.ClientError) as refused:
             s3.get_object(Bucket="b", Key="k")
 
-    sentence, told_code = explain(refused.value)
+    sentence, code_of_error = explain(refused.value)
     assert words in sentence
-    assert told_code == exit_code
+    assert code_of_error == exit_code
 
 
 def test_an_upload_that_is_refused_keeps_aws_s_reason(tmp_path: Path) -> None:

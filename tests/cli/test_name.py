@@ -49,7 +49,7 @@ def test_the_worker_finds_topics_as_the_stack_s_jobs_do(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--llm-url", "nowhere", "--out", "{}/named.parquet"], "--llm-url is 'nowhere', which is no address"),
+        (["--llm-url", "nowhere", "--out", "{}/named.parquet"], "--llm-url is 'nowhere', which is not a valid URL"),
         (["--llm-url", "http://host:port", "--out", "{}/named.parquet"], "--llm-url is 'http://host:port'"),
         (["--out", "{}"], "is a folder: name a file in it"),
         (["--out", "{}/nowhere/named.parquet"], "nowhere is not a folder to write named.parquet into"),
@@ -73,5 +73,5 @@ def test_a_job_definition_that_is_gone(aws: Aws, ftm: Ftm, worker: Path, tmp_pat
 
     refused = ftm("name", Q, "--out", str(tmp_path / "named.parquet"), exit_code=3)
 
-    assert "is not there: is the stack deployed in this region?" in refused.stderr
+    assert "does not exist: is the stack deployed in this region?" in refused.stderr
     assert not worker.exists()

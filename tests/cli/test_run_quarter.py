@@ -269,7 +269,7 @@ def test_a_state_machine_that_is_gone(ready: Aws, ftm: Ftm) -> None:
 
     result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
 
-    assert "the state machine is not there" in result.stderr
+    assert "the state machine does not exist" in result.stderr
 
 
 def test_a_bucket_that_is_gone(ready: Aws, ftm: Ftm) -> None:
@@ -280,7 +280,7 @@ def test_a_bucket_that_is_gone(ready: Aws, ftm: Ftm) -> None:
 
     result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
 
-    assert f"the bucket is not there ({BUCKET})" in result.stderr
+    assert f"the bucket does not exist ({BUCKET})" in result.stderr
 
 
 def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(ready: Aws) -> None:

@@ -1,11 +1,13 @@
-"""Two namings of the same quarter, side by side.
+"""`python -m evaluation.compare`: compares two sets of topic names for a quarter.
 
-Topics are matched by the sentences that they hold, so two runs need not number them alike. How near two names are is
-told by their words, or by sentence embeddings where `sentence-transformers` and its model are at hand.
+Topics are matched by the sentences that they contain, so the two runs may number them differently. The similarity of
+two names is measured on their words, or with sentence embeddings if `sentence-transformers` and its model are
+installed. The request on stdin is a `Request`, the answer on stdout an `Answer`.
 """
 
 import random
 import re
+import sys
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -13,27 +15,26 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import takewhile
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-from cli.errors import UsageError
-from cli.services.namings import NamedTopic, Naming
-
-if TYPE_CHECKING:
-    from cli.services.judge import Verdicts
+from evaluation import USAGE, EvaluationError
+from evaluation.process import answer_request
+from evaluation.topic_names import NamedTopic, TopicNames, read_topic_names
 
 SAME_TOPIC = 0.5
-"""The share of common sentences (Jaccard) from which two topics are one."""
+"""Two topics are the same one if at least this share of their sentences is common (Jaccard index)."""
 
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 
 MAX_NAME_WORDS = 8
 
 WORDS = "words"
-"""The measure without a model."""
+"""The similarity measure that needs no model."""
 
 _ENDING = re.compile(r"(?<=\w{4})(?:ies|y|es|(?<!s)s|e|ed|ings?)$")
-"""What inflects a word: `margins` is `margin`, and `pricing` is `price`, but `production` is not `product`."""
+"""Inflections: `margins` counts as `margin`, and `pricing` as `price`, but `production` not as `product`."""
 
 _SMALL_WORDS = {"a", "an", "and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "vs", "with"}
 
@@ -42,13 +43,13 @@ _GENERIC = {
     *("global", "great", "international", "national", "new", "north", "northern", "pacific", "public", "south"),
     *("southern", "standard", "states", "strategic", "united", "universal", "us", "west", "western"),
 }
-"""First words of firms' names that anybody says: they name the firm only with the words after them."""
+"""Common first words of firms' names: they identify the firm only together with the words that follow."""
 
 _LEGAL_FORMS = {"co", "company", "corp", "corporation", "inc", "incorporated", "llc", "ltd", "plc"}
 
 
 class Quality(TypedDict):
-    """What can be told of one naming by itself."""
+    """Properties of one set of topic names."""
 
     source: str
     models: list[str]
@@ -56,16 +57,16 @@ class Quality(TypedDict):
     fallbacks: float
     """Share of topics that carry keywords instead of a name."""
     name_words: float
-    """Mean words a name."""
+    """Mean number of words per name."""
     long_names: float
     """Share of names of more than 8 words."""
     summary_words: float
     generalisable: float
-    """Share of topics whose name and summary say neither the firm's name nor its id."""
+    """Share of topics whose name and summary contain neither the firm's name nor its id."""
     shared_names: float
-    """Share of topics whose name another firm has too: what makes firms comparable."""
+    """Share of topics whose name another firm has as well; shared names make firms comparable."""
     repeats: float
-    """Share of topics whose name an earlier topic of the same firm has."""
+    """Share of topics that repeat the name of an earlier topic of the same firm."""
 
 
 class Pair(TypedDict):
@@ -86,11 +87,11 @@ class Comparison(TypedDict):
 
     quarter: str
     firms: int
-    """Firms that both namings hold; the others are left out on both sides."""
+    """Firms in both sets; all others are ignored."""
     a: Quality
     b: Quality
     matched: int
-    """Topics that both namings have."""
+    """Topics in both sets."""
     only_a: int
     only_b: int
     measure: str
@@ -102,41 +103,74 @@ class Comparison(TypedDict):
     same_names: float
     """Share of matched topics with one and the same name."""
     differ_most: list[Pair]
-    judge: "Verdicts | None"
-    """None when no judge was asked."""
+
+
+class Side(TypedDict):
+    path: str
+    """A Parquet file with the columns of `topic_names.COLUMNS`."""
+    source: str
+    """What results and messages call it."""
+
+
+class Request(TypedDict):
+    quarter: str
+    a: Side
+    b: Side
+    show: int
+    """How many of the most different pairs to return in `differ_most`."""
+    judged: int
+    """How many randomly chosen pairs to return in `to_judge`."""
+
+
+class PairToJudge(TypedDict):
+    firm_id: str
+    a_name: str
+    b_name: str
+    sentence_ids: list[str]
+
+
+class Answer(TypedDict):
+    comparison: Comparison
+    to_judge: list[PairToJudge]
 
 
 @dataclass(frozen=True)
 class Match:
-    """A topic that both namings have."""
+    """A topic that is in both sets."""
 
     a: NamedTopic
     b: NamedTopic
     similarity: float
 
 
-def compare(quarter: str, a: Naming, b: Naming, *, show: int) -> tuple[Comparison, list[Match]]:
-    """Hold two namings against each other, on the firms that both hold.
+def main() -> int:
+    return answer_request(_answer)
 
-    Also returns the matched topics whose names differ, the most different first.
+
+def compare(quarter: str, a: TopicNames, b: TopicNames, *, show: int) -> tuple[Comparison, list[Match]]:
+    """Compare two sets of topic names, on the firms that are in both.
+
+    Returns:
+        The comparison, and the matched topics whose names differ, the most different first.
 
     Raises:
-        UsageError: when they have no firm in common, or no topic.
+        EvaluationError: when they have no firm or no topic in common.
     """
     firms = {topic.firm_id for topic in a.topics} & {topic.firm_id for topic in b.topics}
     if not firms:
-        raise UsageError(f"{a.source} and {b.source} have no firm in common")
+        raise EvaluationError(f"{a.source} and {b.source} have no firm in common", USAGE)
     a, b = _only(a, firms), _only(b, firms)
     pairs = list(_pairs(a.topics, b.topics))
     if not pairs:
-        raise UsageError(
-            f"{a.source} and {b.source} have no topic in common, by their sentences: compare namings of one prefetch"
+        raise EvaluationError(
+            f"{a.source} and {b.source} have no topic in common, by their sentences: compare runs of the same prefetch",
+            USAGE,
         )
     measure, similarity = _measure()
     values = similarity([(first.name, second.name) for first, second in pairs])
     matches = sorted(
         (Match(first, second, value) for (first, second), value in zip(pairs, values, strict=True)),
-        # By a hash where they differ alike: what is shown is no start of the alphabet, and the same each time.
+        # Ties are broken by a hash, so that the pairs shown are reproducible and not only firms early in the alphabet.
         key=lambda match: (match.similarity, zlib.crc32(match.a.topic_id.encode()), match.a.topic_id),
     )
     differing = [match for match in matches if _normal(match.a.name) != _normal(match.b.name)]
@@ -153,32 +187,26 @@ def compare(quarter: str, a: Naming, b: Naming, *, show: int) -> tuple[Compariso
         "agreement": _mean([match.similarity for match in matches]),
         "same_names": round(1 - len(differing) / len(matches), 4),
         "differ_most": [_pair(match) for match in differing[:show]],
-        "judge": None,
     }
     return comparison, differing
 
 
 def sample(quarter: str, matches: Sequence[Match], count: int) -> list[Match]:
-    """The same `count` of the matches each time, picked at random: the most different ones would not stand for all."""
+    """A reproducible random sample of at most `count` matches; the most different ones would not be representative."""
     return random.Random(quarter).sample(matches, min(count, len(matches)))  # noqa: S311 (nothing to guess)
 
 
-def can_embed() -> bool:
-    """Whether sentence-transformers is installed, with its model or without."""
-    return find_spec("sentence_transformers") is not None
-
-
-def quality(naming: Naming) -> Quality:
-    """What can be told of a naming by itself."""
+def quality(names: TopicNames) -> Quality:
+    """The properties of one set of topic names."""
     firms_of: dict[str, set[str]] = defaultdict(set)
-    for topic in naming.topics:
+    for topic in names.topics:
         firms_of[_normal(topic.name)].add(topic.firm_id)
-    within = Counter((topic.firm_id, _normal(topic.name)) for topic in naming.topics)
+    within = Counter((topic.firm_id, _normal(topic.name)) for topic in names.topics)
     repeats = sum(count - 1 for count in within.values())
-    topics = naming.topics
+    topics = names.topics
     return {
-        "source": naming.source,
-        "models": list(naming.models),
+        "source": names.source,
+        "models": list(names.models),
         "topics": len(topics),
         "fallbacks": _share(topics, lambda topic: topic.is_fallback),
         "name_words": _mean([len(topic.name.split()) for topic in topics]),
@@ -190,12 +218,29 @@ def quality(naming: Naming) -> Quality:
     }
 
 
-def _only(naming: Naming, firms: set[str]) -> Naming:
-    return replace(naming, topics=[topic for topic in naming.topics if topic.firm_id in firms])
+def _answer(request: Request) -> Answer:
+    quarter = request["quarter"]
+    a, b = (read_topic_names(Path(side["path"]), side["source"], quarter) for side in (request["a"], request["b"]))
+    comparison, differing = compare(quarter, a, b, show=request["show"])
+    pairs = sample(quarter, differing, request["judged"])
+    return {"comparison": comparison, "to_judge": [_to_judge(match) for match in pairs]}
+
+
+def _to_judge(match: Match) -> PairToJudge:
+    return {
+        "firm_id": match.a.firm_id,
+        "a_name": match.a.name,
+        "b_name": match.b.name,
+        "sentence_ids": sorted(match.a.sentence_ids),
+    }
+
+
+def _only(names: TopicNames, firms: set[str]) -> TopicNames:
+    return replace(names, topics=[topic for topic in names.topics if topic.firm_id in firms])
 
 
 def _pairs(a: Sequence[NamedTopic], b: Sequence[NamedTopic]) -> Iterator[tuple[NamedTopic, NamedTopic]]:
-    """Each topic with the one of the other naming that shares most of its sentences, best pairs first, each once."""
+    """Each topic of `a` with the topic of `b` that shares most of its sentences; best pairs first, each topic once."""
     by_sentence: dict[str, set[int]] = defaultdict(set)
     for number, topic in enumerate(b):
         for sentence in topic.sentence_ids:
@@ -224,12 +269,12 @@ def _measure() -> tuple[str, Callable[[list[tuple[str, str]]], list[float]]]:
 
 
 def _embedding_model() -> Any:
-    """The model; None without sentence-transformers, or when it is not on this machine.
+    """The model; None without sentence-transformers, or when the model is not on this machine.
 
-    It is never fetched: without a network that is tried for more than a minute, and a measure that depends on the
-    network's mood would be none.
+    It is never downloaded: without a network the attempt takes more than a minute, and the measure would depend on
+    the state of the network.
     """
-    if not can_embed():
+    if find_spec("sentence_transformers") is None:
         return None
     try:
         return import_module("sentence_transformers").SentenceTransformer(EMBEDDING_MODEL, local_files_only=True)
@@ -238,7 +283,7 @@ def _embedding_model() -> Any:
 
 
 def word_similarity(first: str, second: str) -> float:
-    """The share of words that two names have in common (Dice), inflections and small words aside."""
+    """The share of words that two names have in common (Dice coefficient), ignoring inflections and small words."""
     left, right = _stems(first), _stems(second)
     if not left or not right:
         return float(_normal(first) == _normal(second))
@@ -246,29 +291,29 @@ def word_similarity(first: str, second: str) -> float:
 
 
 def _embedding_similarity(model: Any, pairs: list[tuple[str, str]]) -> list[float]:
-    """Cosines; names that point away from each other have as little in common as unrelated ones: 0."""
+    """Cosine similarities; a negative one counts as 0, like that of unrelated names."""
     names = sorted({name for pair in pairs for name in pair})
     vectors = dict(zip(names, model.encode(names, normalize_embeddings=True, show_progress_bar=False), strict=True))
     return [round(min(1.0, max(0.0, float(vectors[first] @ vectors[second]))), 4) for first, second in pairs]
 
 
 def _is_generalisable(topic: NamedTopic) -> bool:
-    """Whether the topic could be another firm's: neither its name nor its summary says whose it is."""
+    """Whether the topic could be another firm's: neither its name nor its summary identifies the firm."""
     text = f"{topic.name}. {topic.summary}"
     if len(topic.firm_id) > 1 and topic.firm_id in re.findall(r"\w+", text):
         return False
     brand = r"\W+".join(map(re.escape, _brand(topic.firm_name)))
-    # With a capital, since many a brand is a word that anybody says: a gap is not Gap.
-    return not brand or all(said[0][0].islower() for said in re.finditer(rf"\b{brand}\b", text, re.IGNORECASE))
+    # Capitalised only: many brands are also common words (a gap is not Gap).
+    return not brand or all(match[0][0].islower() for match in re.finditer(rf"\b{brand}\b", text, re.IGNORECASE))
 
 
 def _brand(firm_name: str) -> list[str]:
-    """The words that tell a firm: `Toro` of The Toro Company, `American Eagle` of American Eagle Outfitters."""
+    """The words that identify a firm: `Toro` of The Toro Company, `American Eagle` of American Eagle Outfitters."""
     words = list(takewhile(lambda word: word.lower() not in _LEGAL_FORMS, re.findall(r"\w+", firm_name)))
     if words and words[0].lower() == "the":
         del words[0]
-    telling = (number for number, word in enumerate(words, 1) if len(word) > 2 and word.lower() not in _GENERIC)
-    return words[: next(telling, len(words))]
+    positions = (number for number, word in enumerate(words, 1) if len(word) > 2 and word.lower() not in _GENERIC)
+    return words[: next(positions, len(words))]
 
 
 def _pair(match: Match) -> Pair:
@@ -298,3 +343,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _share(items: Sequence[Any], holds: Callable[[Any], bool]) -> float:
     return round(sum(map(holds, items)) / len(items), 4) if items else 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

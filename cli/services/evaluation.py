@@ -1,0 +1,210 @@
+"""The tools in `evaluation/`, started as processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cli.errors import CliError, ExitCode, NotFoundError, UsageError
+from cli.services import executions, parquet, prefetch, topics
+from cli.stack import Stack
+from contract import ContractError, env, layout
+from contract import resource_names as names
+from contract.layout import check_run
+
+_BOOT_SECONDS = 300
+"""How long a new Batch host may take; local processes start at once."""
+
+_NAME_COLUMNS = (
+    "firm_id",
+    "firm_name",
+    "quarter",
+    "topic_id",
+    "local_topic_id",
+    "name",
+    "summary",
+    "naming_method",
+    "model",
+    "keywords",
+    "sentence_ids",
+)
+
+_CLEANUP_SECONDS = 30
+
+_SHOWN_SENTENCES = 8
+"""As many sentences of a topic as the judge is shown."""
+
+
+def name_sample(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm: Mapping[str, str]) -> None:
+    """Find and name the topics of `firms` on this machine, into a Parquet file; nothing in the bucket changes.
+
+    Args:
+        out: the file, replaced as a whole or not at all. If the LLM fails midway, it holds the topics named until then.
+        llm: LLM_BASE_URL and LLM_MODEL_NAME, if they should not come from this process's environment.
+
+    Raises:
+        UsageError: when the worker is not installed here.
+        CliError: when naming fails; the process has printed why on stderr.
+    """
+    if find_spec("openai") is None or find_spec("sklearn") is None:
+        raise UsageError("naming on this machine needs the worker: pip install -e '.[worker]'")
+    batch = {
+        env.S3_BUCKET: stack.output("bucket"),
+        env.QUARTER: quarter,
+        env.TOPIC_EMBEDDING_MODEL: _embedding_model(stack),
+    }
+    environment = {**os.environ, **_aws_environment(stack), **llm, **batch}
+    command = [sys.executable, "-m", "evaluation.name_sample", str(out)]
+    done = subprocess.run(command, env=environment, input="\n".join(firms), text=True, check=False)
+    if done.returncode:
+        code = ExitCode.NOT_FOUND if done.returncode == os.EX_TEMPFAIL else ExitCode.FAILED
+        raise CliError(f"naming failed with exit code {done.returncode}; the reason is above", code)
+
+
+def compare(
+    stack: Stack, quarter: str, run: str, other: str, *, show: int, judged: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Compare the topic names of a run with those of another run, or of a file that `ftm name` wrote.
+
+    Returns:
+        `evaluation.compare`'s Comparison, and the pairs for `judge`.
+
+    Raises:
+        UsageError: when `other` is neither a run nor a file, or nothing in it can be compared.
+        NotFoundError: when there is no such run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        a = {"path": _save_names(stack, quarter, run, Path(folder) / "a.parquet"), "source": run}
+        if Path(other).is_file():
+            b = {"path": other, "source": other}
+        else:
+            b = {"path": _save_names(stack, quarter, _run(other), Path(folder) / "b.parquet"), "source": other}
+        request = {"quarter": quarter, "a": a, "b": b, "show": show, "judged": judged}
+        answer = _ask("evaluation.compare", request)
+    return answer["comparison"], answer["to_judge"]
+
+
+def judge(
+    stack: Stack, quarter: str, url: str, model: str | None, pairs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Have an LLM decide which name of each pair is better; returns `evaluation.judge`'s Verdicts.
+
+    Raises:
+        CliError: when the judge cannot be used.
+    """
+    ids = (sentence for pair in pairs for sentence in pair["sentence_ids"])
+    texts = _sentences(stack, quarter, ids, {pair["firm_id"] for pair in pairs})
+    with_sentences = [
+        {
+            "a_name": pair["a_name"],
+            "b_name": pair["b_name"],
+            "sentences": [texts[sentence] for sentence in pair["sentence_ids"] if sentence in texts][:_SHOWN_SENTENCES],
+        }
+        for pair in pairs
+    ]
+    return _ask("evaluation.judge", {"url": url, "model": model, "pairs": with_sentences})
+
+
+def load_test(stack: Stack, jobs: int, levels: Sequence[int], seconds: int) -> dict[str, Any]:
+    """Measure the stack's vLLM under the load of `jobs` Batch jobs; returns `evaluation.load_test`'s Load.
+
+    Raises:
+        CliError: when a job fails, or none of the requests is answered.
+    """
+    request = {
+        "name_prefix": names.prefix(stack.name),
+        "job_queue_arn": stack.output("job_queue_arn"),
+        "job_definition_arn": stack.output("job_definition_arn"),
+        "log_group": stack.output("batch_log_group"),
+        "jobs": jobs,
+        "levels": list(levels),
+        "seconds": seconds,
+        "boot_seconds": _BOOT_SECONDS if stack.endpoint is None else 10,
+        "poll_interval": stack.poll_interval,
+    }
+    return _ask("evaluation.load_test", request, _aws_environment(stack))
+
+
+def sample_firms(stack: Stack, quarter: str, count: int) -> list[str]:
+    """A reproducible random sample of the firms in the quarter's prefetch.
+
+    Raises:
+        NotFoundError: when the quarter has no prefetch.
+    """
+    import random
+
+    firms = sorted(prefetch.of_stack(stack, quarter).firm_to_chunk)
+    return sorted(random.Random(quarter).sample(firms, min(count, len(firms))))  # noqa: S311 (nothing to guess)
+
+
+def _ask(module: str, request: object, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run a tool on a request; its progress goes to stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            stdout, _ = process.communicate(json.dumps(request))
+        except KeyboardInterrupt:
+            process.wait(_CLEANUP_SECONDS)  # the terminal sent it SIGINT too: it ends what it started
+            raise
+    answer = executions.json_object(stdout)
+    if process.returncode == 0:
+        return answer
+    code = ExitCode(process.returncode) if process.returncode in set(ExitCode) else ExitCode.FAILED
+    raise CliError(str(answer.get("error") or f"{module} ended with exit code {process.returncode}"), code)
+
+
+def _run(text: str) -> str:
+    try:
+        return check_run(text)
+    except ContractError as error:
+        raise UsageError(f"{text} is neither a file nor a run such as 20230405_101500") from error
+
+
+def _save_names(stack: Stack, quarter: str, run: str, path: Path) -> str:
+    parquet.write_rows(topics.rows(stack, quarter, run, _NAME_COLUMNS), path)
+    return str(path)
+
+
+def _sentences(stack: Stack, quarter: str, ids: Iterable[str], firms: Iterable[str]) -> dict[str, str]:
+    """The texts of sentences of some firms, by sentence id; sentences that the prefetch lacks are left out."""
+    wanted, bucket = set(ids), stack.output("bucket")
+    manifest = prefetch.of_stack(stack, quarter)
+    chunks = sorted({manifest.firm_to_chunk[firm] for firm in firms if firm in manifest.firm_to_chunk})
+    texts: dict[str, str] = {}
+    for chunk in chunks:
+        key = layout.chunk_key(quarter, chunk)
+        body = stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        for row in parquet.read_rows(body, ("sentence_id", "raw_text"), None, f"s3://{bucket}/{key}"):
+            if row["sentence_id"] in wanted:
+                texts[row["sentence_id"]] = row["raw_text"] or ""
+    return texts
+
+
+def _embedding_model(stack: Stack) -> str:
+    """The embedding model of the stack's jobs: topics found in another way could not be compared with theirs."""
+    arn = stack.output("job_definition_arn")
+    definitions = stack.batch.describe_job_definitions(jobDefinitions=[arn])["jobDefinitions"]
+    if not definitions:
+        raise NotFoundError(f"the job definition {arn} does not exist: is the stack deployed in this region?")
+    variables = definitions[0].get("containerProperties", {}).get("environment", [])
+    return next((item.get("value", "") for item in variables if item.get("name") == env.TOPIC_EMBEDDING_MODEL), "")
+
+
+def _aws_environment(stack: Stack) -> dict[str, str]:
+    """The environment variables with which an SDK reaches the stack's AWS."""
+    if stack.endpoint:
+        keys = {name.upper(): value for name, value in stack.credentials.items()}
+        return {"AWS_ENDPOINT_URL": stack.endpoint, "AWS_DEFAULT_REGION": stack.region or "", **keys}
+    found = {"AWS_PROFILE": stack.profile, "AWS_DEFAULT_REGION": stack.region}
+    return {name: value for name, value in found.items() if value}

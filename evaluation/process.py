@@ -1,0 +1,43 @@
+"""How `ftm` talks to a tool: one JSON request on stdin, one JSON answer on stdout, progress on stderr.
+
+The answer of a failure is `{"error": sentence}`, with one of the exit codes of `ftm`.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from contract import ContractError
+from evaluation import FAILED, USAGE, EvaluationError
+from llm import LlmError
+
+INTERRUPTED = 130
+
+
+def answer_request(work: Callable[[Any], object]) -> int:
+    """Do `work` on the request from stdin, print its result, and return the process's exit code."""
+    try:
+        result = work(json.load(sys.stdin))
+    except EvaluationError as error:
+        return _fail(error, error.code)
+    except ContractError as error:
+        return _fail(error, USAGE)
+    except LlmError as error:
+        return _fail(error, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        # Imported late: most tools never load botocore.
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(error, BotoCoreError | ClientError):
+            return _fail(error, FAILED)
+        raise
+    print(json.dumps(result, ensure_ascii=False), flush=True)
+    return 0
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(json.dumps({"error": " ".join(str(error).split())}, ensure_ascii=False), flush=True)
+    return code

@@ -13,7 +13,7 @@ main() {
     step "Put a sample quarter into its bucket: calls that ftm writes itself, with known topics"
     run ftm prefetch sample $QUARTER --firms 12
 
-    step "Switch the GPU on (here: a stand-in for vLLM that names topics from their keywords)"
+    step "Switch the GPU on (here: a fake vLLM, which names topics from their keywords)"
     run ftm vllm scale 1 --wait
 
     step "Run the quarter: Step Functions starts Batch jobs, each finds topics and has the LLM name them"

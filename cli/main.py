@@ -10,6 +10,7 @@ from cli import output
 from cli.commands import local, naming, prefetch, quarter, topics, vllm
 from cli.errors import explain
 from cli.stack import Target
+from contract import env
 
 
 class _Group(TyperGroup):
@@ -38,6 +39,10 @@ def choose_stack(
     stack: Annotated[str, typer.Option(envvar="FTM_STACK", help="The Pulumi stack to work on.")] = "prod",
     region: Annotated[str | None, typer.Option(help="AWS region, if not the stack's own.")] = None,
     profile: Annotated[str | None, typer.Option(help="AWS profile, if not AWS_PROFILE's.")] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", envvar=env.FTM_PROJECT, help="Checkout of ftm, if ftm is installed elsewhere."),
+    ] = None,
 ) -> None:
     """Financial topic modelling over a quarter of earnings calls.
 
@@ -52,6 +57,8 @@ def choose_stack(
     Exit codes: 0 done, 1 the run failed, 2 usage or invalid input, 3 not found, 4 credentials or permission,
     5 conflict (already running).
     """
+    if project:
+        os.environ[env.FTM_PROJECT] = project  # the processes that ftm starts must find the same project
     ctx.obj = Target(stack, region, profile)
 
 

@@ -1,15 +1,15 @@
 """The stack that a command works on: its outputs, and AWS clients that reach it."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cli.errors import CliError, ExitCode, NotFoundError
-from contract.resource_names import PROJECT
+from contract.project import find_project
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -151,15 +151,18 @@ def _local_stack() -> Stack:
     local = state.read()
     if local is None:
         raise NotFoundError("the stack local is not up: start it with `ftm local up`")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]  # profile, region and endpoint of the real AWS
     keys = {"aws_access_key_id": state.ACCESS_KEY, "aws_secret_access_key": state.SECRET_KEY}
     return Stack(LOCAL, local.outputs, local.region, endpoint=local.endpoint, credentials=keys)
 
 
 def _pulumi_outputs(stack: str) -> dict[str, Any]:
     """The stack's outputs, by Pulumi's own CLI, since it knows the backend; secrets stay hidden."""
+    project = find_project()
     command = ["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", stack]
     try:
-        answer = subprocess.run(command, cwd=_project_folder(), capture_output=True, text=True, check=False)
+        answer = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise NotFoundError(
             f"the stack {stack} cannot be read without Pulumi's CLI: install it from https://www.pulumi.com/docs/install"
@@ -184,12 +187,3 @@ def _pulumi_error(stack: str, stderr: str) -> CliError:
     if any(word in text for word in ("accessdenied", "expiredtoken", "credentials", "unauthorized", "forbidden")):
         return CliError(f"Pulumi may not read the stack {stack}: {told}", ExitCode.DENIED)
     return NotFoundError(f"Pulumi cannot read the stack {stack}: {told}")
-
-
-def _project_folder() -> Path:
-    """Where Pulumi.yaml lies: beside the packages in a checkout, else in or above the working directory."""
-    checkout = Path(__file__).resolve().parent.parent
-    for folder in (checkout, Path.cwd(), *Path.cwd().parents):
-        if (folder / "Pulumi.yaml").is_file():
-            return folder
-    raise NotFoundError(f"no Pulumi.yaml of {PROJECT} in or above {Path.cwd()}: run ftm in the project's folder")

@@ -30,6 +30,12 @@ BENCH_START = "BENCH_START"
 BENCH_PAUSE_SECONDS = 10
 """Between two levels, for the requests of the last one to end."""
 
+# The operator's machine.
+FTM_PROJECT = "FTM_PROJECT"
+"""The checkout whose stacks `ftm` reads, when ftm is installed elsewhere."""
+FTM_LOCAL_DIR = "FTM_LOCAL_DIR"
+"""Where the embedded AWS keeps its state and logs, if not in the project's `.ftm`."""
+
 # The functions.
 MIN_NAMED_SHARE = "MIN_NAMED_SHARE"
 JOB_QUEUE_ARN = "JOB_QUEUE_ARN"

@@ -1,7 +1,7 @@
-"""The daemon: the embedded AWS with the stack `local` deployed to it, until it is told to end.
+"""The daemon: the embedded AWS with the stack `local` deployed to it, until SIGTERM.
 
-`ftm local up` starts it. It answers with one line of JSON on standard output, `{"ready": true}` or `{"error": "..."}`;
-what happens later goes to the log.
+`ftm local up` starts it. It prints one line of JSON on standard output, `{"ready": true}` or `{"error": "..."}`; later
+output goes to its log.
 """
 
 import argparse
@@ -17,49 +17,50 @@ from typing import Any
 
 from local import state
 from local.deploy.deployment import Deployment
-from local.fake_vllm import alb
-from local.fake_vllm import server as stand_in
+from local.fake_vllm.alb import LocalAlb, RealServer
+from local.fake_vllm.server import FakeVllm
 from local.state import REGION, STACK, Llm, LocalError, LocalState
 
 
 def main() -> None:
-    """Run the daemon; the exit code is 1 when it could not become ready."""
+    """Run the daemon; the exit code is 1 if it could not become ready."""
     arguments = _arguments()
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     if not state.hold():
-        _say(error="the embedded AWS is being started already: try again in a few seconds")
+        _answer(error="the embedded AWS is already being started: try again in a few seconds")
         sys.exit(1)
     with ExitStack() as cleanup:
         cleanup.callback(state.remove)
         try:
-            _deploy(arguments.port, arguments.llm_url, cleanup)
+            _deploy(arguments, cleanup)
         except LocalError as error:
-            _say(error=str(error))
+            _answer(error=str(error))
             sys.exit(1)
-        _say(ready=True)
+        _answer(ready=True)
         threading.Event().wait()
 
 
-def _deploy(port: int, llm_url: str | None, cleanup: ExitStack) -> None:
-    """Start everything, record it, and leave with `cleanup` how to end it.
+def _deploy(arguments: argparse.Namespace, cleanup: ExitStack) -> None:
+    """Start everything and record it; `cleanup` gets what ends it again.
 
     Raises:
-        LocalError: when something does not start.
+        LocalError: if something does not start.
     """
-    target = alb.RealServer(llm_url) if llm_url else stand_in.StandIn()
+    llm_url: str = arguments.llm_url or ""
+    target = RealServer(llm_url, arguments.llm_model) if llm_url else FakeVllm()
     deployment = Deployment(STACK, {"ftm:vllmServedModelName": target.model})
     cleanup.callback(deployment.stop)
 
     from local.emulator.aws import EmbeddedAws, EmbeddedAwsError
 
     try:
-        aws = EmbeddedAws.start(port)
+        aws = EmbeddedAws.start(arguments.port)
     except EmbeddedAwsError as error:
         raise LocalError(str(error)) from error
     cleanup.callback(aws.stop)
-    balancer = alb.LocalAlb(target, _has_healthy_target)
+    balancer = LocalAlb(target, _has_healthy_target)
     balancer.start()
     cleanup.callback(balancer.stop)
     outputs = deployment.finish(aws.endpoint, balancer.address)
@@ -70,35 +71,36 @@ def _deploy(port: int, llm_url: str | None, cleanup: ExitStack) -> None:
             endpoint=aws.endpoint,
             region=REGION,
             outputs=outputs,
-            llm=Llm(target.model, stand_in=not llm_url, url=llm_url or ""),
+            llm=Llm(target.model, fake=not llm_url, url=llm_url),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
     )
 
 
 def _has_healthy_target() -> bool:
-    """Whether the embedded ECS has registered a task. Asked for every completion, so moto is asked without HTTP."""
+    """Whether the embedded ECS has registered a task. It is asked on every request, so it reads moto's memory."""
     from moto.elbv2.models import elbv2_backends
 
     groups = elbv2_backends[state.ACCOUNT][REGION].target_groups.values()
-    return any(group.targets for group in groups)
+    return any(group.targets for group in list(groups))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local", description="The embedded AWS; `ftm local up` starts it.")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--llm-url")
+    parser.add_argument("--llm-model")
     return parser.parse_args()
 
 
 def _end(number: int, _frame: Any) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough: ending takes its time
+    signal.signal(number, signal.SIG_IGN)  # ending takes a moment; a second signal must not interrupt it
     sys.exit(0)
 
 
-def _say(**answer: Any) -> None:
-    """Tell `ftm local up`, which then goes; from here on standard output is the log."""
-    print(json.dumps(answer), flush=True)
+def _answer(**document: Any) -> None:
+    """Answer `ftm local up`, which then exits; from here on standard output goes to the log."""
+    print(json.dumps(document), flush=True)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 

@@ -1,6 +1,6 @@
-"""What a running daemon tells the outside: where its AWS answers, and what the stack `local` exports.
+"""The record of a running daemon: where its AWS answers, and what the stack `local` exports.
 
-Light, since the CLI imports it on every call: standard library only.
+The CLI imports this module on every call on the stack `local`, so it uses the standard library only.
 """
 
 import fcntl
@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-"""The project: where `__main__.py` and `Pulumi.yaml` are."""
+from contract import env
+from contract.project import find_project
 
 STACK = "local"
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
 
 ACCESS_KEY = SECRET_KEY = "local"  # noqa: S105 - the embedded AWS accepts any
-"""What clients of the embedded AWS sign with."""
+"""The credentials that clients of the embedded AWS sign with."""
 
 
 class LocalError(Exception):
-    """Something that went wrong with the embedded AWS, in one sentence for a person."""
+    """The embedded AWS failed; the message is one sentence for a person."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,20 @@ class Llm:
     """The server behind the local load balancer."""
 
     model: str
-    stand_in: bool
+    fake: bool
+    """Whether it is the fake vLLM."""
     url: str = ""
-    """The real server's base URL; empty for the stand-in."""
+    """The real server's base URL; empty for the fake vLLM."""
 
 
 @dataclass(frozen=True)
 class LocalState:
-    """A daemon that runs."""
+    """A running daemon."""
 
     pid: int
     stack: str
     endpoint: str
-    """Where every AWS API answers: `http://127.0.0.1:<port>`."""
+    """URL of every AWS API: `http://127.0.0.1:<port>`."""
     region: str
     outputs: dict[str, Any]
     """The stack's exports."""
@@ -54,15 +55,20 @@ class LocalState:
 
 
 def directory() -> Path:
-    """Where daemon, state and logs are: `$FTM_LOCAL_DIR`, or `.ftm` in the project. Git ignores what is in it."""
-    return Path(os.environ.get("FTM_LOCAL_DIR") or ROOT / ".ftm").absolute()
+    """The folder of the daemon's state and logs: `$FTM_LOCAL_DIR`, or `.ftm` in the project. Git ignores it.
+
+    Raises:
+        ContractError: if neither FTM_LOCAL_DIR nor a project is known.
+    """
+    given = os.environ.get(env.FTM_LOCAL_DIR)
+    return Path(given).absolute() if given else find_project() / ".ftm"
 
 
 def read() -> LocalState | None:
-    """The daemon that runs and is ready, or None. What a dead one left behind does not count.
+    """The daemon that is running and ready, or None. The record of a daemon that has died is ignored.
 
     Raises:
-        LocalError: when its record is one of another version of ftm.
+        LocalError: if the record was written by another version of ftm.
     """
     pid = running_pid()
     if pid is None:
@@ -73,19 +79,22 @@ def read() -> LocalState | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, LookupError) as error:
-        raise LocalError(f"{_path()} is of another version of ftm: `ftm local down`, then `ftm local up`") from error
+        raise LocalError(
+            f"{_path()} was written by another version of ftm: run `ftm local down`, then `ftm local up`"
+        ) from error
     return state if state.pid == pid else None
 
 
 def is_stale() -> bool:
-    """Whether a daemon left its record behind without ending as it should."""
+    """Whether a daemon died and left its record behind."""
     return _path().exists() and running_pid() is None
 
 
 def running_pid() -> int | None:
-    """The daemon that holds the directory, ready or still starting; None when none does.
+    """The process id of the daemon that holds the directory, ready or still starting; None if there is none.
 
-    The lock tells: the kernel frees it however the daemon ends, while a pid may be somebody else's by then.
+    The lock decides, since the kernel releases it however the daemon ends; the recorded pid alone may have been reused
+    by another process.
     """
     try:
         with _lock_path().open() as lock:
@@ -98,12 +107,12 @@ def running_pid() -> int | None:
 
 
 def hold() -> bool:
-    """Take the directory for this process, until its very end; False when a daemon holds it."""
+    """Lock the directory for this process until it ends; return False if another daemon holds it."""
     path = directory()
     path.mkdir(parents=True, exist_ok=True)
     (path / ".gitignore").write_text("*\n")
-    lock = os.open(_lock_path(), os.O_RDWR | os.O_CREAT)  # never closed: the kernel does it when the process has ended
-    if not _lock_alone(lock):
+    lock = os.open(_lock_path(), os.O_RDWR | os.O_CREAT)  # never closed: the kernel releases it when the process ends
+    if not _lock_exclusively(lock):
         os.close(lock)
         return False
     remove()
@@ -113,25 +122,25 @@ def hold() -> bool:
 
 
 def write(state: LocalState) -> None:
-    """Record the daemon; whoever reads sees the whole record or none."""
+    """Record the daemon, atomically."""
     half = _path().with_suffix(".half")
     half.write_text(json.dumps(asdict(state), indent=2))
     half.replace(_path())
 
 
 def remove() -> None:
-    """Forget the daemon."""
+    """Delete the record."""
     with suppress(FileNotFoundError, NotADirectoryError):
         _path().unlink()
 
 
 def log_path() -> Path:
-    """What the daemon says while nobody listens."""
+    """The daemon's log."""
     return directory() / "daemon.log"
 
 
-def _lock_alone(lock: int) -> bool:
-    """Whether the lock could be had; readers, who ask whether a daemon runs, share it for a moment."""
+def _lock_exclusively(lock: int) -> bool:
+    """Take the lock; retries briefly, since `running_pid` shares it for a moment."""
     for _ in range(20):
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

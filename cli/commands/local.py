@@ -1,24 +1,35 @@
-"""`ftm local`: the stack `local`, an AWS of this machine's own."""
+"""`ftm local`: the stack `local`, on an embedded AWS on this machine."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import output
-from cli.errors import NotFoundError
-from cli.options import JsonOption
+from cli.errors import ConflictError, NotFoundError, UsageError
+from cli.options import JsonOption, check_url
+from contract import env
 
 if TYPE_CHECKING:
     from local.state import LocalState
 
-app = typer.Typer(no_args_is_help=True, help="The stack `local`: the same program on an AWS of this machine's own.")
+app = typer.Typer(no_args_is_help=True, help="The stack `local`: the same program on an embedded AWS on this machine.")
 
 
 @app.command()
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on the loopback; 0 takes a free one.")] = 0,
     llm_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="A real OpenAI-compatible server, in place of the stand-in.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            callback=check_url,
+            help=f"A real OpenAI-compatible server instead of the fake vLLM; its key is read from {env.LLM_API_KEY}.",
+        ),
+    ] = None,
+    llm_model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help=f"The server's model, if it has several; by default {env.LLM_MODEL_NAME}."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -28,12 +39,23 @@ def up(
     Examples:
       ftm local up
       ftm local up --llm-url http://127.0.0.1:8000/v1
+      LLM_API_KEY=... ftm local up --llm-url http://127.0.0.1:4000/v1 --llm-model qwen3-8b
     """
     from local import daemon
 
-    result = daemon.up(port=port, llm_url=llm_url)
+    if llm_model and not llm_url:
+        raise UsageError("--llm-model needs --llm-url: the fake vLLM has only one model")
+    if llm_url:
+        llm_model = llm_model or os.environ.get(env.LLM_MODEL_NAME)
+    options = daemon.Options(port, llm_url, llm_model)
+    result = daemon.up(options)
     if result.already:
-        output.hint("it runs already")
+        if different := options.differences(result.state):
+            raise ConflictError(
+                f"it is already up, without {' and '.join(different)}: `ftm local down` first (everything in its "
+                "memory is lost), then `ftm local up` again"
+            )
+        output.hint("it is already up")
     _print(result.state, as_json)
     if not as_json:
         output.hint("next: ftm --stack local prefetch sample 2023Q1")
@@ -46,7 +68,7 @@ def status(as_json: JsonOption = False) -> None:
 
     found = daemon.status()
     if found.stale:
-        raise NotFoundError("the embedded AWS has died and left its state behind: `ftm local up` starts it anew")
+        raise NotFoundError("the embedded AWS has died and everything in it is lost: `ftm local up` starts a new one")
     if found.state is None:
         raise NotFoundError("the embedded AWS is not up: `ftm local up` starts it")
     _print(found.state, as_json)
@@ -54,16 +76,16 @@ def status(as_json: JsonOption = False) -> None:
 
 @app.command()
 def down(as_json: JsonOption = False) -> None:
-    """Stop the embedded AWS; what it holds is in memory, and is gone with it."""
+    """Stop the embedded AWS; everything in it is in memory, and is lost."""
     from local import daemon
 
     result = daemon.down()
     if as_json:
         output.print_json({"pid": result.pid, "stale": result.stale})
     elif result.pid is not None:
-        output.print_line(f"stopped the embedded AWS (process {result.pid}), and with it all that it held")
+        output.print_line(f"stopped the embedded AWS (process {result.pid}); everything in it is gone")
     elif result.stale:
-        output.print_line("it had died already; what it left behind is cleared")
+        output.print_line("it had already died; its record is removed")
     else:
         output.print_line("it was not up")
 
@@ -73,12 +95,12 @@ def _print(state: "LocalState", as_json: bool) -> None:
         document = {"pid": state.pid, "endpoint": state.endpoint, "region": state.region, "outputs": state.outputs}
         output.print_json({**document, "llm": vars(state.llm), "started_at": state.started_at})
         return
-    llm = f"{state.llm.model} (a stand-in: names topics from their keywords)" if state.llm.stand_in else state.llm.url
+    source = "the fake vLLM, which names topics from their keywords" if state.llm.fake else state.llm.url
     rows = [
         ("endpoint", state.endpoint),
         ("process", str(state.pid)),
         ("up since", state.started_at),
-        ("LLM", llm),
+        ("LLM", f"{state.llm.model} ({source})"),
         ("bucket", state.outputs.get("bucket")),
     ]
     output.print_table(("stack local", ""), rows)

@@ -1,9 +1,9 @@
 """Runs the Pulumi program in this process, without Pulumi's engine.
 
-The SDK's launcher makes three calls around `__main__.py`, and talks to the engine through two objects. Here a
-`_Monitor` is in the engine's place: it hands every registered resource to a `Cloud`, and catches what the program
-exports. So the program runs as it is; what it sees differs from `pulumi up` in one way: there is no stored state, so
-everything is always new.
+Pulumi's language host makes three SDK calls around `__main__.py` and talks to the engine through two objects. Here
+`_Monitor` replaces the engine: it passes every registered resource to a `Cloud` and records the program's exports. The
+program itself runs unchanged. It differs from `pulumi up` in one way: there is no stored state, so every resource is
+always new.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from pulumi.runtime import rpc
 from pulumi.runtime.mocks import MockCallArgs, MockEngine, MockMonitor, MockResourceArgs, Mocks
 from pulumi.runtime.stack import run_in_stack
 
-from local.state import ROOT, LocalError
+from contract.project import find_project
+from local.state import LocalError
 
-_SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's mark, by which a secret is told on the wire
+_SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 - the key that marks a secret in Pulumi's protocol
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ class Resource:
     """A resource as the program registered it."""
 
     type: str
-    """Such as `aws:ecs/cluster:Cluster`; a component's own type when `custom` is false."""
+    """Such as `aws:ecs/cluster:Cluster`, or a component's own type if `custom` is false."""
     name: str
     inputs: dict[str, Any]
-    """camelCase; whole numbers are ints, secrets are bare values, and assets are Pulumi's objects."""
+    """Keys in camelCase, whole numbers as int, secrets unwrapped, assets as Pulumi's objects."""
     custom: bool
     parent: str
     """The parent's URN."""
@@ -45,17 +46,17 @@ class Resource:
     retain_on_delete: bool
     ignore_changes: list[str]
     read_id: str = ""
-    """The id of a resource that the program only reads (`X.get`)."""
+    """The id of a resource that the program only reads, with `X.get`; empty otherwise."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.type})"
 
 
 class Cloud(Protocol):
-    """Where resources come to be. Calls come from several threads."""
+    """Creates resources and answers data sources. It is called from several threads."""
 
     def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
-        """Make (or, with `read_id`, find) the resource; return its id and the outputs beyond its inputs."""
+        """Create the resource (or look it up by its `read_id`); return its id and its outputs beyond its inputs."""
         ...
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -65,42 +66,43 @@ class Cloud(Protocol):
 
 @dataclass
 class Run:
-    """What a program registered, in the order of registration, and exported."""
+    """What a run of the program registered, in that order, and exported."""
 
     resources: list[Resource] = field(default_factory=list[Resource])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     warnings: list[str] = field(default_factory=list[str])
 
 
-def preview(stack: str, cloud: Cloud, overrides: Mapping[str, Any] | None = None, root: Path = ROOT) -> Run:
-    """Run the program as `pulumi preview` does: nothing is created, and what only a created resource knows is unknown.
+def preview(stack: str, cloud: Cloud, overrides: Mapping[str, Any] | None = None, root: Path | None = None) -> Run:
+    """Run the program as `pulumi preview` does: nothing is created, and outputs of resources are unknown.
 
-    `cloud` answers the data sources. The arguments and errors are those of `up`.
+    `cloud` answers the data sources. Arguments and errors are those of `up`.
     """
     return _run(stack, cloud, overrides or {}, root, dry_run=True)
 
 
-def up(stack: str, cloud: Cloud, overrides: Mapping[str, Any] | None = None, root: Path = ROOT) -> Run:
+def up(stack: str, cloud: Cloud, overrides: Mapping[str, Any] | None = None, root: Path | None = None) -> Run:
     """Run the program as the first `pulumi up` of a stack does, creating every resource in `cloud`.
 
     Args:
-        stack: Its settings are in `Pulumi.<stack>.yaml`.
-        overrides: Settings that win over the stack's, such as `{"ftm:bucket": "calls"}`.
-        root: The folder of `Pulumi.yaml` and `__main__.py`.
+        stack: Name of the stack; its settings are read from `Pulumi.<stack>.yaml`.
+        overrides: Settings that take precedence over the stack's, such as `{"ftm:bucketName": "calls"}`.
+        root: The folder with `Pulumi.yaml` and `__main__.py`; the project's by default.
 
     Raises:
-        LocalError: when the settings cannot be read, the program fails or a resource cannot be made; the sentence names
+        LocalError: if the settings cannot be read, the program fails or a resource cannot be created; the message names
             the resource.
     """
     return _run(stack, cloud, overrides or {}, root, dry_run=False)
 
 
-def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
-    """The stack's settings over the project's defaults, each under its full key, such as `ftm:bucket`.
+def read_config(stack: str, root: Path | None = None) -> dict[str, Any]:
+    """The stack's settings merged over the project's defaults, by full key, such as `ftm:bucketName`.
 
     Raises:
-        LocalError: when a file is missing or broken, or when a value is encrypted.
+        LocalError: if a file is missing or invalid, or a value is encrypted.
     """
+    root = root or find_project()
     project = _read_yaml(root / "Pulumi.yaml")
     config: dict[str, Any] = {}
     for key, entry in (project.get("config") or {}).items():
@@ -109,7 +111,9 @@ def read_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
             config[_full_key(project["name"], key)] = default
     for key, value in (_read_yaml(root / f"Pulumi.{stack}.yaml").get("config") or {}).items():
         if isinstance(value, dict) and "secure" in value:
-            raise LocalError(f"Pulumi.{stack}.yaml encrypts {key}, which only Pulumi's engine can read: set it plainly")
+            raise LocalError(
+                f"Pulumi.{stack}.yaml encrypts {key}, which only Pulumi's engine can decrypt: set it as plain text"
+            )
         config[_full_key(project["name"], key)] = value
     return config
 
@@ -135,7 +139,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise LocalError(f"{path.name} is missing in {path.parent}") from None
     except yaml.YAMLError as error:
-        raise LocalError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
+        raise LocalError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
     return document if isinstance(document, dict) else {}
 
 
@@ -144,14 +148,15 @@ def _full_key(project: str, key: str) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """A setting as the engine hands it over: text as it is, everything else as JSON."""
+    """A setting as the engine passes it to the program: text unchanged, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _run(stack: str, cloud: Cloud, overrides: Mapping[str, Any], root: Path, dry_run: bool) -> Run:
+def _run(stack: str, cloud: Cloud, overrides: Mapping[str, Any], root: Path | None, dry_run: bool) -> Run:
+    root = root or find_project()
     config = {**read_config(stack, root), **overrides}
     program = _Program(stack, cloud, root, {key: _as_text(value) for key, value in config.items()}, dry_run)
-    # A thread of its own: the SDK wants an event loop that nobody else runs, and a context that nobody else sees.
+    # The SDK needs its own event loop and its own context, so the program gets its own thread.
     thread = threading.Thread(target=contextvars.Context().run, args=(program.run,), daemon=True, name="pulumi")
     thread.start()
     thread.join()
@@ -174,7 +179,7 @@ class _Program:
 
     def run(self) -> None:
         loop = asyncio.new_event_loop()
-        # What fails is told once, by `explain`; the SDK leaves further tasks of a failed run unobserved.
+        # `explain` reports the failure; the SDK would also log every other task of a failed run.
         loop.set_exception_handler(lambda _loop, _context: None)
         asyncio.set_event_loop(loop)
         try:
@@ -188,9 +193,9 @@ class _Program:
     def explain(self) -> str:
         """Why the run failed, in one sentence."""
         if isinstance(self.error, pulumi.RunError):
-            return str(self.error)  # the program's own sentence
+            return str(self.error)  # already a message of the program's own
         if self._monitor.failed:
-            return f"the program could not make {self._monitor.failed[0]}"
+            return f"the program could not create {self._monitor.failed[0]}"
         return f"the program __main__.py failed: {_describe(self.error)}"
 
     async def _run(self) -> None:
@@ -213,7 +218,7 @@ class _Program:
 
 
 class _Monitor(MockMonitor):
-    """The engine's side of the SDK's conversation."""
+    """The engine's side of the SDK's protocol."""
 
     def __init__(self, cloud: Cloud, result: Run, dry_run: bool) -> None:
         super().__init__(_Provider(cloud, result, self, dry_run))
@@ -222,7 +227,7 @@ class _Monitor(MockMonitor):
         self._result = result
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - gRPC's name
-        # The mocks are not shown parents, dependencies and options: `_Provider` finds them here.
+        # Mocks do not receive parents, dependencies and options, so `_Provider` looks them up here.
         self.requests[request.type, request.name] = request
         return super().RegisterResource(request)
 
@@ -233,7 +238,7 @@ class _Monitor(MockMonitor):
 
 
 class _Provider(Mocks):
-    """The resource provider's side: each registration becomes a `Resource`, and goes to the cloud."""
+    """The resource provider's side: turns each registration into a `Resource` and passes it to the cloud."""
 
     def __init__(self, cloud: Cloud, result: Run, monitor: _Monitor, dry_run: bool) -> None:
         self._cloud = cloud
@@ -280,7 +285,7 @@ class _Provider(Mocks):
 
 
 def _describe(error: BaseException | None) -> str:
-    """An exception as one line; ours are sentences already, botocore's name their code and operation."""
+    """An exception as one line. ftm's own and botocore's messages are clear without the class name."""
     text = " ".join(str(error).split())
     module = type(error).__module__.split(".")[0]
     return text if text and module in ("botocore", "local") else f"{type(error).__name__}: {text}".rstrip(": ")

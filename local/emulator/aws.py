@@ -117,7 +117,6 @@ def _listen(port: int) -> socket.socket:
 def _configure_moto(port: int) -> None:
     os.environ["MOTO_PORT"] = str(port)
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
-    default_user_config["iam"] = {"load_aws_managed_policies": True}
     moto_api_backend.reset()
     # moto logs whole syntax trees when a state fails, and werkzeug every request.
     logging.getLogger("moto").setLevel(logging.CRITICAL)

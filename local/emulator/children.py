@@ -25,7 +25,7 @@ class Children:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.scratch = Path(tempfile.mkdtemp(prefix="ftm-aws-"))
+        self.scratch = Path(tempfile.mkdtemp(prefix="embedded-aws-"))
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_GUARD), str(self.scratch)],
             stdin=subprocess.PIPE,

@@ -1,25 +1,34 @@
-"""The local Application Load Balancer: one HTTP server on the loopback, in front of the vLLM stand-in or a real server.
+"""The local Application Load Balancer: one HTTP server on the loopback, in front of the fake vLLM or a real LLM server.
 
-Its host and port are what the program sees as the load balancer's DNS name. Like the real one it answers 503 while it
-has no healthy target, which is while the GPU group or the service is scaled to zero.
+The Pulumi program sees its host and port as the load balancer's DNS name. Like the real one it answers 503 while it has
+no healthy target, that is while the GPU group or the service is scaled to zero. If a client abandons a request, the
+request to the target is cancelled too.
 """
 
+import asyncio
 import json
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-import urllib3
+import aiohttp
+from aiohttp import web
 
 from contract import ContractError, env
+from contract.served_models import choose_model
 from local.state import LocalError
 
 IDLE_TIMEOUT = 300
-"""Seconds that a completion may take, queue included; the program sets the real load balancer's to the same."""
+"""Seconds that a request may take, including its time in the LLM server's queue; the program's load balancer has the
+same limit."""
+
+_CONNECT_SECONDS = 10
+_MAX_BODY_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,8 @@ class Request:
     method: str
     path: str
     body: bytes
-    headers: dict[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names in lower case."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,14 @@ class Response:
 
 
 class Target(Protocol):
-    """What stands behind the load balancer."""
+    """The server behind the load balancer."""
 
     model: str
     """The id of the model that it serves."""
 
-    def answer(self, request: Request) -> Response: ...
+    async def answer(self, request: Request) -> Response: ...
+
+    async def close(self) -> None: ...
 
 
 def json_response(status: int, document: dict[str, Any]) -> Response:
@@ -51,122 +63,119 @@ def json_response(status: int, document: dict[str, Any]) -> Response:
 
 
 class LocalAlb:
-    """The load balancer; `start` it, and `stop` it in the end."""
+    """The load balancer: `start` runs it in a thread of its own, and `stop` ends it."""
 
     def __init__(self, target: Target, has_healthy_target: Callable[[], bool]) -> None:
-        self._server = _Server(target, has_healthy_target)
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        """Host and port: the DNS name."""
+        self._target = target
+        self._has_healthy_target = has_healthy_target
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)  # every worker connects at once
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread = Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True, name="alb")
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        """Host and port: the load balancer's DNS name."""
 
     def start(self) -> None:
-        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True, name="alb").start()
+        self._thread.start()
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0)
+        await runner.setup()
+        await web.SockSite(runner, self._socket).start()
+        await self._stopping.wait()
+        await runner.cleanup()
+        await self._target.close()
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        if not self._has_healthy_target():
+            answer = _html(HTTPStatus.SERVICE_UNAVAILABLE)
+        else:
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            asked = Request(request.method, request.path_qs, await request.read(), headers)
+            answer = await self._target.answer(asked)
+        return web.Response(status=answer.status, body=answer.body, headers={"content-type": answer.content_type})
 
 
 class RealServer:
     """An OpenAI-compatible server that requests are forwarded to.
 
-    Its key, if it wants one, is `LLM_API_KEY` of the daemon's environment; the worker's own goes through otherwise.
+    LLM_API_KEY of the daemon's environment is sent as its key; without one, the client's own key is passed through.
     """
 
-    def __init__(self, url: str) -> None:
-        """Ask the server at `url`, with or without its `/v1`, which model it serves.
+    def __init__(self, url: str, model: str | None = None) -> None:
+        """Ask the server at `url`, with or without `/v1`, for its models, and choose `model` or its only chat model.
 
         Raises:
-            LocalError: when the key cannot be sent, or it does not answer as an OpenAI-compatible server does.
+            LocalError: if the key cannot be sent, the server does not answer as an OpenAI-compatible server does, or
+                it does not say which model to use.
         """
         if not url.startswith(("http://", "https://")):
             raise LocalError(f"{url!r} is not the base URL of an LLM server: write http://host:port/v1, or https")
         self._base = url.rstrip("/").removesuffix("/v1")
         try:
             self._key = env.llm_api_key(os.environ)
+            self.model = choose_model(self._list_models(url), model, "--llm-model")
         except ContractError as error:
-            raise LocalError(str(error)) from error
-        self._pool = urllib3.PoolManager(maxsize=256, retries=False)
-        self.model = self._first_model(url)
+            raise LocalError(f"the LLM server at {url}: {error}") from error
 
-    def answer(self, request: Request) -> Response:
-        """Forward the request; failures are answered as a load balancer does."""
-        # vLLM has /health, other servers may not: whoever lists its models is healthy.
+    async def answer(self, request: Request) -> Response:
+        """Forward the request; if the server fails, answer as a load balancer does."""
+        # vLLM has /health, other servers may not: one that lists its models is healthy.
         health = request.path == "/health"
         try:
-            answer = self._ask(request.method, "/v1/models" if health else request.path, request)
-        except urllib3.exceptions.NewConnectionError:  # a kind of TimeoutError to urllib3
-            return _html(HTTPStatus.BAD_GATEWAY)
-        except urllib3.exceptions.TimeoutError:
+            answer = await self._send(self._session, "/v1/models" if health else request.path, request)
+        except TimeoutError:
             return _html(HTTPStatus.GATEWAY_TIMEOUT)
-        except urllib3.exceptions.HTTPError:
+        except aiohttp.ClientError:
             return _html(HTTPStatus.BAD_GATEWAY)
         return Response(answer.status, b"", "text/plain") if health else answer
 
-    def _first_model(self, url: str) -> str:
-        try:
-            answer = self._ask("GET", "/v1/models", Request("GET", "/v1/models", b""), timeout=10)
-        except urllib3.exceptions.HTTPError as error:
-            # urllib3 starts with its own object: "HTTPConnection(host=..., port=...): Failed to ..."
-            reason = str(error).partition("): ")[2] or str(error)
-            raise LocalError(f"the LLM server at {url} does not answer: {reason}") from error
-        try:
-            return str(json.loads(answer.body)["data"][0]["id"])
-        except (ValueError, LookupError, TypeError) as error:
-            said = f"answered GET /v1/models with HTTP {answer.status} and no model"
-            raise LocalError(f"the LLM server at {url} {said}: give the base URL of one that serves a model") from error
+    async def close(self) -> None:
+        await self._session.close()
 
-    def _ask(self, method: str, path: str, request: Request, timeout: float = IDLE_TIMEOUT) -> Response:
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        """Created on first use, since it belongs to the running event loop."""
+        timeout = aiohttp.ClientTimeout(total=IDLE_TIMEOUT, sock_connect=_CONNECT_SECONDS)
+        return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=256))
+
+    def _list_models(self, url: str) -> list[str]:
+        try:
+            answer = asyncio.run(self._fetch_models())
+        except TimeoutError as error:
+            raise LocalError(f"the LLM server at {url} does not answer within {_CONNECT_SECONDS} s") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise LocalError(f"the LLM server at {url} does not answer: {error}") from error
+        if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            key = f"the key in {env.LLM_API_KEY}" if self._key else f"a request without a key: set {env.LLM_API_KEY}"
+            raise LocalError(f"the LLM server at {url} refuses {key} (HTTP {answer.status})")
+        try:
+            return [str(model["id"]) for model in json.loads(answer.body)["data"]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise LocalError(
+                f"the LLM server at {url} answered GET /v1/models with HTTP {answer.status} and no list of models: "
+                f"give the base URL of an OpenAI-compatible server, and its key, if it needs one, in {env.LLM_API_KEY}"
+            ) from error
+
+    async def _fetch_models(self) -> Response:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_CONNECT_SECONDS)) as session:
+            return await self._send(session, "/v1/models", Request("GET", "/v1/models", b""))
+
+    async def _send(self, session: aiohttp.ClientSession, path: str, request: Request) -> Response:
         headers = {name: request.headers[name] for name in ("content-type", "authorization") if name in request.headers}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
-        answer = self._pool.request(
-            method, self._base + path, body=request.body or None, headers=headers, timeout=timeout, redirect=False
-        )
-        return Response(answer.status, answer.data, answer.headers.get("content-type", "application/json"))
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 512  # every worker opens its connections at once
-
-    def __init__(self, target: Target, has_healthy_target: Callable[[], bool]) -> None:
-        self.target = target
-        self.has_healthy_target = has_healthy_target
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def answer(self, request: Request) -> Response:
-        if not self.has_healthy_target():
-            return _html(HTTPStatus.SERVICE_UNAVAILABLE)
-        return self.target.answer(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "ftm-alb", ""
-    timeout = IDLE_TIMEOUT
-    wbufsize = -1  # head and body leave in one packet; else each answer waits for a delayed acknowledgement
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        length = int(self.headers.get("content-length") or 0)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = cast(_Server, self.server).answer(Request(self.command, self.path, self.rfile.read(length), headers))
-        self.send_response(answer.status)
-        self.send_header("content-type", answer.content_type)
-        self.send_header("content-length", str(len(answer.body)))
-        self.end_headers()
-        self.wfile.write(answer.body)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Nobody reads it."""
+        url, body = self._base + path, request.body or None
+        async with session.request(request.method, url, data=body, headers=headers, allow_redirects=False) as answer:
+            content_type = answer.headers.get("content-type", "application/json")
+            return Response(answer.status, await answer.read(), content_type)
 
 
 def _html(status: HTTPStatus) -> Response:

@@ -1,8 +1,8 @@
-"""The stand-in for vLLM: answers as its OpenAI-compatible server does, and names topics from their keywords.
+"""The fake vLLM: an OpenAI-compatible server without a model, which names topics from their keywords.
 
-No model runs. It reads the line `Keywords: a, b, c` of the prompt, as the worker writes it, and fills the request's
-JSON schema with a noun phrase and a sentence made of them; its model id says so. What a client meets otherwise is
-vLLM's: errors, limits, usage, the prefix cache's share of the prompt (as seen on vLLM 0.32).
+It reads the line `Keywords: a, b, c` that the worker writes into each prompt, and fills the request's JSON schema with
+a noun phrase and a sentence made of those keywords; its model id says so. Errors, limits, usage and the prompt's share
+in the prefix cache are like vLLM's (0.32).
 """
 
 import itertools
@@ -14,21 +14,21 @@ from typing import Any
 
 from local.fake_vllm.alb import Request, Response, json_response
 
-MODEL = "ftm-stand-in-names-from-keywords"
+MODEL = "ftm-fake-vllm-names-from-keywords"
 MAX_MODEL_LEN = 8192
-"""Tokens of prompt and answer together, unless the server is told otherwise."""
+"""Default limit of prompt and answer together, in tokens."""
 
 _KEYWORDS = re.compile(r"^\s*Keywords:[ \t]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 _TOKEN = re.compile(r"\w{1,6}|[^\w\s]")
 _BLOCK = 16
-"""Tokens of a block of vLLM's prefix cache."""
+"""Size of a block of vLLM's prefix cache, in tokens."""
 _MAX_BLOCKS = 200_000
 _TEMPLATE_TOKENS = 4
-"""What the chat template adds to each message."""
+"""Tokens that the chat template adds to each message."""
 
 
-class StandIn:
-    """One server; `answer` may be called from several threads."""
+class FakeVllm:
+    """One server, as a target of the local load balancer."""
 
     def __init__(self, max_model_len: int = MAX_MODEL_LEN) -> None:
         self.model = MODEL
@@ -36,7 +36,7 @@ class StandIn:
         self._blocks: set[int] = set()
         self._numbers = itertools.count(1)
 
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answer one HTTP request."""
         match request.method, request.path:
             case "GET", "/health":
@@ -49,6 +49,9 @@ class StandIn:
                 return json_response(HTTPStatus.METHOD_NOT_ALLOWED, {"detail": "Method Not Allowed"})
             case _:
                 return json_response(HTTPStatus.NOT_FOUND, {"detail": "Not Found"})
+
+    async def close(self) -> None:
+        """Nothing to release."""
 
     def _model_card(self) -> dict[str, Any]:
         return {
@@ -72,7 +75,7 @@ class StandIn:
             message = f"The model `{asked['model']}` does not exist."
             return _error(HTTPStatus.NOT_FOUND, message, kind="NotFoundError", param="model")
         if asked.get("stream"):
-            return _error(HTTPStatus.BAD_REQUEST, "the stand-in does not stream", param="stream")
+            return _error(HTTPStatus.BAD_REQUEST, "the fake vLLM does not stream", param="stream")
 
         tokens = _TOKEN.findall("\n".join(messages))
         prompt = len(tokens) + _TEMPLATE_TOKENS * len(messages)
@@ -119,7 +122,7 @@ class StandIn:
         )
 
     def _cached(self, tokens: list[str]) -> int:
-        """How many leading tokens came before, in whole blocks; remembers all of them."""
+        """The number of leading tokens that an earlier prompt had too, in whole blocks; remembers this prompt."""
         if len(self._blocks) > _MAX_BLOCKS:
             self._blocks.clear()
         cached, block, hit = 0, 0, True
@@ -147,7 +150,7 @@ def _messages(asked: dict[str, Any]) -> list[str]:
 
 
 def _keywords(messages: list[str]) -> list[str]:
-    """The keywords of the prompt: its last line of them, since an instruction may hold an example."""
+    """The keywords of the prompt's last `Keywords:` line; earlier ones may be examples."""
     lines = _KEYWORDS.findall("\n".join(messages))
     return [word.strip() for word in lines[-1].split(",") if word.strip()] if lines else []
 
@@ -164,7 +167,7 @@ def _write(response_format: dict[str, Any], keywords: list[str]) -> str:
 
 
 def _name(keywords: list[str]) -> str:
-    """A noun phrase of the two strongest keywords, which come first, that share no word."""
+    """A noun phrase of the first two keywords (the strongest come first) that share no word."""
     chosen: list[str] = []
     for keyword in keywords:
         if not any(set(keyword.lower().split()) & set(other.lower().split()) for other in chosen):
@@ -174,7 +177,7 @@ def _name(keywords: list[str]) -> str:
 
 def _summary(keywords: list[str]) -> str:
     if not keywords:
-        return "The prompt held no keywords to name this topic from."
+        return "The prompt had no keywords to name this topic from."
     *others, last = keywords[:4]
     return f"The call discusses {', '.join(others)} and {last}." if others else f"The call discusses {last}."
 
@@ -184,7 +187,7 @@ def _sentence_case(text: str) -> str:
 
 
 def _fill(schema: dict[str, Any], field: str, name: str, summary: str) -> Any:
-    """The smallest value that `schema` allows, with the name and the summary where text is asked for."""
+    """The smallest value that `schema` allows; its texts are the name or the summary."""
     if "const" in schema:
         return schema["const"]
     if schema.get("enum"):
@@ -208,11 +211,11 @@ def _fill(schema: dict[str, Any], field: str, name: str, summary: str) -> Any:
 
 
 def _shorten(text: str, limit: int) -> str:
-    """At most `limit` characters, cut between words where there is one."""
+    """Cut `text` to at most `limit` characters, between words if possible."""
     return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0] or text[:limit]
 
 
 def _error(status: HTTPStatus, message: str, kind: str = "BadRequestError", param: str | None = None) -> Response:
-    """An error as vLLM shapes it."""
+    """An error in vLLM's format."""
     error = {"message": message, "type": kind, "param": param, "code": status.value}
     return json_response(status, {"error": error})

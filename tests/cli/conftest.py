@@ -110,7 +110,7 @@ def aws(moto_server: str, local_dir: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 def register(aws: Aws) -> None:
     """Make it the stack `local`, with the outputs that it has now."""
-    llm = state.Llm("stand-in", True)
+    llm = state.Llm("fake-vllm", True)
     state.write(state.LocalState(os.getpid(), "local", aws.endpoint, "us-east-1", aws.outputs, llm, "2023-04-05"))
 
 

@@ -13,7 +13,7 @@ Q = SUCCEEDS
 
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file into which a stand-in for the worker puts its environment, its firms and its arguments."""
+    """The file into which a fake worker puts its environment, its firms and its arguments."""
     seen = tmp_path / "seen.json"
     script = tmp_path / "python"
     script.write_text(

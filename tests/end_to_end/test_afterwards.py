@@ -51,7 +51,7 @@ def test_a_naming_by_another_llm_compares_with_the_results(ftm: Ftm, tmp_path: P
 
     assert result["firms"] == 2
     assert result["matched"] == result["b"]["topics"] > 0
-    assert result["same_names"] == 1  # the stand-in says the same twice
+    assert result["same_names"] == 1  # the fake vLLM answers the same twice
     assert ftm("topics", SECOND, "--json").json == before
 
 

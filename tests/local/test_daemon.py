@@ -16,9 +16,11 @@ from typing import Any
 import boto3
 import pytest
 
+from contract.project import find_project
 from local import daemon, state
+from local.daemon import Options
 from local.fake_vllm.alb import LocalAlb
-from local.fake_vllm.server import MODEL, StandIn
+from local.fake_vllm.server import MODEL, FakeVllm
 from local.state import LocalError, LocalState
 
 SMALL = "import pulumi\npulumi.export('model', pulumi.Config('ftm').get('vllmServedModelName'))\n"
@@ -38,10 +40,10 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def program(tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Put a copy of the project with another `__main__.py` in the project's place."""
     root = tmp_path / "project"
-    shutil.copytree(state.ROOT / "local", root / "local", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(find_project() / "local", root / "local", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "Pulumi.yaml").write_text("name: ftm\nruntime: python\n")
     (root / "Pulumi.local.yaml").write_text("config: {}\n")
-    monkeypatch.setattr(state, "ROOT", root)
+    monkeypatch.setenv("FTM_PROJECT", str(root))
 
     def write(source: str) -> None:
         (root / "__main__.py").write_text(source)
@@ -103,7 +105,7 @@ def test_the_real_program_from_up_to_down(directory: Path, monkeypatch: pytest.M
         up = daemon.up()
     outputs = up.state.outputs
     assert not up.already
-    assert up.state.llm == state.Llm(MODEL, stand_in=True)
+    assert up.state.llm == state.Llm(MODEL, fake=True)
     assert outputs.keys() >= {
         "bucket",
         "state_machine_arn",
@@ -121,7 +123,7 @@ def test_the_real_program_from_up_to_down(directory: Path, monkeypatch: pytest.M
     assert all(outputs.values())
     assert (directory / ".gitignore").read_text() == "*\n"
 
-    again = daemon.up(port=1, llm_url="http://127.0.0.1:9")
+    again = daemon.up(Options(port=1, llm_url="http://127.0.0.1:9"))
     assert again.already
     assert again.state == up.state == state.read()
     assert daemon.status() == daemon.Status(up.state, stale=False)
@@ -199,7 +201,7 @@ def test_a_directory_that_cannot_be_one_is_one_sentence(tmp_path: Path, monkeypa
     (tmp_path / "file").touch()
     monkeypatch.setenv("FTM_LOCAL_DIR", str(tmp_path / "file" / "inside"))
     with pytest.raises(
-        LocalError, match=r"file/inside cannot be used \(Not a directory\): name another by FTM_LOCAL_DIR"
+        LocalError, match=r"file/inside cannot be used \(Not a directory\): set FTM_LOCAL_DIR to another folder"
     ):
         daemon.up()
     assert daemon.status() == daemon.Status(None, stale=False)
@@ -209,21 +211,23 @@ def test_the_record_of_another_version_is_one_sentence_and_down_still_works(prog
     program(SMALL)
     started = daemon.up().state
     (state.directory() / "state.json").write_text('{"pid": 1, "former": true}')
-    with pytest.raises(LocalError, match="is of another version of ftm: `ftm local down`, then `ftm local up`"):
+    with pytest.raises(
+        LocalError, match="written by another version of ftm: run `ftm local down`, then `ftm local up`"
+    ):
         daemon.status()
     assert daemon.down() == daemon.Down(started.pid, stale=False)
 
 
 def test_a_real_llm_gives_the_stack_its_model(program: Callable[[str], None]):
     program(SMALL)
-    real = LocalAlb(StandIn(), lambda: True)
+    real = LocalAlb(FakeVllm(), lambda: True)
     real.start()
     try:
         url = f"http://{real.address}/v1"
-        started = daemon.up(llm_url=url).state
+        started = daemon.up(Options(llm_url=url)).state
     finally:
         real.stop()
-    assert started.llm == state.Llm(MODEL, stand_in=False, url=url)
+    assert started.llm == state.Llm(MODEL, fake=False, url=url)
     assert started.outputs == {"model": MODEL}
 
 
@@ -232,10 +236,10 @@ def test_a_real_llm_gives_the_stack_its_model(program: Callable[[str], None]):
     [
         ("raise ValueError('no\\nway')", r"^the program __main__\.py failed: ValueError: no way$"),
         ("def broken(", r"^the program __main__\.py failed: SyntaxError: "),
-        ("import os; os._exit(7)", r"^the deployment ended with exit code 7 and said nothing"),
+        ("import os; os._exit(7)", r"^the deployment ended with exit code 7 and no output"),
         (
             "import pulumi_aws as aws; aws.sqs.Queue('letters')",
-            r"^the program could not make letters \(aws:sqs/queue:Queue\): the embedded AWS does not support ",
+            r"^the program could not create letters \(aws:sqs/queue:Queue\): the embedded AWS does not support ",
         ),
     ],
 )
@@ -263,7 +267,7 @@ def test_a_port_in_use_is_one_sentence(program: Callable[[str], None], directory
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(LocalError, match=rf"^port {port} of 127\.0\.0\.1 is in use"):
-            daemon.up(port=port)
+            daemon.up(Options(port=port))
     wait_for(lambda: processes_of(directory) == [])
 
 
@@ -271,13 +275,13 @@ def test_the_port_is_the_one_that_was_asked_for(program: Callable[[str], None]):
     program(SMALL)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    assert daemon.up(port=port).state.endpoint == f"http://127.0.0.1:{port}"
+    assert daemon.up(Options(port=port)).state.endpoint == f"http://127.0.0.1:{port}"
 
 
 def test_an_llm_that_does_not_answer_is_one_sentence(program: Callable[[str], None], directory: Path):
     program(SMALL)
     with pytest.raises(LocalError, match=r"^the LLM server at http://127\.0\.0\.1:9 does not answer"):
-        daemon.up(llm_url="http://127.0.0.1:9")
+        daemon.up(Options(llm_url="http://127.0.0.1:9"))
     wait_for(lambda: processes_of(directory) == [])
 
 
@@ -301,5 +305,5 @@ def test_two_who_start_it_at_once_get_one_daemon(program: Callable[[str], None],
         errors = [error for future in both if (error := future.exception())]
     started = {future.result().state.pid for future in both if not future.exception()}
     assert len(started) == 1
-    assert all("being started already" in str(error) for error in errors)
+    assert all("already being started" in str(error) for error in errors)
     assert sum("-m local " in command for command in processes_of(directory)) == 1

@@ -1,5 +1,6 @@
-"""The local load balancer over HTTP, with the stand-in and with a real server behind it."""
+"""The local load balancer over HTTP, with the fake vLLM and with a real server behind it."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -13,7 +14,7 @@ import openai
 import pytest
 
 from local.fake_vllm.alb import LocalAlb, RealServer, Request, Response, json_response
-from local.fake_vllm.server import MODEL, StandIn
+from local.fake_vllm.server import MODEL, FakeVllm
 from local.state import LocalError
 
 PROMPT = """Name the topic of these sentences.
@@ -47,7 +48,7 @@ def serve() -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def url(serve: Callable[..., str]) -> str:
-    return serve(StandIn())
+    return serve(FakeVllm())
 
 
 def client_of(url: str) -> openai.OpenAI:
@@ -112,10 +113,10 @@ def test_the_schema_is_honoured(url: str):
     }
 
 
-def test_its_model_says_that_it_is_a_stand_in(url: str):
+def test_its_model_says_that_it_is_a_fake(url: str):
     models = client_of(url).models.list().data
     assert [model.id for model in models] == [MODEL]
-    assert "stand-in" in MODEL
+    assert "fake" in MODEL
 
 
 def test_usage_counts_the_shared_prefix_as_cached(url: str):
@@ -141,7 +142,7 @@ def test_an_unknown_model_is_404(url: str):
 
 def test_a_prompt_that_is_too_long_is_400(serve: Callable[..., str]):
     with pytest.raises(openai.BadRequestError) as error:
-        complete(serve(StandIn(max_model_len=100)), "word " * 200)
+        complete(serve(FakeVllm(max_model_len=100)), "word " * 200)
     assert error.value.param == "input_tokens"
     assert "maximum context length is 100 tokens" in str(error.value)
 
@@ -163,7 +164,7 @@ def test_other_paths(url: str, method: str, path: str, status: int):
 
 def test_without_a_healthy_target_everything_is_503(serve: Callable[..., str]):
     targets: list[str] = []
-    url = serve(StandIn(), lambda: bool(targets))
+    url = serve(FakeVllm(), lambda: bool(targets))
     assert fetch(f"{url}/health")[0] == 503
     with pytest.raises(openai.InternalServerError, match="503"):
         complete(url)
@@ -178,16 +179,19 @@ class Keyed:
 
     model = "real-model"
 
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         if request.headers.get("authorization") != "Bearer right":
             return json_response(401, {"error": {"message": "wrong key", "code": 401}})
         if request.path == "/v1/models":
-            return json_response(200, {"data": [{"id": "real-model"}, {"id": "other"}]})
+            return json_response(200, {"data": [{"id": "nomic-embed-text"}, {"id": "real-model:latest"}]})
         if request.path == "/v1/chat/completions":
             asked = json.loads(request.body)
             message = {"role": "assistant", "content": f"real answer to {asked['messages'][0]['content']}"}
             return json_response(200, {"id": "1", "choices": [{"index": 0, "message": message}]})
         return Response(404, b"nothing here", "text/plain")
+
+    async def close(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
@@ -197,7 +201,7 @@ def test_a_real_server_answers_through_the_load_balancer(
     monkeypatch.setenv("LLM_API_KEY", "right")
     real = RealServer(serve(Keyed()) + suffix)
     url = serve(real)
-    assert real.model == "real-model"
+    assert real.model == "real-model:latest"
     assert fetch(f"{url}/health") == (200, b"")
     assert complete(url, "hello").choices[0].message.content == "real answer to hello"
     assert fetch(f"{url}/elsewhere") == (404, b"nothing here")
@@ -206,12 +210,12 @@ def test_a_real_server_answers_through_the_load_balancer(
 def test_a_key_that_cannot_be_sent_is_told_and_not_shown(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLM_API_KEY", "k3y\n")
     with pytest.raises(LocalError, match="LLM_API_KEY holds a blank, a line break") as told:
-        RealServer(serve(StandIn()))
+        RealServer(serve(FakeVllm()))
     assert "k3y" not in str(told.value)
 
 
 def test_a_real_server_is_behind_the_same_gate(serve: Callable[..., str]):
-    assert fetch(serve(RealServer(serve(StandIn())), lambda: False) + "/health")[0] == 503
+    assert fetch(serve(RealServer(serve(FakeVllm())), lambda: False) + "/health")[0] == 503
 
 
 def test_a_real_server_that_goes_away_is_502(serve: Callable[..., str]):
@@ -233,8 +237,8 @@ def answer_once(listener: socket.socket, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("http://127.0.0.1:9/v1", r"^the LLM server at http://127\.0\.0\.1:9/v1 does not answer: Failed to establish"),
-        ("http://", "^the LLM server at http:// does not answer: No host"),
+        ("http://127.0.0.1:9/v1", r"^the LLM server at http://127\.0\.0\.1:9/v1 does not answer: Cannot connect"),
+        ("http://", "^the LLM server at http:// does not answer: "),
         ("127.0.0.1:9", "^'127.0.0.1:9' is not the base URL of an LLM server: write http://host:port/v1"),
     ],
 )
@@ -243,6 +247,95 @@ def test_a_server_that_does_not_answer_is_one_sentence(url: str, sentence: str):
         RealServer(url)
 
 
+class Silent:
+    """A server that never answers a completion, and knows which requests were cancelled."""
+
+    model = "silent"
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.cancelled = threading.Event()
+
+    async def answer(self, request: Request) -> Response:
+        if request.path == "/v1/models":
+            return json_response(200, {"data": [{"id": "silent"}]})
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+        raise AssertionError
+
+    async def close(self) -> None:
+        pass
+
+
+def test_an_abandoned_request_is_cancelled_at_the_server(serve: Callable[..., str]):
+    silent = Silent()
+    url = serve(RealServer(serve(silent)))
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+        assert silent.started.wait(10)
+        assert not silent.cancelled.is_set()
+    assert silent.cancelled.wait(10)
+
+
+class Listing:
+    """A server with the given models."""
+
+    model = ""
+
+    def __init__(self, *models: str) -> None:
+        self._models = [{"id": model} for model in models]
+
+    async def answer(self, request: Request) -> Response:
+        del request
+        return json_response(200, {"data": self._models})
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("models", "wanted", "chosen"),
+    [
+        (["text-embedding-3-small", "qwen3-8b"], None, "qwen3-8b"),
+        (["qwen3-8b", "llama3"], "llama3", "llama3"),
+        (["nomic-embed-text:latest", "qwen3:latest", "llama3:latest"], "llama3", "llama3:latest"),
+    ],
+)
+def test_the_model_is_the_one_asked_for_or_the_only_chat_model(
+    serve: Callable[..., str], models: list[str], wanted: str | None, chosen: str
+):
+    assert RealServer(serve(Listing(*models)), wanted).model == chosen
+
+
+@pytest.mark.parametrize(
+    ("models", "wanted", "sentence"),
+    [
+        (["a", "b"], None, r"it serves several models \(a, b\): choose one with --llm-model"),
+        (["a", "b"], "c", "it serves a, b, not c: set --llm-model to a model that it serves"),
+        (["nomic-embed-text"], None, r"it serves no chat model \(nomic-embed-text\)"),
+        ([], None, r"it serves no chat model \(none\)"),
+    ],
+)
+def test_a_model_that_cannot_be_chosen_is_one_sentence(
+    serve: Callable[..., str], models: list[str], wanted: str | None, sentence: str
+):
+    with pytest.raises(LocalError, match=sentence):
+        RealServer(serve(Listing(*models)), wanted)
+
+
+def test_a_server_that_refuses_the_key_names_the_variable(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    url = serve(Keyed())
+    with pytest.raises(LocalError, match=r"refuses a request without a key: set LLM_API_KEY \(HTTP 401\)"):
+        RealServer(url)
+    monkeypatch.setenv("LLM_API_KEY", "wrong")
+    with pytest.raises(LocalError, match=r"refuses the key in LLM_API_KEY \(HTTP 401\)") as error:
+        RealServer(url)
+    assert "wrong" not in str(error.value)
+
+
 def test_a_server_that_is_no_llm_is_one_sentence(serve: Callable[..., str]):
-    with pytest.raises(LocalError, match="answered GET /v1/models with HTTP 401 and no model"):
-        RealServer(serve(Keyed()))
+    with pytest.raises(LocalError, match=r"answered GET /v1/models with HTTP 404 and no list of models"):
+        RealServer(serve(FakeVllm()) + "/elsewhere")

@@ -156,14 +156,16 @@ def test_a_resource_that_cannot_be_made_is_named_and_nothing_goes_on(write: Any,
     cloud = Memory(refused="url")
     with pytest.raises(LocalError) as error:
         program.up("test", cloud, root=write(CHAIN))
-    assert str(error.value) == "the program could not make url (aws:ssm/parameter:Parameter): ValueError: no such thing"
+    assert (
+        str(error.value) == "the program could not create url (aws:ssm/parameter:Parameter): ValueError: no such thing"
+    )
     assert "last" not in cloud.created
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_data_source_without_answer_is_named(write: Any):
     source = "aws:index/getCallerIdentity:getCallerIdentity"
-    with pytest.raises(LocalError, match=f"could not make {source}: ValueError: no answer"):
+    with pytest.raises(LocalError, match=f"could not create {source}: ValueError: no answer"):
         program.up("test", Memory(refused=source), root=write(CHAIN))
 
 
@@ -186,7 +188,7 @@ def test_a_broken_program_is_one_sentence(write: Any, source: str, sentence: str
     ("settings", "sentence"),
     [
         ("config: {ftm:key: {secure: AAABAD}}", "Pulumi.test.yaml encrypts ftm:key"),
-        ("config: [", "Pulumi.test.yaml is not YAML"),
+        ("config: [", "Pulumi.test.yaml is not valid YAML"),
     ],
 )
 def test_settings_that_cannot_be_read_are_one_sentence(write: Any, settings: str, sentence: str):

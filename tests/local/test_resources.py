@@ -27,9 +27,8 @@ policy = json.dumps({"Version": "2012-10-17", "Statement": [
 tags = {"Project": "ftm"}
 
 me = aws.get_caller_identity()
-vpc = aws.ec2.get_vpc(default=True)
-subnets = aws.ec2.get_subnets(filters=[aws.ec2.GetSubnetsFilterArgs(name="vpc-id", values=[vpc.id])])
-subnet = aws.ec2.get_subnet(id=subnets.ids[0])
+subnets = aws.ec2.get_subnets(filters=[aws.ec2.GetSubnetsFilterArgs(name="default-for-az", values=["true"])])
+vpc = aws.ec2.get_subnet(id=subnets.ids[0]).vpc_id
 ami = aws.ssm.get_parameter(name="/aws/service/ecs/optimized-ami/amazon-linux-2023/gpu/recommended/image_id")
 
 bucket = aws.s3.Bucket("calls", bucket="calls", force_destroy=True, tags=tags)
@@ -41,7 +40,6 @@ aws.s3.BucketPublicAccessBlock("calls", bucket=bucket.bucket, block_public_acls=
 aws.s3.BucketLifecycleConfiguration("calls", bucket=bucket.bucket, rules=[
     {"id": "forget", "status": "Enabled", "filter": {"prefix": ""},
      "noncurrent_version_expiration": {"noncurrent_days": 30}}])
-aws.s3.BucketOwnershipControls("calls", bucket=bucket.bucket, rule={"object_ownership": "BucketOwnerEnforced"})
 tls_only = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": ["arn:aws:s3:::calls/*"],
     "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
 aws.s3.BucketPolicy("calls", bucket=bucket.bucket,
@@ -49,12 +47,10 @@ aws.s3.BucketPolicy("calls", bucket=bucket.bucket,
 
 role = aws.iam.Role("role", name="role", assume_role_policy=role_document, tags=tags)
 aws.iam.RolePolicy("role", role=role.name, name="read", policy=policy)
-extra = aws.iam.Policy("extra", policy=policy)
-aws.iam.RolePolicyAttachment("extra", role=role.name, policy_arn=extra.arn)
 profile = aws.iam.InstanceProfile("profile", name="profile", role=role.name)
 
-alb_group = aws.ec2.SecurityGroup("alb", name="alb", vpc_id=vpc.id, tags=tags)
-gpu_group = aws.ec2.SecurityGroup("gpu", vpc_id=vpc.id)
+alb_group = aws.ec2.SecurityGroup("alb", name="alb", vpc_id=vpc, tags=tags)
+gpu_group = aws.ec2.SecurityGroup("gpu", vpc_id=vpc)
 aws.vpc.SecurityGroupIngressRule("gpu", security_group_id=gpu_group.id, ip_protocol="tcp", from_port=8000,
     to_port=8000, referenced_security_group_id=alb_group.id, tags=tags)
 aws.vpc.SecurityGroupEgressRule("gpu", security_group_id=gpu_group.id, ip_protocol="tcp", from_port=443, to_port=443,
@@ -91,7 +87,7 @@ task = aws.ecs.TaskDefinition("vllm", family="vllm", network_mode="host", requir
 alb = aws.lb.LoadBalancer("alb", name="alb", internal=True, load_balancer_type="application", subnets=subnets.ids,
     security_groups=[alb_group.id], idle_timeout=300, drop_invalid_header_fields=True,
     enable_deletion_protection=False, tags=tags)
-targets = aws.lb.TargetGroup("vllm", name="vllm", port=8000, protocol="HTTP", target_type="instance", vpc_id=vpc.id,
+targets = aws.lb.TargetGroup("vllm", name="vllm", port=8000, protocol="HTTP", target_type="instance", vpc_id=vpc,
     deregistration_delay=45, load_balancing_algorithm_type="least_outstanding_requests",
     health_check={"path": "/health", "matcher": "200", "interval": 15, "timeout": 5, "healthy_threshold": 2})
 listener = aws.lb.Listener("http", load_balancer_arn=alb.arn, port=80, protocol="HTTP",
@@ -139,8 +135,6 @@ aws.ecr.LifecyclePolicy("worker", repository=repository.name, policy=json.dumps(
     "selection": {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 5},
     "action": {"type": "expire"}}]}))
 
-aws.cloudwatch.LogMetricFilter("errors", name="errors", log_group_name=logs.name, pattern="ERROR",
-    metric_transformation={"name": "Errors", "namespace": "ftm", "value": "1"})
 aws.cloudwatch.MetricAlarm("failed", name="failed", namespace="AWS/States", metric_name="ExecutionsFailed",
     statistic="Sum", period=300, evaluation_periods=1, threshold=1,
     comparison_operator="GreaterThanOrEqualToThreshold", dimensions={"StateMachineArn": machine.arn},
@@ -157,7 +151,7 @@ aws.budgets.Budget("month", name="month", budget_type="COST", time_unit="MONTHLY
         "subscriber_email_addresses": ["someone@example.com"]}])
 
 for name, value in {
-    "account": me.account_id, "subnet": subnet.vpc_id, "ami": ami.value, "bucket": bucket.arn, "dns": alb.dns_name,
+    "account": me.account_id, "vpc": vpc, "ami": ami.value, "bucket": bucket.arn, "dns": alb.dns_name,
     "template": template.latest_version, "prefix": definition.arn_prefix, "revision": definition.revision,
     "environment": environment.name, "queue": queue.arn, "group": group.arn, "cluster": cluster.arn,
     "service": service.id, "task": task.arn, "targets": targets.arn, "suffix": targets.arn_suffix,
@@ -313,22 +307,22 @@ def test_an_archive_is_packed_the_same_each_time_and_sorted(tmp_path: Path):
     [
         (
             "aws.sqs.Queue('letters')",
-            r"could not make letters \(aws:sqs/queue:Queue\): the embedded AWS does not support aws:sqs/queue:Queue",
+            r"could not create letters \(aws:sqs/queue:Queue\): the embedded AWS does not support aws:sqs/queue:Queue",
         ),
         (
             "aws.ecs.Cluster('c', region='mars')",
-            r"could not make c \(aws:ecs/cluster:Cluster\): ecs:CreateCluster has no parameter for the input 'region'",
+            r"create c \(aws:ecs/cluster:Cluster\): ecs:CreateCluster has no parameter for the input 'region'",
         ),
         (
-            "aws.iam.RolePolicyAttachment('p', role='nobody', policy_arn='arn:aws:iam::aws:policy/ReadOnlyAccess')",
-            r"could not make p \(aws:iam/rolePolicyAttachment:RolePolicyAttachment\): .*\(NoSuchEntity\)",
+            "aws.iam.RolePolicy('p', role='nobody', policy='{}')",
+            r"could not create p \(aws:iam/rolePolicy:RolePolicy\): .*\(NoSuchEntity\)",
         ),
         (
             "aws.s3.Bucket.get('old', 'old-bucket')",
             r"old \(aws:s3/bucket:Bucket\): .* does not read existing resources",
         ),
-        ("aws.ec2.get_vpc(id='vpc-1')", r"aws:ec2/getVpc:getVpc: .*vpc-1"),
-        ("aws.kms.get_key(key_id='k')", r"aws:kms/getKey:getKey: the embedded AWS does not answer this data source"),
+        ("aws.ec2.get_subnet(id='subnet-1')", r"aws:ec2/getSubnet:getSubnet: .*subnet-1"),
+        ("aws.kms.get_key(key_id='k')", r"aws:kms/getKey:getKey: the embedded AWS does not support this data source"),
     ],
 )
 def test_what_is_not_supported_or_refused_is_one_sentence(

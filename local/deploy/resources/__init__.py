@@ -1,7 +1,7 @@
-"""Makes the resources that the program registers, in the embedded AWS.
+"""Creates the resources that the Pulumi program registers, in the embedded AWS.
 
-One small function a Pulumi type, in a module for its AWS service; each returns the id and the outputs that a program
-can read. A type without one is an error that names it.
+There is one small function per Pulumi type, in a module per AWS service. Each returns the resource's id and the outputs
+that a program can read. An unsupported type is an error that names it.
 """
 
 from typing import Any
@@ -19,11 +19,12 @@ _MODULES = (batch, data, ecs, elb, iam, network, observability, stepfunctions)
 
 
 class EmbeddedCloud:
-    """The `Cloud` of a program that is deployed to the embedded AWS.
+    """Creates a program's resources in the embedded AWS; see the protocol `Cloud`.
 
     Args:
-        endpoint: Where the embedded AWS answers.
-        alb_address: Host and port that every load balancer's DNS name becomes, since there is one local one.
+        endpoint: URL of the embedded AWS.
+        region: Its region.
+        alb_address: Host and port of the one local load balancer. Every load balancer gets it as its DNS name.
     """
 
     def __init__(self, endpoint: str, region: str, alb_address: str) -> None:
@@ -33,9 +34,9 @@ class EmbeddedCloud:
     def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
         creator = CREATORS.get(resource.type)
         if creator is None:
-            raise LocalError(f"the embedded AWS does not support {resource.type}: add it to local/resources")
+            raise LocalError(f"the embedded AWS does not support {resource.type}: add it to local/deploy/resources")
         if resource.read_id:
-            raise LocalError("the embedded AWS does not read existing resources: look them up by a data source")
+            raise LocalError("the embedded AWS does not read existing resources: look them up with a data source")
         resource_id, outputs = creator(self._aws, resource)
         if "dnsName" in outputs:
             outputs["dnsName"] = self._alb_address
@@ -44,5 +45,5 @@ class EmbeddedCloud:
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         answerer = ANSWERERS.get(token)
         if answerer is None:
-            raise LocalError("the embedded AWS does not answer this data source: add it to local/resources")
+            raise LocalError("the embedded AWS does not support this data source: add it to local/deploy/resources")
         return answerer(self._aws, args)

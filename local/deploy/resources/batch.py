@@ -13,7 +13,7 @@ _LINKED_ROLE = "AWSServiceRoleForBatch"
 def compute_environment(aws: Aws, resource: Resource) -> Created:
     inputs, name = resource.inputs, physical_name(resource)
     resources = inputs.get("computeResources") or {}
-    without = ("name", "namePrefix", "computeResources", "updatePolicy")  # the policy is of later updates
+    without = ("name", "namePrefix", "computeResources", "updatePolicy")  # it only governs later updates
     made = aws.call(
         "batch",
         "create_compute_environment",
@@ -45,7 +45,7 @@ def job_definition(aws: Aws, resource: Resource) -> Created:
         inputs,
         without,
         jobDefinitionName=name,
-        # AWS's own JSON already: it is checked by the call, and keeps its spelling.
+        # This is AWS's own JSON already: boto3 validates it, and its spelling is kept.
         containerProperties=json.loads(container) if isinstance(container, str) else container,
     )
     arn, revision = made["jobDefinitionArn"], made["revision"]
@@ -53,7 +53,7 @@ def job_definition(aws: Aws, resource: Resource) -> Created:
 
 
 def _linked_role(aws: Aws) -> str:
-    """The role that AWS makes by itself on the first use of Batch; the embedded one does not."""
+    """The service-linked role, which AWS creates on the first use of Batch and the embedded AWS does not."""
     iam = aws.client("iam")
     path = "/aws-service-role/batch.amazonaws.com/"
     try:

@@ -1,8 +1,9 @@
-"""Calls of the embedded AWS from Pulumi inputs.
+"""Calls the embedded AWS with Pulumi's inputs.
 
-Pulumi's inputs are AWS's parameters but for case, plurals and a few shapes: `evaluateOnExits` is `evaluateOnExit`,
-`maxVcpus` is `maxvCpus`, tags are a mapping. botocore's model of the operation knows AWS's spelling, so one rule fits
-the inputs of every type, and an input that the operation does not know is an error instead of being lost.
+Pulumi's inputs differ from AWS's parameters only in case, plurals and a few shapes: `evaluateOnExits` is
+`evaluateOnExit`, `maxVcpus` is `maxvCpus`, and tags are a mapping. botocore's model of each operation has AWS's
+spelling, so one rule translates the inputs of every type. An input that the operation does not know is an error, so
+that nothing is dropped silently.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from local.state import ACCESS_KEY, ACCOUNT, SECRET_KEY, LocalError
 
 
 class Aws:
-    """The embedded AWS at one endpoint; clients are made when first needed, and threads may share them."""
+    """boto3 clients of the embedded AWS at one endpoint, created on first use and shared between threads."""
 
     def __init__(self, endpoint: str, region: str) -> None:
         self.endpoint = endpoint
@@ -34,7 +35,7 @@ class Aws:
     def client(self, service: str) -> Any:
         with self._lock:
             if service not in self._clients:
-                # A refusal is an answer here, and would be the same a second time.
+                # Errors of the embedded AWS are deterministic, so a retry would only repeat them.
                 config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
                 self._clients[service] = self._session.client(service, endpoint_url=self.endpoint, config=config)
             return self._clients[service]
@@ -42,7 +43,7 @@ class Aws:
     def call(
         self, service: str, method: str, inputs: Mapping[str, Any], without: Collection[str] = (), **parameters: Any
     ) -> dict[str, Any]:
-        """Call `method` with Pulumi's `inputs`, but those in `without`, and with AWS's own `parameters`.
+        """Call `method` with Pulumi's `inputs`, except those in `without`, and with AWS's own `parameters`.
 
         Raises:
             LocalError: when the operation does not know an input.
@@ -55,13 +56,13 @@ class Aws:
 
 
 def fit(aws: Aws, service: str, shape: str, inputs: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
-    """`inputs` in the spelling of the service's `shape`, for a structure inside of a call's parameters."""
+    """Translate `inputs` to the spelling of the service's `shape`, for a structure nested in a call's parameters."""
     kept = {key: value for key, value in inputs.items() if key not in without}
     return _fit_structure(kept, aws.client(service).meta.service_model.shape_for(shape), f"{service}:{shape}", "")
 
 
 def physical_name(resource: Resource, key: str = "name", separator: str = "-") -> str:
-    """The name that the resource bears in AWS: as given, by its prefix, or its logical name and seven digits."""
+    """The resource's name in AWS: the given one, or its prefix or logical name followed by seven digits."""
     if given := resource.inputs.get(key):
         return str(given)
     digits = hashlib.sha256(resource.name.encode()).hexdigest()[:7]
@@ -75,7 +76,7 @@ def tag_list(tags: Mapping[str, str] | None) -> list[dict[str, str]]:
 
 def _fit(value: Any, shape: Shape, where: str, path: str) -> Any:
     if shape.type_name in ("structure", "list") and str(value)[:1] in ("{", "[") and isinstance(value, str):
-        return _fit(json.loads(value), shape, where, path)  # Pulumi takes some as text, such as containerDefinitions
+        return _fit(json.loads(value), shape, where, path)  # JSON text, as in containerDefinitions
     match shape:
         case StructureShape():
             return _fit_structure(value[0] if isinstance(value, list) else value, shape, where, path)
@@ -88,7 +89,7 @@ def _fit(value: Any, shape: Shape, where: str, path: str) -> Any:
 
 
 def _items(value: Any, shape: ListShape) -> list[Any]:
-    """What a list holds: tags come as a mapping, and a single item without its list."""
+    """The items of a list: Pulumi has tags as a mapping, and a single item without its list."""
     if not isinstance(value, dict):
         return value
     members = shape.member.members if isinstance(shape.member, StructureShape) else {}

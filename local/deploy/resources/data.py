@@ -1,4 +1,4 @@
-"""Where data and images lie: S3, ECR, SSM parameters."""
+"""Storage of data, images and parameters: S3, ECR, SSM."""
 
 from typing import Any
 
@@ -41,11 +41,6 @@ def bucket_public_access_block(aws: Aws, resource: Resource) -> Created:
 @creates("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")
 def bucket_lifecycle(aws: Aws, resource: Resource) -> Created:
     return _configure_bucket(aws, resource, "put_bucket_lifecycle_configuration", "lifecycleConfiguration")
-
-
-@creates("aws:s3/bucketOwnershipControls:BucketOwnershipControls")
-def bucket_ownership_controls(aws: Aws, resource: Resource) -> Created:
-    return _configure_bucket(aws, resource, "put_bucket_ownership_controls", "ownershipControls")
 
 
 @creates("aws:s3/bucketLogging:BucketLogging")
@@ -104,13 +99,6 @@ def get_parameter(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@answers("aws:s3/getBucket:getBucket")
-def get_bucket(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
-    name = args["bucket"]
-    aws.client("s3").head_bucket(Bucket=name)
-    return {"id": name, "bucket": name, "arn": f"arn:aws:s3:::{name}", "region": aws.region}
-
-
 @answers("aws:s3/getBuckets:getBuckets")
 def get_buckets(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
     found = aws.client("s3").list_buckets()["Buckets"]
@@ -119,7 +107,7 @@ def get_buckets(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _configure_bucket(aws: Aws, resource: Resource, method: str, parameter: str) -> Created:
-    """Pulumi spreads a bucket's configuration beside the bucket's name; AWS has it inside of one parameter."""
+    """Pulumi puts the configuration's fields next to the bucket's name; AWS takes them inside one parameter."""
     name = resource.inputs["bucket"]
     configuration = {key: value for key, value in resource.inputs.items() if key not in ("bucket", "skipDestroy")}
     aws.call("s3", method, {"bucket": name, parameter: configuration})

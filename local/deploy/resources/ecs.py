@@ -1,4 +1,4 @@
-"""The GPU group and the service on it: Auto Scaling and ECS."""
+"""The GPU group (Auto Scaling) and the service that runs on it (ECS)."""
 
 from typing import Any
 
@@ -95,6 +95,6 @@ def service(aws: Aws, resource: Resource) -> Created:
 
 
 def _volume(volume: dict[str, Any]) -> dict[str, Any]:
-    """Pulumi has a volume's path on the host beside its name."""
+    """Pulumi puts a volume's host path next to its name; ECS nests it in `host`."""
     others = {key: value for key, value in volume.items() if key not in ("hostPath", "configureAtLaunch")}
     return {**others, "host": {"sourcePath": volume["hostPath"]}} if volume.get("hostPath") else others

@@ -1,4 +1,4 @@
-"""The load balancer in front of vLLM. The embedded AWS records it; `local.fake_vllm.alb` is what answers."""
+"""The load balancer in front of vLLM. The embedded AWS only records it; requests go to `local.fake_vllm.alb`."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def listener(aws: Aws, resource: Resource) -> Created:
 
 
 def _attributes(inputs: dict[str, Any], names: dict[str, str]) -> list[dict[str, str]]:
-    """What Pulumi has as inputs and AWS as attributes, whose values are all text."""
+    """AWS's attributes, whose values are all text, from Pulumi's inputs."""
     return [_attribute(key, inputs[name]) for name, key in names.items() if inputs.get(name) is not None]
 
 

@@ -1,16 +1,15 @@
-"""EC2: the network that is there, security groups, launch templates."""
+"""EC2: lookups of the existing network, security groups, launch templates."""
 
 from typing import Any
 
 from local.deploy.program import Resource
 from local.deploy.resources.calls import Aws, fit, physical_name, tag_list
 from local.deploy.resources.registry import Created, answers, creates
-from local.state import LocalError
 
 
 @creates("aws:ec2/securityGroup:SecurityGroup")
 def security_group(aws: Aws, resource: Resource) -> Created:
-    """As Pulumi makes it: AWS's own rule that lets everything out is revoked."""
+    """Created as the AWS provider does it: the default rule that allows all outbound traffic is revoked."""
     inputs, ec2 = resource.inputs, aws.client("ec2")
     name = physical_name(resource)
     made = aws.call(
@@ -24,10 +23,6 @@ def security_group(aws: Aws, resource: Resource) -> Created:
     group = made["GroupId"]
     found = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
     ec2.revoke_security_group_egress(GroupId=group, IpPermissions=found["IpPermissionsEgress"])
-    for rule in inputs.get("ingress") or []:
-        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[_inline_permission(rule)])
-    for rule in inputs.get("egress") or []:
-        ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[_inline_permission(rule)])
     arn = f"arn:aws:ec2:{aws.region}:{found['OwnerId']}:security-group/{group}"
     return group, {"name": name, "arn": arn, "vpcId": found["VpcId"], "ownerId": found["OwnerId"]}
 
@@ -66,21 +61,6 @@ def launch_template(aws: Aws, resource: Resource) -> Created:
     identity = made["LaunchTemplateId"]
     arn = f"arn:aws:ec2:{aws.region}::launch-template/{identity}"
     return identity, {"name": name, "arn": arn, "latestVersion": 1, "defaultVersion": 1}
-
-
-@answers("aws:ec2/getVpc:getVpc")
-def get_vpc(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
-    filters = _filters(args)
-    if args.get("default"):
-        filters.append({"Name": "is-default", "Values": ["true"]})
-    if identity := args.get("id"):
-        filters.append({"Name": "vpc-id", "Values": [identity]})
-    found = aws.client("ec2").describe_vpcs(Filters=filters)["Vpcs"]
-    if len(found) != 1:
-        raise LocalError(f"{len(found)} VPCs match {_asked(args)}, not one")
-    vpc = found[0]
-    arn = f"arn:aws:ec2:{aws.region}:{vpc['OwnerId']}:vpc/{vpc['VpcId']}"
-    return {"id": vpc["VpcId"], "arn": arn, "cidrBlock": vpc["CidrBlock"], "default": vpc["IsDefault"]}
 
 
 @answers("aws:ec2/getSubnets:getSubnets")
@@ -122,25 +102,9 @@ def _rule(aws: Aws, resource: Resource, method: str) -> Created:
     return rule, {"securityGroupRuleId": rule}
 
 
-def _inline_permission(rule: dict[str, Any]) -> dict[str, Any]:
-    """A rule inside of a security group's inputs."""
-    note = {"Description": rule["description"]} if rule.get("description") else {}
-    return {
-        "IpProtocol": rule["protocol"],
-        "FromPort": rule["fromPort"],
-        "ToPort": rule["toPort"],
-        "IpRanges": [{"CidrIp": cidr, **note} for cidr in rule.get("cidrBlocks") or []],
-        "UserIdGroupPairs": [{"GroupId": group, **note} for group in rule.get("securityGroups") or []],
-    }
-
-
 def _tags(kind: str, inputs: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"ResourceType": kind, "Tags": tag_list(inputs["tags"])}] if inputs.get("tags") else []
 
 
 def _filters(args: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"Name": asked["name"], "Values": asked["values"]} for asked in args.get("filters") or []]
-
-
-def _asked(args: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in args.items()) or "nothing in particular"
+    return [{"Name": each["name"], "Values": each["values"]} for each in args.get("filters") or []]

@@ -1,4 +1,4 @@
-"""Logs, alarms and budgets. The embedded AWS stores alarms and budgets, and never evaluates them."""
+"""Log groups, alarms and budgets. The embedded AWS stores alarms and budgets but never evaluates them."""
 
 from typing import Any
 
@@ -15,17 +15,6 @@ def log_group(aws: Aws, resource: Resource) -> Created:
     if days := inputs.get("retentionInDays"):
         aws.client("logs").put_retention_policy(logGroupName=name, retentionInDays=days)
     return name, {"name": name, "arn": f"arn:aws:logs:{aws.region}:{aws.account}:log-group:{name}"}
-
-
-@creates("aws:cloudwatch/logMetricFilter:LogMetricFilter")
-def log_metric_filter(aws: Aws, resource: Resource) -> Created:
-    name = physical_name(resource)
-    metric = dict(resource.inputs["metricTransformation"])
-    metric |= {f"metric{key.capitalize()}": metric.pop(key) for key in ("name", "namespace", "value")}
-    renamed = {"filterPattern": resource.inputs["pattern"], "metricTransformations": [metric]}
-    without = ("name", "pattern", "metricTransformation")
-    aws.call("logs", "put_metric_filter", resource.inputs | renamed, without, filterName=name)
-    return name, {"name": name}
 
 
 @creates("aws:cloudwatch/metricAlarm:MetricAlarm")
@@ -49,7 +38,7 @@ def dashboard(aws: Aws, resource: Resource) -> Created:
 
 @creates("aws:budgets/budget:Budget")
 def budget(aws: Aws, resource: Resource) -> Created:
-    """The amount and its notifications; cost filters and types are not kept."""
+    """Stores the amount and the notifications; cost filters and cost types are dropped."""
     inputs, name, account = resource.inputs, physical_name(resource), aws.account
     aws.client("budgets").create_budget(
         AccountId=account,
@@ -65,7 +54,7 @@ def budget(aws: Aws, resource: Resource) -> Created:
 
 
 def _metric_query(query: dict[str, Any]) -> dict[str, Any]:
-    """Pulumi flattens what AWS has as `MetricStat`."""
+    """Pulumi flattens AWS's `MetricStat` structure."""
     metric = query.get("metric")
     if not metric:
         return query

@@ -1,4 +1,4 @@
-"""Which function makes which type of resource, and answers which data source."""
+"""The registry of functions that create a type of resource or answer a data source."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from local.deploy.program import Resource
 from local.deploy.resources.calls import Aws
 
 Created = tuple[str, dict[str, Any]]
-"""The id, and the outputs beyond the inputs."""
+"""A resource's id, and its outputs beyond its inputs."""
 
 Creator = Callable[[Aws, Resource], Created]
 Answerer = Callable[[Aws, dict[str, Any]], dict[str, Any]]
@@ -17,7 +17,7 @@ ANSWERERS: dict[str, Answerer] = {}
 
 
 def creates(type_: str) -> Callable[[Creator], Creator]:
-    """Mark the function that makes resources of a Pulumi type, such as `aws:s3/bucket:Bucket`."""
+    """Register the function that creates resources of a Pulumi type, such as `aws:s3/bucket:Bucket`."""
 
     def register(creator: Creator) -> Creator:
         CREATORS[type_] = creator
@@ -27,7 +27,7 @@ def creates(type_: str) -> Callable[[Creator], Creator]:
 
 
 def answers(token: str) -> Callable[[Answerer], Answerer]:
-    """Mark the function that answers a Pulumi data source, such as `aws:ec2/getVpc:getVpc`."""
+    """Register the function that answers a Pulumi data source, such as `aws:ec2/getSubnet:getSubnet`."""
 
     def register(answerer: Answerer) -> Answerer:
         ANSWERERS[token] = answerer

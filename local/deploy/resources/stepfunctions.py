@@ -1,4 +1,4 @@
-"""The state machine and what it calls: Step Functions, Lambda, SNS."""
+"""State machines and the services that they call: Step Functions, Lambda, SNS."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ import pulumi
 from local.deploy.program import Resource
 from local.deploy.resources.calls import Aws, physical_name
 from local.deploy.resources.registry import Created, creates
-from local.state import ROOT, LocalError
+from local.state import LocalError
 
 
 @creates("aws:lambda/function:Function")
@@ -76,7 +76,7 @@ def topic_subscription(aws: Aws, resource: Resource) -> Created:
 
 
 def zip_archive(archive: Any) -> bytes:
-    """The zip of an archive of Pulumi's; the same files give the same bytes."""
+    """Zip a Pulumi archive; the same files always give the same bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as bundle:
         for name, content in sorted(_files(archive, "")):
@@ -90,15 +90,15 @@ def zip_archive(archive: Any) -> bytes:
 def _files(archive: Any, prefix: str) -> list[tuple[str, bytes]]:
     match archive:
         case pulumi.FileAsset(path=path):
-            return [(prefix, (ROOT / path).read_bytes())]
+            return [(prefix, Path(path).read_bytes())]
         case pulumi.StringAsset(text=text):
             return [(prefix, text.encode())]
         case pulumi.AssetArchive(assets=assets):
             return [file for name, inner in assets.items() for file in _files(inner, f"{prefix}{_joint(prefix)}{name}")]
         case pulumi.FileArchive(path=path):
-            return _files_under(ROOT / path, f"{prefix}{_joint(prefix)}")
+            return _files_under(Path(path), f"{prefix}{_joint(prefix)}")
         case _:
-            raise LocalError(f"the code is a {type(archive).__name__}, not an archive of local files")
+            raise LocalError(f"the function's code is a {type(archive).__name__}, not an archive of local files")
 
 
 def _joint(prefix: str) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 import pulumi.automation as auto
 import yaml
 
-from local.state import ROOT
+from contract.project import find_project
 
 _PROJECT = "ftm"
+_ROOT = find_project()
 _SILENT: dict[str, Any] = {"on_output": lambda _line: None, "on_error": lambda _line: None}
 
 
@@ -65,7 +66,7 @@ class Engine:
             "PULUMI_DEBUG_PROVIDERS": f"aws:{provider_port}",
         }
 
-    def stack(self, name: str, settings: Mapping[str, Any], program: Path = ROOT / "__main__.py") -> "Stack":
+    def stack(self, name: str, settings: Mapping[str, Any], program: Path = _ROOT / "__main__.py") -> "Stack":
         """The stack `name` with exactly these settings, such as `{"vllmMaxInstances": 3}`."""
         return Stack(self, name, settings, program)
 
@@ -78,7 +79,7 @@ class Stack:
         self._engine = engine
         self._work_dir = engine.folder / f"work-{name}"
         self._work_dir.mkdir(exist_ok=True)
-        shutil.copy(ROOT / "Pulumi.yaml", self._work_dir)
+        shutil.copy(_ROOT / "Pulumi.yaml", self._work_dir)
         self._program = program
         self.configure(settings)
         options = auto.LocalWorkspaceOptions(

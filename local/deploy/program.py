@@ -119,7 +119,7 @@ def read_config(stack: str, root: Path | None = None) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Undo what the wire does to values: whole numbers come as floats, secrets wrapped."""
+    """Undo the encoding of the protocol: whole numbers arrive as floats, secrets wrapped in a mapping."""
     match value:
         case float() if value.is_integer():
             return int(value)

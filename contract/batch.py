@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, cast, get_args
 
 from contract import ContractError
+from contract.fallbacks import Fallback, add_fallbacks, fallback_records, parse_fallbacks
 
 State = Literal["running", "complete", "failed"]
 
@@ -62,9 +63,14 @@ class Counts:
     completion_tokens: int = 0
     requests: int = 0
     retries: int = 0
+    fallbacks: dict[str, Fallback] = field(default_factory=dict[str, Fallback])
+    """Why topics fell back to their keywords, by kind."""
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        numbers = [f.name for f in fields(self) if f.name != "fallbacks"]
+        total = Counts(**{name: getattr(self, name) + getattr(other, name) for name in numbers})
+        total.fallbacks = add_fallbacks(self.fallbacks, other.fallbacks)
+        return total
 
 
 @dataclass
@@ -123,7 +129,8 @@ class BatchProgress:
             },
             "requests": total.requests,
             "retries": total.retries,
-            "completed": {firm: vars(counts) for firm, counts in self.completed.items()},
+            "fallbacks": fallback_records(total.fallbacks),
+            "completed": {firm: asdict(counts) for firm, counts in self.completed.items()},
             "skipped": self.skipped,
             "failed": self.failed,
             "parts": self.parts,
@@ -200,11 +207,11 @@ def _state(value: str) -> State:
     raise ValueError(f"state is {value!r}")
 
 
-def _counts(record: dict[str, int]) -> Counts:
-    counts = Counts(**record)
-    if not all(isinstance(count, int) and count >= 0 for count in vars(counts).values()):
+def _counts(record: dict[str, Any]) -> Counts:
+    numbers = {name: value for name, value in record.items() if name != "fallbacks"}
+    if not all(isinstance(count, int) and count >= 0 for count in numbers.values()):
         raise ValueError(f"counts are {record!r}")
-    return counts
+    return Counts(**numbers, fallbacks=parse_fallbacks(record.get("fallbacks", {})))
 
 
 def _object(body: bytes | str, what: str) -> dict[str, Any]:

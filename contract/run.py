@@ -2,6 +2,8 @@
 
 from typing import NotRequired, TypedDict
 
+from contract.fallbacks import FallbackRecord
+
 DEFAULT_BATCH_SIZE = 1000
 """Firms a batch, unless the input says otherwise."""
 
@@ -118,6 +120,8 @@ class Summary(TypedDict):
     firms: FirmCounts
     topics: TopicCounts
     tokens: TokenCounts
+    fallbacks: list[FallbackRecord]
+    """Why topics fell back to their keywords, the most frequent reason first."""
     seconds: float
     """Seconds of work of all batches together."""
     failures: list[Failure]

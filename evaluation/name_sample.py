@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from contract import env
 from contract.batch import Counts
+from contract.fallbacks import fallback_lines
 from contract.quarter import check_quarter
 from llm.settings import LlmSettings, read_llm_settings
 from worker import WorkerError
@@ -99,8 +100,8 @@ async def _name(
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
             finally:
-                for reason, count in namer.fallbacks.most_common(5):
-                    print(f"{count} topics keep their keywords: {reason}", file=sys.stderr)
+                for line in fallback_lines(namer.fallbacks):
+                    print(line, file=sys.stderr)
 
 
 def _line(outcome: "Outcome") -> str:

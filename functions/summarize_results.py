@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError, env
 from contract.batch import Counts
+from contract.fallbacks import fallback_lines, fallback_records
 from contract.layout import latest_key, manifest_key, summary_key
 from contract.resource_names import batch_job_name
 from contract.run import (
@@ -120,6 +121,7 @@ def summarize(run: Run, min_share: float) -> Summary:
         firms=firms,
         topics=_topics(counts),
         tokens=_tokens(counts),
+        fallbacks=fallback_records(counts.fallbacks),
         seconds=round(sum(result.seconds for result in run.results), 3),
         failures=[
             Failure(batch_id=result.batch_id, reason=result.problem[:_MAX_TEXT]) for result in failed[:_MAX_FAILURES]
@@ -218,7 +220,8 @@ def _judge_naming(counts: Counts, min_share: float) -> str:
         return "no firm has a topic"
     share = counts.named / counts.topics
     if share < min_share:
-        return f"the LLM named {counts.named} of {counts.topics} topics, {share:.1%}; at least {min_share:.1%} must be"
+        named = f"the LLM named {counts.named} of {counts.topics} topics, {share:.1%}; at least {min_share:.1%} must be"
+        return "; ".join([named, *fallback_lines(counts.fallbacks)[:1]])
     return ""
 
 

@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError
 from contract.batch import BatchProgress, Counts
+from contract.fallbacks import fallback_lines
 from llm import LlmError
 from llm.client import Clock, Llm
 from worker import TemporaryError, WorkerError, parts
@@ -131,8 +132,8 @@ class _Batch:
                 try:
                     await self._unless_stopped(self._flow(todo, llm, topics, namer))
                 finally:
-                    for reason, count in namer.fallbacks.most_common(5):
-                        print(f"{progress.batch_id}: {count} topics keep their keywords: {reason}", flush=True)
+                    for line in fallback_lines(namer.fallbacks):
+                        print(f"{progress.batch_id}: {line}", flush=True)
                     await self._keep_what_is_done()
         self._end()
 

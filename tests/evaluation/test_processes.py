@@ -159,7 +159,7 @@ def test_a_naming_without_one_name_is_none(bucket: Bucket, llm: LlmServer, worke
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "ALPHA: 0 of 5 topics named",
-        "5 topics keep their keywords: the request failed: HTTP 400: No schemas here.",
+        "5 topics keep their keywords: the request failed: HTTP 400: No schemas here. (kind: request_failed)",
         "worker: not one topic was named",
     ]
     assert list(tmp_path.iterdir()) == []

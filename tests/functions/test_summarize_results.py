@@ -54,6 +54,7 @@ def test_a_run_succeeds_when_all_is_there(summarize: ModuleType, bucket: Bucket)
         "firms": {"total": 6, "completed": 5, "skipped": 1, "failed": 0},
         "topics": {"total": 20, "named": 20},
         "tokens": {"prompt": 500, "cached": 0, "completion": 0},
+        "fallbacks": [],
         "seconds": 4.5,
         "failures": [],
     }

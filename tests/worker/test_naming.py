@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from contract.fallbacks import FallbackKind
 from testing.worker import Bucket, LlmServer, Reply, Worker, call, completion, good_name
 from worker.firm import Firm, Sentence, Topic
 from worker.naming.prompt import MAX_SENTENCE_BYTES, ask_again, prompt
-from worker.naming.validation import Name, Problem, ProblemKind, read_answer
+from worker.naming.validation import Name, Problem, read_answer
 from worker.topics.discovery import find_topics
 
 TOPIC = Topic(
@@ -93,7 +94,7 @@ def test_a_ticker_that_is_a_term_may_be_said() -> None:
     (topic,) = found.topics
     assert isinstance(read_answer(answer("Enterprise AI adoption"), topic, "AI", found.names), Name)
     assert read_answer(answer("C3.ai software"), topic, "AI", found.names) == Problem(
-        ProblemKind.FIRM_NAME, "it says 'c3', the name of a company, person or product"
+        FallbackKind.FIRM_NAME, "it says 'c3', the name of a company, person or product"
     )
 
 

@@ -1,14 +1,14 @@
 """Names for a firm's topics: all asked at once, a bad answer once more, and then the keywords must do."""
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass, replace
 
 from contract.batch import Counts
+from contract.fallbacks import Fallback, FallbackKind, add_fallbacks, count_fallbacks
 from llm.client import Llm, RequestFailed
 from worker.firm import Firm, FirmTopics, Topic
 from worker.naming import prompt as naming
-from worker.naming.validation import Name, Problem, ProblemKind, read_answer, repeated_name, same_name
+from worker.naming.validation import Name, Problem, read_answer, repeated_name, same_name
 from worker.parts import NamedTopic
 
 
@@ -27,8 +27,8 @@ class _Asked:
 class Namer:
     def __init__(self, llm: Llm) -> None:
         self._llm = llm
-        self.fallbacks: Counter[str] = Counter()
-        """Why topics fell back to their keywords, over all firms."""
+        self.fallbacks: dict[str, Fallback] = {}
+        """Why topics fell back to their keywords, by kind, over all firms."""
 
     async def name(self, firm: Firm, found: FirmTopics) -> tuple[list[NamedTopic], Counts]:
         """The topics with their names, in their order, and what the names cost.
@@ -54,6 +54,9 @@ class Namer:
         counts = sum((one.counts for one in asked), Counts())
         counts.topics = len(named)
         counts.named = sum(topic.method == "llm" for topic in named)
+        problems = [one.result for one in asked if isinstance(one.result, Problem)]
+        counts.fallbacks = count_fallbacks((problem.kind, problem.sentence) for problem in problems)
+        self.fallbacks = add_fallbacks(self.fallbacks, counts.fallbacks)
         return named, counts
 
     async def _ask_all(
@@ -71,7 +74,7 @@ class Namer:
             answer = await self._llm.complete(messages, naming.MAX_TOKENS, naming.RESPONSE_FORMAT)
         except RequestFailed as error:
             counts = Counts(requests=1 + error.retries, retries=error.retries)
-            problem = Problem(ProblemKind.REQUEST_FAILED, f"the request failed: {error}")
+            problem = Problem(FallbackKind.REQUEST_FAILED, f"the request failed: {error}")
             return _Asked(messages, "", problem, counts, final=True)
         counts = Counts(
             prompt_tokens=answer.prompt_tokens,
@@ -81,7 +84,7 @@ class Namer:
             retries=answer.retries,
         )
         if answer.truncated:
-            problem = Problem(ProblemKind.CUT_OFF, "it is too long, and was cut off")
+            problem = Problem(FallbackKind.CUT_OFF, "it is too long, and was cut off")
             return _Asked(messages, answer.content, problem, counts)
         result = read_answer(answer.content, topic, firm.firm_id, found.names)
         return _Asked(messages, answer.content, result, counts)
@@ -89,7 +92,6 @@ class Namer:
     def _named(self, topic: Topic, result: Name | Problem) -> NamedTopic:
         if isinstance(result, Name):
             return NamedTopic(topic, result.name, result.summary, "llm", self._llm.model)
-        self.fallbacks[result.sentence] += 1
         return NamedTopic(topic, naming.fallback_name(topic), "", "keywords", None)
 
 

@@ -8,29 +8,16 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
+from contract.fallbacks import FallbackKind
 from worker.firm import Topic
 from worker.naming.prompt import MAX_NAME_CHARS, MAX_NAME_WORDS, MAX_SUMMARY_CHARS
 from worker.words import all_words, one_line
 
 
-class ProblemKind(StrEnum):
-    """Why a topic has no name from the LLM. The values are stored in the progress records."""
-
-    REQUEST_FAILED = "request_failed"
-    CUT_OFF = "cut_off"
-    UNREADABLE = "unreadable"
-    EMPTY = "empty"
-    TOO_LONG = "too_long"
-    FIRM_NAME = "firm_name"
-    KEYWORD_LIST = "keyword_list"
-    REPEATED_NAME = "repeated_name"
-
-
 @dataclass(frozen=True)
 class Problem:
-    kind: ProblemKind
+    kind: FallbackKind
     sentence: str
     """In words for the LLM, without a full stop; it completes "That answer cannot be used: "."""
 
@@ -52,42 +39,42 @@ def read_answer(content: str, topic: Topic, firm_id: str, names: Iterable[str]) 
     try:
         record = json.loads(content, strict=False)
     except (ValueError, RecursionError):
-        return Problem(ProblemKind.UNREADABLE, "it is not a JSON object")
+        return Problem(FallbackKind.UNREADABLE, "it is not a JSON object")
     match record:
         case {"name": str(name), "summary": str(summary)}:
             answer = Name(one_line(name).strip(" .\"'"), one_line(summary))
         case _:
             sentence = 'it is not a JSON object with the strings "name" and "summary"'
-            return Problem(ProblemKind.UNREADABLE, sentence)
+            return Problem(FallbackKind.UNREADABLE, sentence)
     return find_problem(answer, topic, firm_id, frozenset(names)) or answer
 
 
 def find_problem(answer: Name, topic: Topic, firm_id: str, names: frozenset[str]) -> Problem | None:
     """The first problem with an answer's content, if there is one. Arguments as for `read_answer`."""
     if not any(character.isalpha() for character in answer.name):
-        return Problem(ProblemKind.EMPTY, "the name is empty")
+        return Problem(FallbackKind.EMPTY, "the name is empty")
     if len(all_words(answer.name)) > MAX_NAME_WORDS or len(answer.name) > MAX_NAME_CHARS:
         sentence = f"the name has more than {MAX_NAME_WORDS} words or {MAX_NAME_CHARS} characters"
-        return Problem(ProblemKind.TOO_LONG, sentence)
+        return Problem(FallbackKind.TOO_LONG, sentence)
     if not answer.summary:
-        return Problem(ProblemKind.EMPTY, "the summary is empty")
+        return Problem(FallbackKind.EMPTY, "the summary is empty")
     if len(answer.summary) > MAX_SUMMARY_CHARS:
-        return Problem(ProblemKind.TOO_LONG, "the summary is longer than one short sentence")
+        return Problem(FallbackKind.TOO_LONG, "the summary is longer than one short sentence")
     text = f" {same_name(answer.name)} | {same_name(answer.summary)} "
     said = sorted(name for name in names if f" {name} " in text)
     if said:
-        return Problem(ProblemKind.FIRM_NAME, f"it says {said[0]!r}, the name of a company, person or product")
+        return Problem(FallbackKind.FIRM_NAME, f"it says {said[0]!r}, the name of a company, person or product")
     if _says_ticker(answer, topic, firm_id):
-        return Problem(ProblemKind.FIRM_NAME, f"it says {firm_id!r}, the company's ticker")
+        return Problem(FallbackKind.FIRM_NAME, f"it says {firm_id!r}, the company's ticker")
     if _is_list_of_keywords(answer.name, topic):
-        return Problem(ProblemKind.KEYWORD_LIST, "the name only lists the keywords")
+        return Problem(FallbackKind.KEYWORD_LIST, "the name only lists the keywords")
     return None
 
 
 def repeated_name(name: str) -> Problem:
     """The problem with a name that another topic of the firm has."""
     sentence = f"another topic of this company has the name {name!r} already; be more specific"
-    return Problem(ProblemKind.REPEATED_NAME, sentence)
+    return Problem(FallbackKind.REPEATED_NAME, sentence)
 
 
 def same_name(name: str) -> str:

@@ -16,8 +16,8 @@ import yaml
 
 from contract.project import find_project
 
+ROOT = find_project()
 _PROJECT = "ftm"
-_ROOT = find_project()
 _SILENT: dict[str, Any] = {"on_output": lambda _line: None, "on_error": lambda _line: None}
 
 
@@ -66,7 +66,7 @@ class Engine:
             "PULUMI_DEBUG_PROVIDERS": f"aws:{provider_port}",
         }
 
-    def stack(self, name: str, settings: Mapping[str, Any], program: Path = _ROOT / "__main__.py") -> "Stack":
+    def stack(self, name: str, settings: Mapping[str, Any], program: Path = ROOT / "__main__.py") -> "Stack":
         """The stack `name` with exactly these settings, such as `{"vllmMaxInstances": 3}`."""
         return Stack(self, name, settings, program)
 
@@ -77,13 +77,15 @@ class Stack:
     def __init__(self, engine: Engine, name: str, settings: Mapping[str, Any], program: Path) -> None:
         self.name = name
         self._engine = engine
-        self._work_dir = engine.folder / f"work-{name}"
-        self._work_dir.mkdir(exist_ok=True)
-        shutil.copy(_ROOT / "Pulumi.yaml", self._work_dir)
+        self.folder = engine.folder / f"work-{name}"
+        """Where the project's file and the stack's settings are."""
+        self.folder.mkdir(exist_ok=True)
+        for file in ("Pulumi.yaml", "__main__.py"):
+            shutil.copy(ROOT / file, self.folder)
         self._program = program
         self.configure(settings)
         options = auto.LocalWorkspaceOptions(
-            work_dir=str(self._work_dir), pulumi_home=str(engine.folder / "home"), env_vars=engine.environment
+            work_dir=str(self.folder), pulumi_home=str(engine.folder / "home"), env_vars=engine.environment
         )
         self._stack = auto.create_or_select_stack(
             stack_name=name, project_name=_PROJECT, program=self._run_program, opts=options
@@ -92,7 +94,7 @@ class Stack:
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Replace the stack's settings; the next operation reads them."""
         config = {"aws:region": "us-east-1"} | {f"{_PROJECT}:{key}": value for key, value in settings.items()}
-        path = self._work_dir / f"Pulumi.{self.name}.yaml"
+        path = self.folder / f"Pulumi.{self.name}.yaml"
         kept = yaml.safe_load(path.read_text()) if path.exists() else {}
         path.write_text(yaml.safe_dump({**kept, "config": config}))
 
@@ -126,11 +128,6 @@ class Stack:
                 steps.messages.append(str(error))
             raise EngineError(steps) from error
         return steps
-
-
-def find_cli() -> str | None:
-    """The path of Pulumi's CLI, or None."""
-    return shutil.which("pulumi")
 
 
 def _record(steps: Steps, event: Any) -> None:

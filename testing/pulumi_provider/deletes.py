@@ -1,21 +1,28 @@
-"""Removes resources from the embedded AWS, as the provider `aws` does."""
+"""Removes resources from the embedded AWS, as the provider `aws` does, and refuses where AWS would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from botocore.exceptions import ClientError
 
 from local.deploy.resources.calls import Aws
+from testing.pulumi_provider import rules
 from testing.pulumi_provider.rules import Live
 
 
-def delete(aws: Aws, resource: Live) -> None:
-    """Remove `resource`.
+class RefusedError(Exception):
+    """AWS would refuse the deletion, or not end it in time."""
+
+
+def delete(aws: Aws, resource: Live, live: Iterable[Live]) -> None:
+    """Remove `resource`, one of those that are `live`.
 
     Raises:
         LookupError: for a type that this module does not know.
-        ClientError, PermissionError: when AWS refuses.
+        ClientError, RefusedError: when AWS refuses.
     """
+    if resource.type in _ON_INSTANCES:
+        _refuse_without_agents(aws, resource, list(live))
     if special := _SPECIAL.get(resource.type):
         special(aws, resource)
         return
@@ -26,6 +33,8 @@ def delete(aws: Aws, resource: Live) -> None:
     getattr(aws.client(service), method)(**{parameter: [value] if parameter.endswith("Names") else value})
 
 
+_GROUP = "aws:autoscaling/group:Group"
+_ON_INSTANCES = (_GROUP, "aws:ecs/service:Service")
 _CALLS: dict[str, tuple[str, str, str, str]] = {
     "aws:batch/jobDefinition:JobDefinition": ("batch", "deregister_job_definition", "jobDefinition", "arn"),
     "aws:cloudwatch/dashboard:Dashboard": ("cloudwatch", "delete_dashboards", "DashboardNames", "id"),
@@ -61,6 +70,17 @@ _CALLS: dict[str, tuple[str, str, str, str]] = {
     "aws:ssm/parameter:Parameter": ("ssm", "delete_parameter", "Name", "name"),
 }
 """Service, method, and the parameter that takes the id or the named output."""
+
+
+def _refuse_without_agents(aws: Aws, resource: Live, live: list[Live]) -> None:
+    """A service or a group with running instances can be deleted only while their agents reach ECS."""
+    group = resource if resource.type == _GROUP else rules.group_behind(resource, live)
+    if group is None:
+        raise RefusedError("its capacity provider is deleted already: the service stays DRAINING")
+    found = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group.id])
+    running = [one for known in found["AutoScalingGroups"] for one in known["Instances"]]
+    if running and (reason := rules.find_lost_agents(group, live)):
+        raise RefusedError(f"timeout while waiting for it to end: {reason}")
 
 
 def _delete_bucket(aws: Aws, resource: Live) -> None:
@@ -102,6 +122,7 @@ def _revoke_egress(aws: Aws, resource: Live) -> None:
 
 
 def _delete_group(aws: Aws, resource: Live) -> None:
+    aws.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=resource.id, MinSize=0)
     aws.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName=resource.id, ForceDelete=True)
 
 
@@ -126,13 +147,17 @@ def _delete_service(aws: Aws, resource: Live) -> None:
 def _delete_load_balancer(aws: Aws, resource: Live) -> None:
     """AWS refuses it while deletion protection is on; the embedded one does not."""
     if resource.inputs.get("enableDeletionProtection"):
-        raise PermissionError("OperationNotPermitted: deletion protection is on")
+        raise RefusedError("OperationNotPermitted: deletion protection is on")
     aws.client("elbv2").delete_load_balancer(LoadBalancerArn=resource.id)
 
 
 def _delete_queue(aws: Aws, resource: Live) -> None:
+    """Its jobs are terminated."""
     batch = aws.client("batch")
     batch.update_job_queue(jobQueue=resource.id, state="DISABLED")
+    for status in ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"):
+        for job in batch.list_jobs(jobQueue=resource.id, jobStatus=status)["jobSummaryList"]:
+            batch.terminate_job(jobId=job["jobId"], reason="the queue is deleted")
     batch.delete_job_queue(jobQueue=resource.id)
 
 

@@ -92,19 +92,39 @@ class InUseError(Exception):
 class Live:
     """A resource that stands."""
 
-    type: str
-    name: str
+    urn: str
     id: str
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.type})"
+        return describe(self.urn)
+
+    @property
+    def stack(self) -> str:
+        return self.urn.split(":")[2]
+
+    @property
+    def type(self) -> str:
+        return type_of(self.urn)
+
+    @property
+    def name(self) -> str:
+        return self.urn.split("::")[3]
 
     @property
     def handles(self) -> set[str]:
         """The texts by which other resources name this one."""
         return {self.id} | {str(self.outputs[key]) for key in ("arn", "name") if key in self.outputs}
+
+
+def type_of(urn: str) -> str:
+    return urn.split("::")[2].split("$")[-1]
+
+
+def describe(urn: str) -> str:
+    """`name (type)`."""
+    return f"{urn.split('::')[3]} ({type_of(urn)})"
 
 
 def replacing(type_: str, changed: Iterable[str]) -> list[str]:
@@ -147,6 +167,42 @@ def refuse_if_used(resource: Live, others: Iterable[Live]) -> None:
         own_rule = other.type in _RULES and other.inputs.get("securityGroupId") == resource.id
         if not own_rule and resource.handles & set(_texts(other.inputs)):
             raise InUseError(f"{resource} is in use by {other}: AWS answers DependencyViolation or ResourceInUse")
+
+
+def find_lost_agents(group: Live, live: Iterable[Live]) -> str | None:
+    """Why the instances of an Auto Scaling group can no longer talk to ECS, or None when they can.
+
+    Their agents stop tasks and deregister only while their role has its policy and their security group lets HTTPS out;
+    otherwise a service stays DRAINING until the deletion times out.
+    """
+    live = list(live)
+    mentioned = set(_texts(group.inputs))
+    templates = [one for one in live if one.type == "aws:ec2/launchTemplate:LaunchTemplate" and one.id in mentioned]
+    if not templates:
+        return f"the launch template of {group} is deleted already"
+    named = set(_texts(templates[0].inputs))
+    groups = {one.id for one in live if one.type == "aws:ec2/securityGroup:SecurityGroup"} & named
+    egress = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
+    if groups and not [one for one in live if one.type == egress and one.inputs["securityGroupId"] in groups]:
+        return f"no rule lets the instances of {group} out any more"
+    profiles = [one for one in live if one.type == "aws:iam/instanceProfile:InstanceProfile" and one.handles & named]
+    roles = {profile.inputs["role"] for profile in profiles}
+    policy = "aws:iam/rolePolicy:RolePolicy"
+    if roles and not [one for one in live if one.type == policy and one.inputs["role"] in roles]:
+        return f"the role of the instances of {group} has lost its policy"
+    return None
+
+
+def group_behind(service: Live, live: Iterable[Live]) -> Live | None:
+    """The Auto Scaling group on whose instances an ECS service runs."""
+    live = list(live)
+    mentioned = set(_texts(service.inputs))
+    for provider in live:
+        if provider.type == "aws:ecs/capacityProvider:CapacityProvider" and provider.handles & mentioned:
+            behind = set(_texts(provider.inputs))
+            groups = (one for one in live if one.type == "aws:autoscaling/group:Group" and one.handles & behind)
+            return next(groups, None)
+    return None
 
 
 def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -51,11 +51,11 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def __init__(self, endpoint: str, slow_delete: float = 0.3) -> None:
         self.refused_creates: set[str] = set()
-        """Logical names whose creation fails, as a quota or a throttled call makes it fail."""
-        self.deleted: list[str] = []
-        """Logical names and types, in the order in which their deletion ended."""
+        """Resources, as `name (type)`, whose creation fails, as a quota makes it fail."""
+        self.refusals: list[str] = []
+        """Those whose creation has failed for that reason."""
         self._aws = Aws(endpoint, REGION)
-        self._cloud = EmbeddedCloud(endpoint, REGION, ALB_ADDRESS)
+        self.cloud = EmbeddedCloud(endpoint, REGION, ALB_ADDRESS)
         self._slow_delete = slow_delete
         self._live: dict[tuple[str, str], Live] = {}
         self._lock = threading.Lock()
@@ -69,11 +69,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def stop(self) -> None:
         self._server.stop(None).wait()
 
-    @property
-    def live(self) -> list[Live]:
-        """The resources that stand."""
+    def live(self, stack: str) -> list[Live]:
+        """The resources of a stack that stand."""
         with self._lock:
-            return list(self._live.values())
+            return [one for one in self._live.values() if one.stack == stack]
 
     def Handshake(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002 - gRPC's names, here and below
         return provider_pb2.ProviderHandshakeResponse()
@@ -99,13 +98,13 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def Invoke(self, request: Any, context: Any) -> Any:  # noqa: N802
         try:
-            answer = self._cloud.invoke(request.tok, plain(rpc.deserialize_properties(request.args)))
+            answer = self.cloud.invoke(request.tok, plain(rpc.deserialize_properties(request.args)))
         except Exception as error:
             _fail(context, f"{request.tok}: {error}")
         return provider_pb2.InvokeResponse(**{"return": _struct(answer)})
 
     def Diff(self, request: Any, context: Any) -> Any:  # noqa: N802
-        type_ = _type(request.urn)
+        type_ = rules.type_of(request.urn)
         changed = list(rules.changes(_comparable(request.old_inputs), _comparable(request.news)))
         try:
             replaces = rules.replacing(type_, changed)
@@ -122,63 +121,61 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Create(self, request: Any, context: Any) -> Any:  # noqa: N802
         if request.preview:
             return provider_pb2.CreateResponse(properties=request.properties)
-        name = _name(request.urn)
-        if name in self.refused_creates:
-            _fail(context, f"LimitExceeded: {name} was refused")
+        asked = rules.describe(request.urn)
+        if asked in self.refused_creates:
+            self.refusals.append(asked)
+            _fail(context, f"LimitExceeded: {asked} was refused")
         try:
             return self._create(request.urn, request.properties)
         except Exception as error:
-            _fail(context, f"{name}: {error}")
+            _fail(context, f"{asked}: {error}")
 
     def Update(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         """In a preview, and in the ledger; what the embedded AWS holds stays as it was created."""
         outputs = json_format.MessageToDict(request.olds) | json_format.MessageToDict(request.news)
-        type_ = _type(request.urn)
+        type_ = rules.type_of(request.urn)
         for key in rules.revised(type_):
             outputs[key] = rpc.UNKNOWN if request.preview else _next_revision(outputs[key])
         if not request.preview:
+            inputs = plain(json_format.MessageToDict(request.news))
             with self._lock:
-                before = self._live[type_, request.id]
-                self._live[type_, request.id] = Live(
-                    type_, before.name, request.id, plain(json_format.MessageToDict(request.news)), outputs
-                )
+                self._live[type_, request.id] = Live(request.urn, request.id, inputs, outputs)
         return provider_pb2.UpdateResponse(properties=_struct(outputs))
 
     def Read(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
-        standing = (_type(request.urn), request.id) in self._live
+        standing = (rules.type_of(request.urn), request.id) in self._live
         return provider_pb2.ReadResponse(
             id=request.id if standing else "", properties=request.properties, inputs=request.inputs
         )
 
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
-        key = _type(request.urn), request.id
+        key = rules.type_of(request.urn), request.id
         resource = self._live[key]
         try:
-            rules.refuse_if_used(resource, self.live)
+            rules.refuse_if_used(resource, self.live(resource.stack))
             if resource.type in _SLOW:
                 time.sleep(self._slow_delete)
-            deletes.delete(self._aws, resource)
+            deletes.delete(self._aws, resource, self.live(resource.stack))
         except Exception as error:
             _fail(context, f"{resource}: {error}")
         with self._lock:
             del self._live[key]
-            self.deleted.append(str(resource))
         return empty_pb2.Empty()
 
     def Cancel(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         return empty_pb2.Empty()
 
     def _create(self, urn: str, properties: Any) -> Any:
-        type_, name = _type(urn), _name(urn)
+        type_ = rules.type_of(urn)
         inputs = plain(rpc.deserialize_properties(properties))
         if prefix := inputs.pop("namePrefix", None):
             with self._lock:
                 self._made += 1
             inputs["name"] = f"{prefix}{self._made:026d}"
-        made = Resource(type_, name, inputs, True, "", [], False, False, [])
-        resource_id, outputs = self._cloud.create(made)
+        made = Resource(type_, urn.split("::")[3], inputs, True, "", [], False, False, [])
+        resource_id, outputs = self.cloud.create(made)
         with self._lock:
-            self._live[type_, resource_id] = Live(type_, name, resource_id, inputs, outputs)
+            self._live[type_, resource_id] = Live(urn, resource_id, inputs, outputs)
         state = json_format.MessageToDict(properties) | outputs
         return provider_pb2.CreateResponse(id=resource_id, properties=_struct(state))
 
@@ -186,14 +183,6 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 def _fail(context: Any, message: str) -> NoReturn:
     context.abort(grpc.StatusCode.UNKNOWN, message)
     raise AssertionError("abort raises")
-
-
-def _type(urn: str) -> str:
-    return urn.split("::")[2].split("$")[-1]
-
-
-def _name(urn: str) -> str:
-    return urn.split("::")[3]
 
 
 def _struct(values: dict[str, Any]) -> Any:

@@ -2,26 +2,40 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import boto3
 import pytest
 
 from local.emulator.aws import EmbeddedAws
-from testing.pulumi_engine import Engine
+from local.state import ACCESS_KEY, REGION, SECRET_KEY
+from testing.pulumi_engine import Engine, Stack
 from testing.pulumi_provider.server import Provider
 
 collect_ignore_glob = [] if os.environ.get("TEST_PULUMI") else ["test_*"]
 
 
-@pytest.fixture(scope="session")
-def embedded() -> Iterator[EmbeddedAws]:
-    aws = EmbeddedAws.start()
-    yield aws
-    aws.stop()
+class Aws:
+    """Clients of the embedded AWS in which the provider makes resources."""
+
+    def __init__(self, embedded: EmbeddedAws) -> None:
+        self.endpoint = embedded.endpoint
+        self._session: Any = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+
+    def client(self, service: str) -> Any:
+        return self._session.client(service, endpoint_url=self.endpoint)
 
 
 @pytest.fixture(scope="session")
-def provider(embedded: EmbeddedAws) -> Iterator[Provider]:
-    provider = Provider(embedded.endpoint)
+def aws() -> Iterator[Aws]:
+    embedded = EmbeddedAws.start()
+    yield Aws(embedded)
+    embedded.stop()
+
+
+@pytest.fixture(scope="session")
+def provider(aws: Aws) -> Iterator[Provider]:
+    provider = Provider(aws.endpoint)
     yield provider
     provider.stop()
 
@@ -29,3 +43,11 @@ def provider(embedded: EmbeddedAws) -> Iterator[Provider]:
 @pytest.fixture(scope="session")
 def engine(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return Engine(tmp_path_factory.mktemp("pulumi"), provider.port)
+
+
+@pytest.fixture(scope="session")
+def standing(engine: Engine) -> Stack:
+    """The stack prod, deployed with the default settings; tests preview changes of it, and leave it as it is."""
+    stack = engine.stack("prod", {})
+    stack.up()
+    return stack

@@ -1,0 +1,106 @@
+"""Stacks from first deployment to destruction: each variant, failures on the way, and GPUs and jobs at work."""
+
+from typing import Any
+
+import pytest
+
+from testing.paper_cloud import EVERYTHING_GIVEN, VARIANTS
+from testing.pulumi_engine import Engine, EngineError, Stack
+from testing.pulumi_provider.server import Provider
+from tests.pulumi.conftest import Aws
+
+pytestmark = pytest.mark.filterwarnings(
+    # A program whose deployment fails leaves its coroutines to the garbage collector.
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:coroutine:RuntimeWarning",
+)
+
+UNPROTECTED = {"deletionProtection": False}
+
+
+@pytest.fixture(scope="module")
+def given(aws: Aws) -> dict[str, Any]:
+    """What the variants adopt, as far as the program looks it up: the buckets and the network."""
+    for bucket in (EVERYTHING_GIVEN["bucketName"], EVERYTHING_GIVEN["accessLogsBucket"]):
+        aws.client("s3").create_bucket(Bucket=bucket)
+    ec2, iam = aws.client("ec2"), aws.client("iam")
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.9.{n}.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
+        for n, zone in enumerate(("us-east-1a", "us-east-1b"))
+    ]
+    for key, arn in EVERYTHING_GIVEN.items():
+        name = str(arn).rsplit("/", 1)[-1]
+        if key.endswith("RoleArn"):
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+        elif key.endswith("ProfileArn"):
+            iam.create_instance_profile(InstanceProfileName=name)
+    certificate = aws.client("acm").request_certificate(DomainName="vllm.example.com")["CertificateArn"]
+    return {**EVERYTHING_GIVEN, "vpcId": vpc, "subnetIds": subnets, "vllmCertificateArn": certificate}
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "default"])
+def test_each_variant_is_deployed_stays_and_goes(
+    engine: Engine, provider: Provider, given: dict[str, Any], variant: str
+) -> None:
+    settings = {key: given.get(key, value) for key, value in VARIANTS[variant].items()}
+    stack = engine.stack(variant.lower().replace(" ", "-"), settings | UNPROTECTED)
+    stack.up()
+    assert not stack.preview().changed
+    stack.destroy()
+    assert provider.live(stack.name) == []
+
+
+@pytest.fixture(scope="module")
+def mended(engine: Engine, standing: Stack, provider: Provider) -> tuple[Stack, set[str]]:
+    """A stack whose first deployment failed ten times, each time at another resource, and those resources."""
+    names = [f"{one['urn'].split('::')[-1]} ({one['type']})" for one in standing.resources() if one["custom"]]
+    created = [name for name in names if "pulumi:providers" not in name]
+    ten = {created[n * len(created) // 10] for n in range(10)}
+    stack = engine.stack("mended", UNPROTECTED)
+    provider.refused_creates |= ten
+    failed: set[str] = set()
+    while provider.refused_creates:
+        with pytest.raises(EngineError):
+            stack.up()
+        failed.add(provider.refusals[-1])
+        provider.refused_creates.discard(provider.refusals[-1])
+    assert failed == ten
+    return stack, failed
+
+
+def test_a_deployment_that_failed_at_any_of_ten_creates_completes(mended: tuple[Stack, set[str]]) -> None:
+    stack, failed = mended
+    created = stack.up()
+    assert len(failed) == 10
+    assert not created.of("replace", "delete", "update")
+    assert not stack.preview().changed
+
+
+def test_destroy_ends_with_gpus_and_jobs_at_work(mended: tuple[Stack, set[str]], provider: Provider, aws: Aws) -> None:
+    stack, _ = mended
+    outputs = stack.outputs()
+    start_gpu(aws, outputs)
+    job = start_job(aws, outputs)
+    stack.destroy()
+    assert provider.live(stack.name) == []
+    assert aws.client("batch").describe_jobs(jobs=[job])["jobs"][0]["status"] != "RUNNING"
+
+
+def start_gpu(aws: Aws, outputs: dict[str, Any]) -> None:
+    """Scale the stack's vLLM to one, as `ftm vllm scale 1` does."""
+    aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName=outputs["vllm_asg_name"], DesiredCapacity=1)
+    cluster, service = outputs["vllm_cluster_name"], outputs["vllm_service_name"]
+    ecs = aws.client("ecs")
+    ecs.update_service(cluster=cluster, service=service, desiredCount=1)
+    assert ecs.describe_services(cluster=cluster, services=[service])["services"][0]["runningCount"] == 1
+
+
+def start_job(aws: Aws, outputs: dict[str, Any]) -> str:
+    """A job on the stack's queue that works until it is ended."""
+    return aws.client("batch").submit_job(
+        jobName="busy",
+        jobQueue=outputs["job_queue_arn"],
+        jobDefinition=outputs["job_definition_arn"],
+        containerOverrides={"command": ["python", "-c", "import time; time.sleep(600)"]},
+    )["jobId"]

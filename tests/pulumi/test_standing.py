@@ -1,0 +1,97 @@
+"""A stack that stands: what a second deployment does, what the engine holds of it, and what `ftm` reads of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from local.deploy import program
+from local.deploy.program import Resource
+from testing.pulumi_engine import ROOT, Engine, Stack
+from testing.pulumi_provider.server import Provider
+from tests.pulumi.conftest import Aws
+
+
+def test_a_second_up_changes_nothing(standing: Stack) -> None:
+    assert not standing.up().changed
+
+
+def test_the_quick_engine_registers_what_the_real_one_does(standing: Stack, provider: Provider) -> None:
+    registered = program.up("prod", Known(provider), root=standing.folder).resources
+    stored = [one for one in standing.resources() if not one["type"].startswith("pulumi:")]
+    quick, real = set(map(_describe_registered, registered)), set(map(_describe_stored, stored))
+    assert quick - real == real - quick == set()
+    assert len(registered) == len(stored)
+
+
+def test_ftm_reads_the_outputs_by_pulumis_cli(standing: Stack, engine: Engine, aws: Aws) -> None:
+    keys = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    environment = os.environ | engine.environment | keys
+    command = [Path(sys.executable).with_name("ftm"), "--stack", "prod", "vllm", "status", "--json"]
+    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    status = json.loads(ended.stdout)
+    assert (status["desired"], status["running"]) == (0, 0)
+
+
+class Known:
+    """A cloud that answers with what the real engine's provider has made already."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._live = {(one.type, one.name): one for one in provider.live("prod")}
+        self.invoke = provider.cloud.invoke
+
+    def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
+        made = self._live[resource.type, resource.name]
+        return made.id, dict(made.outputs)
+
+
+def _describe_registered(resource: Resource) -> str:
+    return json.dumps(
+        {
+            "type": resource.type,
+            "name": resource.name,
+            "parent": resource.parent.split("::")[-1],
+            "inputs": _plain_inputs(resource.inputs),
+            "dependencies": sorted(urn.split("::")[-1] for urn in resource.depends_on),
+            "protect": resource.protect,
+            "retain": resource.retain_on_delete,
+            "ignored": resource.ignore_changes,
+        },
+        sort_keys=True,
+    )
+
+
+def _describe_stored(resource: dict[str, Any]) -> str:
+    return json.dumps(
+        {
+            "type": resource["type"],
+            "name": resource["urn"].split("::")[-1],
+            "parent": resource["parent"].split("::")[-1],
+            "inputs": _plain_inputs(resource.get("inputs", {})),
+            "dependencies": sorted(urn.split("::")[-1] for urn in resource.get("dependencies", [])),
+            "protect": resource.get("protect", False),
+            "retain": resource.get("retainOnDelete", False),
+            "ignored": resource.get("ignoreChanges", []),
+        },
+        sort_keys=True,
+    )
+
+
+def _plain_inputs(value: Any) -> Any:
+    """Inputs with secrets in the clear, and with the names of an archive's files in its place."""
+    match value:
+        case {"plaintext": secret}:
+            return json.loads(secret)
+        case pulumi.AssetArchive(assets=files) | {"assets": files}:
+            return sorted(files)
+        case dict():
+            return {key: _plain_inputs(item) for key, item in value.items()}
+        case list():
+            return [_plain_inputs(item) for item in value]
+        case _:
+            return value

@@ -36,6 +36,7 @@ SUCCEEDS, FAILS, BREAKS, WAITS, UNNAMED = "2023Q1", "2023Q2", "2023Q3", "2023Q4"
 
 MOTO_SERVER = """
 import os, sys
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # thousands, which every reset would load again
 from moto.core.config import default_user_config
 from moto.server import ThreadedMotoServer
 default_user_config["stepfunctions"] = {"execute_state_machine": True}

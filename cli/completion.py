@@ -1,20 +1,52 @@
-"""What the shell completes: run ids, asked of the bucket."""
+"""What the shell completes: quarters, runs, firms and batches, as the bucket has them.
 
+A completion must never print an error: without an answer from the stack there is simply nothing to complete.
+"""
+
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
 
-from cli.stack import Target, connect
+from cli.stack import Stack, Target, connect
+
+
+def complete_quarter(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The quarters that have a prefetch, the newest first."""
+    from cli.services import prefetch
+
+    return _complete(ctx, incomplete.upper(), lambda stack, _: prefetch.quarters_of(stack))
 
 
 def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The ids of the quarter's runs, the newest first; none when the stack cannot be asked."""
+    """The ids of the quarter's runs, the newest first."""
     from cli.services import runs
 
+    return _complete(ctx, incomplete, runs.runs_of)
+
+
+def complete_firm(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The firms of the quarter's prefetch."""
+    from cli.services import prefetch
+
+    return _complete(ctx, incomplete, lambda stack, quarter: sorted(prefetch.of_stack(stack, quarter).firm_to_chunk))
+
+
+def complete_batch(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The batches of the run given by --run, or of the quarter's newest run."""
+    from cli.services import resumption
+
+    def batches(stack: Stack, quarter: str) -> list[str]:
+        return [line.batch_id for line in resumption.batch_lines(stack, quarter, ctx.params.get("run"))]
+
+    return _complete(ctx, incomplete, batches)
+
+
+def _complete(ctx: typer.Context, incomplete: str, find: Callable[[Stack, str], Iterable[str]]) -> list[str]:
     top: Any = ctx.find_root().params
-    quarter = str(ctx.params.get("quarter", ""))
+    quarter = str(ctx.params.get("quarter") or "").upper()
     try:
         stack = connect(Target(str(top.get("stack") or "prod"), top.get("region"), top.get("profile")))
-        return [run for run in runs.runs_of(stack, quarter) if run.startswith(incomplete)]
+        return [word for word in find(stack, quarter) if word.startswith(incomplete)]
     except Exception:
-        return []  # a shell that completes has no place for an error
+        return []

@@ -1,6 +1,8 @@
-"""The console script `ftm`: global options, the commands, and failures told in one place."""
+"""The console script `ftm`: global options, the commands, and the one place that reports failures."""
 
 import os
+import re
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -8,29 +10,58 @@ from typer.core import TyperGroup
 
 from cli import output
 from cli.commands import local, naming, prefetch, quarter, topics, vllm
-from cli.errors import explain
+from cli.errors import ExitCode, explain
 from cli.stack import Target
 from contract import env
 
+_GLOBAL_OPTIONS = ("--stack", "--region", "--profile", "--project")
+"""Global options with a value: accepted before and after the subcommand."""
+
+_VALIDATOR_WORDING = (
+    (r"Input should be a valid (?:integer|number)\b.*", "it is not a whole number"),
+    (r"Input should be greater than or equal to (\S+)", r"it must be at least \1"),
+    (r"Input should be less than or equal to (\S+)", r"it must be at most \1"),
+)
+
 
 class _Group(TyperGroup):
-    """The top command: what any command raises ends here, as a sentence and an exit code."""
+    """The top command: whatever a command raises ends here, as one sentence and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        output.expect_json("--json" in args)
+        return super().parse_args(ctx, _move_global_options_first(args))
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
-            raise  # Typer's own ways to end
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except typer.TyperException as error:
+            error.message = _plain(error.message)
+            output.print_error_document(error.format_message(), ExitCode.USAGE)
+            raise
+        except (typer.Abort, KeyboardInterrupt) as error:
+            output.hint("Interrupted.")
+            raise typer.Exit(ExitCode.INTERRUPTED) from error
         except Exception as error:
             if os.environ.get("FTM_DEBUG"):
                 raise
             sentence, code = explain(error)
+            output.print_error_document(sentence, code)
             output.fail(sentence)
             raise typer.Exit(code) from error
 
 
-# Plain help starts twice as fast as rich's, and wraps no sentence into a box.
+# Plain help starts twice as fast as rich's, and does not wrap sentences into boxes.
 app = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ftm {version('ftm')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -43,6 +74,10 @@ def choose_stack(
         str | None,
         typer.Option(metavar="DIR", envvar=env.FTM_PROJECT, help="Checkout of ftm, if ftm is installed elsewhere."),
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say where the stack's outputs come from.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Financial topic modelling over a quarter of earnings calls.
 
@@ -54,12 +89,13 @@ def choose_stack(
       ftm --stack local run-quarter 2023Q1
       ftm --stack local topics 2023Q1
 
-    Exit codes: 0 done, 1 the run failed, 2 usage or invalid input, 3 not found, 4 credentials or permission,
-    5 conflict (already running).
+    Exit codes: 0 done, 1 the run failed, 2 usage or invalid input, 3 not found,
+    4 credentials or permission, 5 conflict (already running), 6 lost sight of the
+    run, which goes on, 130 interrupted.
     """
     if project:
         os.environ[env.FTM_PROJECT] = project  # the processes that ftm starts must find the same project
-    ctx.obj = Target(stack, region, profile)
+    ctx.obj = Target(stack, region, profile, verbose)
 
 
 app.command()(quarter.run_quarter)
@@ -77,4 +113,33 @@ app.add_typer(local.app, name="local")
 
 def main() -> None:
     """Run `ftm` on this process's arguments."""
-    app(prog_name="ftm")
+    try:
+        app(prog_name="ftm")
+    except KeyboardInterrupt:  # before or after the command itself
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def _plain(message: str) -> str:
+    """An error message of Typer without the wording of the library that validates its values."""
+    for pattern, words in _VALIDATOR_WORDING:
+        message = re.sub(pattern, words, message)
+    return message
+
+
+def _move_global_options_first(args: list[str]) -> list[str]:
+    """`ftm topics 2023Q1 --stack local` as `ftm --stack local topics 2023Q1`; nothing after `--` is moved."""
+    end = args.index("--") if "--" in args else len(args)
+    first: list[str] = []
+    rest: list[str] = []
+    position = 0
+    while position < end:
+        word = args[position]
+        if word in _GLOBAL_OPTIONS and position + 1 < end:
+            first += args[position : position + 2]
+            position += 2
+            continue
+        (
+            first if word == "--verbose" or word.startswith(tuple(f"{name}=" for name in _GLOBAL_OPTIONS)) else rest
+        ).append(word)
+        position += 1
+    return first + rest + args[end:]

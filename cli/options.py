@@ -5,15 +5,20 @@ from urllib.parse import urlsplit
 
 import typer
 
-from cli.completion import complete_run
+from cli.completion import complete_quarter, complete_run
 from cli.errors import UsageError
 from contract import env
 from contract.quarter import check_quarter
 from contract.run import MAX_BATCH_SIZE
 
 
-def _check_given(quarter: str | None) -> str | None:
-    return quarter if quarter is None else check_quarter(quarter)
+def parse_quarter(text: str) -> str:
+    """The quarter as it is written in the bucket; `2023q1` is understood."""
+    return check_quarter(text.strip().upper())
+
+
+def _parse_optional_quarter(text: str | None) -> str | None:
+    return None if text is None else parse_quarter(text)
 
 
 def check_url(param: typer.CallbackParam, url: str | None) -> str | None:
@@ -45,10 +50,22 @@ def parse_levels(text: str) -> list[int]:
 
 
 QuarterArgument = Annotated[
-    str, typer.Argument(metavar="QUARTER", callback=check_quarter, help="The quarter, such as 2023Q1.")
+    str,
+    typer.Argument(
+        metavar="QUARTER",
+        callback=parse_quarter,
+        autocompletion=complete_quarter,
+        help="The quarter, such as 2023Q1.",
+    ),
 ]
 OptionalQuarterArgument = Annotated[
-    str | None, typer.Argument(metavar="[QUARTER]", callback=_check_given, help="The quarter, such as 2023Q1.")
+    str | None,
+    typer.Argument(
+        metavar="[QUARTER]",
+        callback=_parse_optional_quarter,
+        autocompletion=complete_quarter,
+        help="The quarter, such as 2023Q1.",
+    ),
 ]
 RunOption = Annotated[
     str | None,
@@ -56,11 +73,12 @@ RunOption = Annotated[
 ]
 BatchSizeOption = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, max=MAX_BATCH_SIZE, help="Firms a batch; a share for each job if not given."),
+    typer.Option(metavar="N", min=1, max=MAX_BATCH_SIZE, help="Firms per batch; by default a share for each job."),
 ]
 VllmOption = Annotated[
-    int | None, typer.Option("--vllm", metavar="N", min=1, help="First scale vLLM to N, and wait for it.")
+    int | None, typer.Option("--vllm", metavar="N", min=1, help="Scale vLLM to N first, and wait for it.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DetachOption = Annotated[bool, typer.Option("--detach", help="Start it and return.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Start it and return at once.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check and plan, but start nothing.")]

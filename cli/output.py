@@ -1,9 +1,11 @@
 """The one sink of output: data to stdout, hints and progress to stderr, one JSON document when asked for.
 
-On a terminal tables are rich's; elsewhere they are tab-separated lines, whole and greppable.
+On a terminal, tables are rendered by rich and fit its width; elsewhere they are tab-separated lines, complete and
+greppable.
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -15,6 +17,12 @@ from cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_WRAPPED_WIDTH = 24
+"""Characters that a column of text needs at least."""
+
+_json = {"expected": False}
+"""Whether stdout still lacks the one JSON document of this command."""
 
 
 @cache
@@ -31,9 +39,21 @@ def stderr() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def expect_json(expected: bool) -> None:
+    """Note whether --json was given: a failure then prints a document too."""
+    _json["expected"] = expected
+
+
 def print_json(document: Any) -> None:
     """The command's answer for a script."""
+    _json["expected"] = False
     typer.echo(json.dumps(document, ensure_ascii=False))
+
+
+def print_error_document(message: str, code: ExitCode) -> None:
+    """A failure for a script, unless the command has printed its document already, or --json was not given."""
+    if _json["expected"]:
+        print_json({"error": {"message": message, "exit_code": int(code)}})
 
 
 def print_line(text: str) -> None:
@@ -42,27 +62,36 @@ def print_line(text: str) -> None:
 
 
 def hint(text: str) -> None:
-    """What the operator may want to know or do next; never part of the answer."""
-    typer.echo(typer.style(text, dim=True), err=True)
+    """Progress, or what the operator may want to do next; never part of the answer."""
+    typer.echo(_styled(text, dim=True), err=True)
 
 
 def warn(text: str) -> None:
-    typer.echo(typer.style(text, fg="yellow"), err=True)
+    typer.echo(_styled(text, fg="yellow"), err=True)
 
 
 def fail(text: str) -> None:
-    """A failure's one sentence."""
-    typer.echo(f"{typer.style('ftm:', fg='red', bold=True)} {text}", err=True)
+    """The one sentence of a failure."""
+    typer.echo(f"{_styled('ftm:', fg='red', bold=True)} {text}", err=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, err: bool = False) -> None:
-    """A table of the answer: numbers to the right, None as a dash.
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    wrap: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    err: bool = False,
+) -> None:
+    """Print a table: numbers to the right, None as a dash.
 
     Args:
-        err: print it beside the answer, for a table that only leads up to it.
+        wrap: columns of text, which may be wrapped on a terminal; ids, states and numbers never are.
+        drop: columns that a terminal too narrow for all of them may lose, the first one first.
+        err: print to stderr, for a table that is not the answer itself.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
     stream = sys.stderr if err else sys.stdout
+    cells = [[_cell(value, grouped=stream.isatty()) for value in row] for row in rows]
     if not stream.isatty():
         for line in [list(columns), *cells]:
             typer.echo("\t".join(line), err=err)
@@ -71,21 +100,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, err
     from rich.table import Table
     from rich.text import Text
 
+    console = stderr() if err else stdout()
+    kept = _fitting(columns, cells, wrap, drop, console.width)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for number, name in enumerate(columns):
+    for number in kept:
         numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        wraps = columns[number] in wrap
+        table.add_column(columns[number], justify="right" if numeric else "left", overflow="fold", no_wrap=not wraps)
     for line in cells:
-        table.add_row(*map(Text, line))
-    (stderr() if err else stdout()).print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}" if sys.stdout.isatty() else str(value)
-    return " ".join(str(value).split())
+        table.add_row(*(Text(line[number]) for number in kept))
+    console.print(table)
 
 
 def count(number: int, noun: str) -> str:
@@ -107,4 +131,32 @@ def confirm(question: str, *, yes: bool) -> None:
         raise UsageError(f"{question} There is no terminal to ask on: add --yes")
     if not typer.confirm(question, err=True):
         hint("Cancelled. Nothing was changed.")
+        print_error_document("cancelled by the operator", ExitCode.INTERRUPTED)
         raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _fitting(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], wrap: Sequence[str], drop: Sequence[str], width: int
+) -> list[int]:
+    """The numbers of the columns that fit into `width`, without those of `drop` that do not."""
+    widths = {name: max(len(name), *(len(line[number]) for line in cells), 0) for number, name in enumerate(columns)}
+    for name in wrap:
+        widths[name] = min(widths[name], _WRAPPED_WIDTH)
+    kept = list(columns)
+    for name in drop:
+        if sum(widths[column] for column in kept) + 2 * len(kept) <= width:
+            break
+        kept.remove(name)
+    return [number for number, name in enumerate(columns) if name in kept]
+
+
+def _cell(value: object, *, grouped: bool) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}" if grouped else str(value)
+    return " ".join(str(value).split())
+
+
+def _styled(text: str, **style: Any) -> str:
+    return text if os.environ.get("NO_COLOR") else typer.style(text, **style)

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
 from cli.errors import CliError, ExitCode, NotFoundError
@@ -21,22 +22,25 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
 
+PULUMI_SECONDS = 60.0
+
 LOCAL = "local"
 """The stack that `ftm local up` deploys on this machine."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the operator's global options name."""
+    """The values of the global options."""
 
     stack: str
     region: str | None = None
     profile: str | None = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A deployed stack. Its clients are made when they are first used, since boto3 takes a quarter of a second."""
+    """A deployed stack. Its clients are created on first use, since importing boto3 takes a quarter of a second."""
 
     name: str
     outputs: Mapping[str, Any]
@@ -50,7 +54,7 @@ class Stack:
         """One of the stack's exports.
 
         Raises:
-            NotFoundError: when the stack has none of that name.
+            NotFoundError: when the stack lacks it.
         """
         value = self.outputs.get(name)
         if not value:
@@ -59,17 +63,18 @@ class Stack:
 
     @property
     def command(self) -> str:
-        """How the operator calls `ftm` on this stack, to name a next step."""
-        profile = f" --profile {self.profile}" if self.profile else ""
-        return f"ftm --stack {self.name}{profile}"
+        """`ftm` with the options that select this stack, for hints."""
+        profile = f" --profile {quote(self.profile)}" if self.profile else ""
+        return f"ftm --stack {quote(self.name)}{profile}"
 
     def aws_command(self, command: str) -> str:
-        """A line of the AWS CLI that works on this stack."""
-        words = ["aws", command]
+        """A command line of the AWS CLI that works on this stack."""
+        words = [f"{name.upper()}={value}" for name, value in self.credentials.items()]  # only the embedded AWS has any
+        words += ["aws", command]
         if self.region:
             words.append(f"--region {self.region}")
         if self.profile:
-            words.append(f"--profile {self.profile}")
+            words.append(f"--profile {quote(self.profile)}")
         if self.endpoint:
             words.append(f"--endpoint-url {self.endpoint}")
         return " ".join(words)
@@ -81,52 +86,61 @@ class Stack:
 
     @cached_property
     def s3(self) -> "S3Client":
-        return self._client("s3")
+        return self.client("s3")
 
     @cached_property
     def stepfunctions(self) -> "SFNClient":
-        return self._client("stepfunctions")
+        return self.client("stepfunctions")
 
     @cached_property
     def batch(self) -> "BatchClient":
-        return self._client("batch")
+        return self.client("batch")
 
     @cached_property
     def autoscaling(self) -> "AutoScalingClient":
-        return self._client("autoscaling")
+        return self.client("autoscaling")
 
     @cached_property
     def ecs(self) -> "ECSClient":
-        return self._client("ecs")
+        return self.client("ecs")
 
     @cached_property
     def elbv2(self) -> "ElasticLoadBalancingv2Client":
-        return self._client("elbv2")
+        return self.client("elbv2")
 
     @cached_property
     def logs(self) -> "CloudWatchLogsClient":
-        return self._client("logs")
+        return self.client("logs")
+
+    def forget_clients(self) -> None:
+        """Create all clients anew on their next use, with credentials that may have been renewed meanwhile."""
+        for name in [name for name, value in vars(type(self)).items() if isinstance(value, cached_property)]:
+            self.__dict__.pop(name, None)
 
     @cached_property
     def _session(self) -> "Session":
         from boto3.session import Session
 
-        return Session(
-            profile_name=self.profile,
-            region_name=self.region,
-            aws_access_key_id=self.credentials.get("aws_access_key_id"),
-            aws_secret_access_key=self.credentials.get("aws_secret_access_key"),
-        )
+        if self.endpoint is None:
+            return Session(profile_name=self.profile, region_name=self.region)
+        from botocore.session import Session as CoreSession
 
-    def _client(self, service: str) -> Any:
+        # The operator's own profile and configuration files do not concern the embedded AWS.
+        ignored: Any = dict.fromkeys(("profile", "config_file", "credentials_file"), (None, None, None, None))
+        return Session(botocore_session=CoreSession(ignored), region_name=self.region, **self.credentials)
+
+    def client(self, service: str) -> Any:
+        """A new client of any AWS service, untyped; the properties above are the typed ones."""
         from botocore.config import Config
 
+        local = self.endpoint is not None
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 5},
             connect_timeout=10,
             max_pool_connections=20,
-            # A bucket name in the host needs DNS that the loopback does not have.
-            s3={"addressing_style": "path"} if self.endpoint else {},
+            # On the loopback: no DNS for a bucket name in the host, and no proxy.
+            s3={"addressing_style": "path"} if local else {},
+            proxies={} if local else None,
         )
         session = cast(Any, self._session)  # its stub has a signature for each of AWS's 400 services
         return session.client(service, endpoint_url=self.endpoint, config=config)
@@ -137,7 +151,7 @@ def connect(target: Target) -> Stack:
 
     Raises:
         NotFoundError: when it is not deployed, or the local one is not up.
-        CliError: when Pulumi cannot say, with the reason.
+        CliError: when Pulumi cannot read it, with the reason.
     """
     if target.stack == LOCAL:
         return _local_stack()
@@ -158,32 +172,61 @@ def _local_stack() -> Stack:
 
 
 def _pulumi_outputs(stack: str) -> dict[str, Any]:
-    """The stack's outputs, by Pulumi's own CLI, since it knows the backend; secrets stay hidden."""
+    """The stack's outputs, read with Pulumi's own CLI, which knows the backend; secrets stay hidden."""
     project = find_project()
     command = ["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", stack]
     try:
-        answer = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            command,
+            cwd=project,
+            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PULUMI_SECONDS,
+            check=False,
+        )
     except FileNotFoundError as error:
         raise NotFoundError(
             f"the stack {stack} cannot be read without Pulumi's CLI: install it from https://www.pulumi.com/docs/install"
             " (the stack local needs none)"
         ) from error
+    except subprocess.TimeoutExpired as error:
+        raise CliError(
+            f"Pulumi did not answer within {PULUMI_SECONDS:.0f} seconds: check the network and the backend "
+            "(`pulumi whoami --verbose`)"
+        ) from error
     if answer.returncode:
         raise _pulumi_error(stack, answer.stderr)
-    outputs = json.loads(answer.stdout)
+    outputs = _parse_outputs(answer.stdout)
     if not outputs:
         raise NotFoundError(f"the stack {stack} has no outputs: deploy it with `pulumi up --stack {stack}`")
     return outputs
 
 
+def _parse_outputs(stdout: str) -> dict[str, Any]:
+    """The JSON object in Pulumi's output, which a banner may precede.
+
+    Raises:
+        CliError: when there is none.
+    """
+    _, brace, rest = stdout.partition("{")
+    try:
+        outputs, _ = json.JSONDecoder().raw_decode(brace + rest)
+    except ValueError as error:
+        raise CliError(f"Pulumi printed no outputs, but {stdout.strip()[:80]!r}") from error
+    return outputs
+
+
 def _pulumi_error(stack: str, stderr: str) -> CliError:
-    lines = [line.removeprefix("error:").strip() for line in stderr.splitlines() if line.strip()]
-    told = lines[-1] if lines else "it gave no reason"
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
+    reason = (errors or lines or ["it gave no reason"])[-1]
     text = stderr.lower()
     if "no stack named" in text:
         return NotFoundError(f"there is no stack {stack!r}: `pulumi stack ls` lists those that exist")
     if "pulumi_access_token" in text or "pulumi login" in text or "not logged in" in text:
         return CliError("Pulumi is not logged in to the backend that holds the stacks: `pulumi login`", ExitCode.DENIED)
     if any(word in text for word in ("accessdenied", "expiredtoken", "credentials", "unauthorized", "forbidden")):
-        return CliError(f"Pulumi may not read the stack {stack}: {told}", ExitCode.DENIED)
-    return NotFoundError(f"Pulumi cannot read the stack {stack}: {told}")
+        return CliError(f"Pulumi may not read the stack {stack}: {reason}", ExitCode.DENIED)
+    return NotFoundError(f"Pulumi cannot read the stack {stack}: {reason}")

@@ -13,7 +13,7 @@ from contract import env
 if TYPE_CHECKING:
     from local.state import LocalState
 
-app = typer.Typer(no_args_is_help=True, help="The stack `local`: the same program on an embedded AWS on this machine.")
+app = typer.Typer(no_args_is_help=True, help="Start and stop the stack `local`, an AWS on this machine.")
 
 
 @app.command()

@@ -29,9 +29,10 @@ def name(
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Its model, if it serves several.")] = None,
 ) -> None:
-    """Name the topics of some firms by another LLM, into a file; the quarter's results are not touched.
+    """Name a sample of firms by another LLM, into a file.
 
-    Runs on this machine and needs the worker (pip install 'ftm[worker]'). The API's key is read from LLM_API_KEY.
+    The quarter's results are not touched. Runs on this machine and needs the worker (pip install -e '.[worker]'). The
+    API's key is read from LLM_API_KEY.
 
     \b
     Example:
@@ -74,7 +75,9 @@ def compare(
     judged: Annotated[int, typer.Option(metavar="N", min=1, help="Randomly chosen pairs for the judge.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two sets of topic names for a quarter: those of its last run (a), and another (b).
+    """Compare two sets of topic names for a quarter.
+
+    One is that of the last run (a), the other (b) comes from another run or from a file.
 
     The key of the judge's API is read from LLM_API_KEY: where that is set, it is sent to the judge.
 

@@ -1,4 +1,4 @@
-"""`ftm prefetch`: bring a quarter's sentences into the bucket."""
+"""`ftm prefetch`: upload a quarter's sentences into the bucket, and see what is there."""
 
 import tempfile
 from pathlib import Path
@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.errors import ConflictError, UsageError
-from cli.options import JsonOption, QuarterArgument
+from cli.errors import ConflictError, NotFoundError, UsageError
+from cli.options import JsonOption, QuarterArgument, YesOption
 from cli.services import executions
 from cli.services import prefetch as service
-from cli.stack import Stack, connect
+from cli.stack import LOCAL, Stack, connect
 
-app = typer.Typer(no_args_is_help=True, help="Bring a quarter's sentences into the bucket.")
+app = typer.Typer(no_args_is_help=True, help="Upload a quarter's sentences, and see what is there.")
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing prefetch without asking.")]
 
 
 @app.command()
@@ -24,26 +26,36 @@ def put(
         Path,
         typer.Argument(metavar="DIR", help="Holds manifest.json and its chunks, or the bucket's prefetch/ folder."),
     ],
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a prefetch and upload it; nothing is uploaded unless all of it is whole.
+    """Check a prefetch and upload it.
+
+    Nothing is uploaded unless all of it is valid. An existing prefetch of the quarter is replaced only with --force
+    or after a question.
 
     \b
     Example:
       ftm prefetch put 2016Q2 exports/2016Q2
     """
     prefetch = service.load(quarter, folder)
-    _upload(connect(ctx.obj), prefetch, as_json)
+    stack = connect(ctx.obj)
+    _ask_to_replace(stack, quarter, force)
+    _upload(stack, prefetch, as_json)
 
 
 @app.command()
 def sample(
     ctx: typer.Context,
     quarter: QuarterArgument,
-    firms: Annotated[int, typer.Option(min=1, help="Firms that hold a call.")] = 12,
+    firms: Annotated[int, typer.Option(min=1, help="Number of firms with a call.")] = 12,
+    force: ForceOption = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Upload sample calls with known topics, made by ftm itself.
+    """Upload generated sample calls with known topics.
+
+    On every stack but local, it asks first.
 
     \b
     Example:
@@ -52,6 +64,9 @@ def sample(
     from local.samples import writer as samples
 
     stack = connect(ctx.obj)
+    if stack.name != LOCAL:
+        output.confirm(f"Upload made-up calls as {quarter} to the stack {stack.name}?", yes=yes)
+    _ask_to_replace(stack, quarter, force)
     with tempfile.TemporaryDirectory() as folder:
         try:
             samples.write(Path(folder), quarter, firms)
@@ -60,10 +75,61 @@ def sample(
         _upload(stack, service.load(quarter, Path(folder)), as_json)
 
 
+@app.command("list")
+def list_quarters(ctx: typer.Context, as_json: JsonOption = False) -> None:
+    """List the quarters that have a prefetch.
+
+    \b
+    Example:
+      ftm prefetch list --json | jq -r '.[].quarter'
+    """
+    stack = connect(ctx.obj)
+    found = service.inventory(stack)
+    if as_json:
+        output.print_json(found)
+        return
+    rows = [(item["quarter"], item["firms"], item["chunks"], item["bytes"], item["created_at"]) for item in found]
+    output.print_table(("quarter", "firms", "chunks", "bytes", "created"), rows, drop=("bytes", "chunks"))
+    if not found:
+        output.hint(f"there is none: upload one with `{stack.command} prefetch put QUARTER DIR`")
+
+
+@app.command()
+def show(ctx: typer.Context, quarter: QuarterArgument, as_json: JsonOption = False) -> None:
+    """Show the prefetch of a quarter: firms, sentences, chunks, date.
+
+    \b
+    Example:
+      ftm prefetch show 2023Q1
+    """
+    found = service.describe(connect(ctx.obj), quarter)
+    if as_json:
+        output.print_json(found)
+        return
+    output.print_line(
+        f"{quarter}: {output.count(found['firms'], 'firm')}, {output.count(found['sentences'], 'sentence')}, "
+        f"{output.count(len(found['chunks']), 'chunk')}, {found['bytes'] / 1e6:.2f} MB, created {found['created_at']}"
+    )
+    rows = [(chunk["name"], chunk["firms"], chunk["sentences"], chunk["bytes"]) for chunk in found["chunks"]]
+    output.print_table(("chunk", "firms", "sentences", "bytes"), rows)
+
+
+def _ask_to_replace(stack: Stack, quarter: str, force: bool) -> None:
+    try:
+        held = service.of_stack(stack, quarter)
+    except NotFoundError:
+        return
+    firms = output.count(len(held.firm_to_chunk), "firm")
+    try:
+        output.confirm(f"{quarter} has a prefetch of {firms} already. Replace it?", yes=force)
+    except UsageError as error:
+        raise ConflictError(f"{quarter} has a prefetch of {firms} already: replace it with --force") from error
+
+
 def _upload(stack: Stack, prefetch: service.Prefetch, as_json: bool) -> None:
     manifest, bucket = prefetch.manifest, stack.output("bucket")
     if running := executions.running(stack, manifest.quarter):
-        raise ConflictError(f"{manifest.quarter} is being run as {running.name}, which reads the prefetch: wait for it")
+        raise ConflictError(f"{running.name} is running and reads the prefetch of {manifest.quarter}: wait for it")
     service.upload(stack, prefetch, on_chunk=lambda chunk: output.hint(f"uploaded {chunk}"))
     document = {
         "quarter": manifest.quarter,

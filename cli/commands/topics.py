@@ -19,7 +19,7 @@ def topics(
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the named topics of a quarter, of its last run that succeeded.
+    """Show the topics of a quarter's last successful run.
 
     \b
     Examples:

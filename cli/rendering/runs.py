@@ -1,8 +1,8 @@
-"""How runs snapshot: what is planned, how they go on, and how they ended."""
+"""How runs are printed: what is planned, their progress, and how they ended."""
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -16,6 +16,7 @@ from contract.run import Failure
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
+    from rich.progress_bar import ProgressBar
 
 T = TypeVar("T")
 
@@ -23,27 +24,27 @@ _JOBS_SHOWN = 12
 
 _BATCHES_SHOWN = 20
 
-_SAYS_NOTHING = "Essential container in task exited"
+_UNINFORMATIVE_REASON = "Essential container in task exited"
 """Batch's reason for every job whose process ended by itself, well or badly."""
 
 _QUIET_SECONDS = 10.0
-"""Without a terminal: how often progress of firms alone is worth a line."""
+"""Without a terminal: the least time between two lines that differ only in their counts of firms."""
 
 
 def print_plan(plan: Plan) -> None:
-    """What would be run, on stderr: it only leads up to the answer."""
+    """What would be run; on stderr, since it is not the answer."""
     if plan.vllm is None:
         llm = "hosted API"
     elif plan.vllm_size is not None:
         llm = f"vLLM, scaled to {plan.vllm_size} first"
     else:
         llm = f"vLLM, {plan.vllm.healthy} healthy"
-    rows = [("bucket", plan.bucket), ("names by", llm)]
+    rows = [("bucket", plan.bucket), ("named by", llm)]
     rows += [(quarter.quarter, _planned(quarter, plan.at_once)) for quarter in plan.quarters]
-    output.print_table(("plan", ""), rows, err=True)
+    output.print_table(("plan", ""), rows, wrap=("",), err=True)
 
 
-def print_report(report: Report, failures: Sequence[Failure], message: str) -> None:
+def print_report(report: Report) -> None:
     """How a run ended."""
     run = f", run {report['run']}" if report["run"] else ""
     output.print_line(f"{report['quarter']} {report['status']} in {duration(report['seconds'])}{run}")
@@ -57,10 +58,10 @@ def print_report(report: Report, failures: Sequence[Failure], message: str) -> N
         ],
     )
     output.print_line(
-        f"tokens: {tokens['prompt']:,} prompt ({_share(tokens['cached'], tokens['prompt'])} cached), "
+        f"tokens: {tokens['prompt']:,} prompt ({share(tokens['cached'], tokens['prompt'])} cached), "
         f"{tokens['completion']:,} completion"
     )
-    print_failures(failures, message, err=False)
+    print_failures(report["failures"], report["message"], err=False)
 
 
 def print_failures(failures: Sequence[Failure], message: str, *, err: bool) -> None:
@@ -69,18 +70,18 @@ def print_failures(failures: Sequence[Failure], message: str, *, err: bool) -> N
         (output.warn if err else output.print_line)(message)
     if failures:
         rows = [(failure["batch_id"], _reason(failure), failure.get("exit_code")) for failure in failures]
-        output.print_table(("failed batch", "reason", "exit"), rows, err=err)
+        output.print_table(("failed batch", "reason", "exit"), rows, wrap=("reason",), drop=("exit",), err=err)
 
 
-def print_incomplete(left: IncompleteRun) -> None:
-    """What of a run is not complete, on stderr."""
-    rows = list(left.incomplete.items())
-    output.print_table(("not complete", "because"), rows[:_BATCHES_SHOWN], err=True)
+def print_incomplete(incomplete: IncompleteRun) -> None:
+    """Which batches of a run are not complete, on stderr."""
+    rows = list(incomplete.incomplete.items())
+    output.print_table(("not complete", "because"), rows[:_BATCHES_SHOWN], wrap=("because",), err=True)
     if len(rows) > _BATCHES_SHOWN:
         output.hint(f"and {output.count(len(rows) - _BATCHES_SHOWN, 'more batch')}")
 
 
-def print_quarters(report: QuartersReport, messages: dict[str, str]) -> None:
+def print_quarters(report: QuartersReport) -> None:
     """How a list of quarters ended."""
     rows = [
         (
@@ -91,28 +92,28 @@ def print_quarters(report: QuartersReport, messages: dict[str, str]) -> None:
             quarter["firms"]["skipped"],
             quarter["topics"]["named"],
             duration(quarter["seconds"]),
-            messages.get(quarter["quarter"]),
+            quarter["message"],
         )
         for quarter in report["quarters"]
     ]
     columns = ("quarter", "status", "run", "firms done", "skipped", "topics named", "time", "why")
-    output.print_table(columns, rows)
+    output.print_table(columns, rows, wrap=("why",), drop=("skipped", "time", "firms done", "topics named", "run"))
 
 
 class Progress(Generic[T]):
     """Progress on stderr: redrawn on a terminal; elsewhere a line when a step is done, and now and then.
 
     Args:
-        draw: the picture of a snapshot, for a terminal.
-        tell: what of a snapshot is worth a line at each change, and what changes all the time.
+        render: a snapshot as it is shown on a terminal.
+        describe: a snapshot as text: its steps, printed at each change, and its counts, printed now and then.
     """
 
-    def __init__(self, draw: "Callable[[T], RenderableType]", tell: Callable[[T], tuple[str, str]]) -> None:
-        self._draw = draw
-        self._tell = tell
+    def __init__(self, render: "Callable[[T], RenderableType]", describe: Callable[[T], tuple[str, str]]) -> None:
+        self._render = render
+        self._describe = describe
         self._live: Live | None = None
-        self._told = ("", "")
-        self._told_at = self._began = time.monotonic()
+        self._printed = ("", "")
+        self._printed_at = self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         if output.stderr().is_terminal:
@@ -130,19 +131,18 @@ class Progress(Generic[T]):
 
     def show(self, snapshot: T) -> None:
         if self._live:
-            self._live.update(self._draw(snapshot))
+            self._live.update(self._render(snapshot))
             return
-        now, said = time.monotonic(), self._tell(snapshot)
-        if said == self._told or (said[0] == self._told[0] and now - self._told_at < _QUIET_SECONDS):
+        now, text = time.monotonic(), self._describe(snapshot)
+        if text == self._printed or (text[0] == self._printed[0] and now - self._printed_at < _QUIET_SECONDS):
             return
-        output.hint(f"{duration(now - self._began)} {'; '.join(filter(None, said))}")
-        self._told, self._told_at = said, now
+        output.hint(f"{duration(now - self._began)} {'; '.join(filter(None, text))}")
+        self._printed, self._printed_at = text, now
 
 
 def render_run(snapshot: RunSnapshot) -> "RenderableType":
-    """A run at one moment, as it is redrawn on a terminal."""
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
+    """A run at one moment, for a terminal."""
+    from rich.console import Group, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -154,16 +154,19 @@ def render_run(snapshot: RunSnapshot) -> "RenderableType":
     )
     bars = Table.grid(padding=(0, 1))
     ended = batches["succeeded"] + batches["failed"]
-    accounted = firms["completed"] + firms["skipped"] + firms["failed"]
-    bars.add_row("batches", ProgressBar(batches["total"] or 1, ended, width=40), _batches_line(snapshot))
-    bars.add_row("firms", ProgressBar(firms["total"] or 1, accounted, width=40), _firms_line(snapshot))
+    bars.add_row("batches", _bar(batches["total"], ended, batches["failed"]), _batches_line(snapshot))
+    bars.add_row("firms", _bar(firms["total"], _accounted(snapshot), firms["failed"]), _firms_line(snapshot))
     bars.add_row("topics", "", f"{snapshot.counts.topics:,}, {snapshot.counts.named:,} named by the LLM")
+    parts: list[RenderableType] = [head, bars, Text(_pace(snapshot), style="dim")]
+    if snapshot.cause:
+        parts.append(Text(snapshot.cause, style="yellow"))
     if not snapshot.jobs:
-        return Group(head, bars)
+        return Group(*parts)
 
     jobs = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("batch", "job", "firms", "attempt", ""):
-        jobs.add_column(column)
+    for column in ("batch", "job", "firms", "attempt"):
+        jobs.add_column(column, no_wrap=True)
+    jobs.add_column("")
     for job in snapshot.jobs[:_JOBS_SHOWN]:
         record = snapshot.records.get(job.batch_id)
         done = f"{len(record.completed) + len(record.skipped):,}/{record.firms:,}" if record else ""
@@ -171,11 +174,11 @@ def render_run(snapshot: RunSnapshot) -> "RenderableType":
         jobs.add_row(job.batch_id, job.status, done, attempt, Text(job.reason, style="dim"))
     if len(snapshot.jobs) > _JOBS_SHOWN:
         jobs.add_row(f"and {len(snapshot.jobs) - _JOBS_SHOWN} more")
-    return Group(head, bars, jobs)
+    return Group(*parts, jobs)
 
 
 def describe_run(snapshot: RunSnapshot) -> tuple[str, str]:
-    """A run at one moment, as a line: its steps, and its firms."""
+    """A run at one moment, as text: its steps, and its counts."""
     if not snapshot.manifest:
         return "checking the prefetch, making batches", ""
     steps = [f"batches {_batches_line(snapshot)}"]
@@ -184,37 +187,37 @@ def describe_run(snapshot: RunSnapshot) -> tuple[str, str]:
         for job in snapshot.jobs
         if job.attempt > 1
     ]
-    return "; ".join(steps), f"firms {_firms_line(snapshot)}; topics {snapshot.counts.topics:,}"
+    counts = [f"firms {_firms_line(snapshot)}; topics {snapshot.counts.topics:,}", _pace(snapshot), snapshot.cause]
+    return "; ".join(steps), "; ".join(filter(None, counts))
 
 
 def render_quarters(snapshot: QuartersSnapshot) -> "RenderableType":
-    """A list of quarters at one moment, as it is redrawn on a terminal."""
-    from rich.progress_bar import ProgressBar
+    """A list of quarters at one moment, for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="dim", pad_edge=False)
     for column in ("quarter", "status", "time", "", "batches", "firms"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("quarter", "status", "time"))
     for quarter in snapshot.quarters:
         child = snapshot.snapshots.get(quarter)
         if not child:
-            table.add_row(quarter, Text("waits", style="dim"))
+            table.add_row(quarter, Text("waiting", style="dim"))
             continue
         batches, status = child.batches, child.execution.status
         style = {"SUCCEEDED": "green", "RUNNING": ""}.get(status, "red")
-        bar = ProgressBar(batches["total"] or 1, batches["succeeded"] + batches["failed"], width=20)
+        bar = _bar(batches["total"], batches["succeeded"] + batches["failed"], batches["failed"], width=20)
         time_taken = duration(child.execution.seconds)
         table.add_row(quarter, Text(status, style=style), time_taken, bar, _batches_line(child), _firms_line(child))
     return table
 
 
 def describe_quarters(snapshot: QuartersSnapshot) -> tuple[str, str]:
-    """A list of quarters at one moment, as a line: what each does, and the batches of those that run."""
+    """A list of quarters at one moment, as text: the state of each, and the batches of those that run."""
     steps = [f"{quarter} {child.execution.status}" for quarter, child in snapshot.snapshots.items()]
     waiting = len(snapshot.quarters) - len(snapshot.snapshots)
     if waiting:
-        steps.append(f"{waiting} wait")
+        steps.append(f"{waiting} waiting")
     running = [child for child in snapshot.snapshots.values() if child.execution.status == "RUNNING"]
     batches = [f"{child.execution.input.get('quarter')}: batches {_batches_line(child)}" for child in running]
     return ", ".join(steps), "; ".join(batches)
@@ -225,6 +228,11 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+def share(part: int, whole: int) -> str:
+    """`80%`, or `none` of nothing."""
+    return f"{part / whole:.0%}" if whole else "none"
+
+
 def _planned(quarter: QuarterPlan, at_once: int) -> str:
     size = f" of up to {quarter.batch_size:,} firms" if quarter.batch_size else " not complete yet"
     firms, batches = output.count(quarter.firms, "firm"), output.count(quarter.batches, "batch")
@@ -232,10 +240,37 @@ def _planned(quarter: QuarterPlan, at_once: int) -> str:
 
 
 def _reason(failure: Failure) -> str:
-    """Why a batch failed; Batch's own reason with it when that says more."""
-    told = failure.get("status_reason", "")
-    says_more = told and told not in failure["reason"] and told != _SAYS_NOTHING
-    return f"{failure['reason']} ({told})" if says_more else failure["reason"]
+    """Why a batch failed, with Batch's own reason if that adds anything."""
+    status = failure.get("status_reason", "")
+    adds_something = status and status not in failure["reason"] and status != _UNINFORMATIVE_REASON
+    return f"{failure['reason']} ({status})" if adds_something else failure["reason"]
+
+
+def _bar(total: int, done: int, failed: int, width: int = 30) -> "ProgressBar":
+    """A progress bar: red once something has failed, green only when all succeeded."""
+    from rich.progress_bar import ProgressBar
+
+    style = "red" if failed else "bar.complete"
+    return ProgressBar(
+        total or 1, done, width=width, complete_style=style, finished_style="red" if failed else "bar.finished"
+    )
+
+
+def _pace(snapshot: RunSnapshot) -> str:
+    """Firms a minute, the time to go, and the age of the last progress."""
+    if snapshot.execution.status != "RUNNING" or snapshot.last_progress is None:
+        return ""
+    done, total, seconds = _accounted(snapshot), snapshot.firms["total"], snapshot.execution.seconds
+    words = [f"last progress {duration((datetime.now(UTC) - snapshot.last_progress).total_seconds())} ago"]
+    if done and seconds:
+        left = duration((total - done) * seconds / done)
+        words.insert(0, f"{done / seconds * 60:,.0f} firms a minute, about {left} to go")
+    return ", ".join(words)
+
+
+def _accounted(snapshot: RunSnapshot) -> int:
+    firms = snapshot.firms
+    return firms["completed"] + firms["skipped"] + firms["failed"]
 
 
 def _batches_line(snapshot: RunSnapshot) -> str:
@@ -250,10 +285,6 @@ def _batches_line(snapshot: RunSnapshot) -> str:
 
 def _firms_line(snapshot: RunSnapshot) -> str:
     firms = snapshot.firms
-    words = [f"{firms['completed'] + firms['skipped'] + firms['failed']:,}/{firms['total']:,}"]
+    words = [f"{_accounted(snapshot):,}/{firms['total']:,}"]
     words += [f"{firms[kind]:,} {kind}" for kind in ("skipped", "failed") if firms[kind]]
     return ", ".join(words)
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.0%}" if whole else "none"

@@ -1,4 +1,4 @@
-"""Executions of the state machines: found, looked at, stopped, and asked how they ended."""
+"""Executions of the state machines: finding, describing and stopping them, and how they ended."""
 
 import json
 import re
@@ -13,6 +13,9 @@ from contract.run import BatchManifest, Summary
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
+
+_LISTED_EXECUTIONS = 1000
+"""How many of the newest executions are searched for the last one of a quarter."""
 
 _QUARTER_IN_NAME = re.compile(r"(?:^|-)((?:19|20)\d\dQ[1-4])(?:-|$)")
 
@@ -39,7 +42,7 @@ class Execution:
 
 
 def check_state_machine(stack: Stack) -> int:
-    """See that the state machine is there; returns how many batches it runs at once.
+    """Check that the state machine exists; returns how many batches it runs at once.
 
     Raises:
         StateMachineDoesNotExist: botocore's, when it is not.
@@ -51,9 +54,9 @@ def check_state_machine(stack: Stack) -> int:
 
 
 def running(stack: Stack, quarter: str) -> Execution | None:
-    """The execution of `quarter` that runs now, whoever started it."""
+    """The running execution of `quarter`, whoever started it."""
     for arn, name in _running(stack, stack.output("state_machine_arn")):
-        # One started by hand in the console carries a random name: only its input tells the quarter.
+        # An execution started in the console has a random name: only its input has the quarter.
         named = _QUARTER_IN_NAME.search(name)
         if named and named[1] != quarter:
             continue
@@ -64,12 +67,12 @@ def running(stack: Stack, quarter: str) -> Execution | None:
 
 
 def any_running(stack: Stack) -> str | None:
-    """The name of an execution that runs now, of whatever quarter."""
+    """The name of a running execution of any quarter."""
     return next((name for _, name in _running(stack, stack.output("state_machine_arn"))), None)
 
 
 def running_quarters(stack: Stack) -> list[Execution]:
-    """The executions that run lists of quarters now."""
+    """The running executions of lists of quarters."""
     machine = stack.outputs.get("quarters_state_machine_arn")
     if not machine:  # the stack is older than that state machine
         return []
@@ -77,24 +80,42 @@ def running_quarters(stack: Stack) -> list[Execution]:
 
 
 def find_running(stack: Stack, quarter: str | None) -> Execution:
-    """The execution of `quarter` that runs now, or, without a quarter, that of a list of quarters.
+    """The running execution of `quarter`, or, without a quarter, that of a list of quarters.
 
     Raises:
         NotFoundError: when there is none.
     """
+    found = next(iter(running_quarters(stack)), None) if quarter is None else running(stack, quarter)
+    if found is None:
+        raise nothing_runs(stack, quarter)
+    return found
+
+
+def newest(stack: Stack, quarter: str | None) -> Execution | None:
+    """The running execution of `quarter`, or else its last one; without a quarter, the running list of quarters.
+
+    Step Functions keeps executions for 90 days.
+    """
     if quarter is None:
-        lists = running_quarters(stack)
-        if not lists:
-            raise NotFoundError("no list of quarters is being run: name the quarter that is")
-        return lists[0]
-    execution = running(stack, quarter)
-    if execution is None:
-        raise NotFoundError(f"no execution of {quarter} runs: `{stack.command} run-quarter {quarter}` starts one")
-    return execution
+        return next(iter(running_quarters(stack)), None)
+    if execution := running(stack, quarter):
+        return execution
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
+        stateMachineArn=stack.output("state_machine_arn"), PaginationConfig={"MaxItems": _LISTED_EXECUTIONS}
+    )
+    items = (item for page in pages for item in page["executions"])
+    named = ((item["executionArn"], _QUARTER_IN_NAME.search(item["name"])) for item in items)
+    return next((describe(stack, arn) for arn, match in named if match and match[1] == quarter), None)
+
+
+def nothing_runs(stack: Stack, quarter: str | None) -> NotFoundError:
+    if quarter is None:
+        return NotFoundError("no list of quarters is running: name a quarter")
+    return NotFoundError(f"no execution of {quarter} runs: `{stack.command} run-quarter {quarter}` starts one")
 
 
 def find_child(stack: Stack, quarters: Execution, quarter: str) -> Execution | None:
-    """The execution of one quarter of a list; None as long as its turn has not come."""
+    """The execution of one quarter of a list; None before its turn."""
     try:
         return describe(stack, arn_of(stack, f"{quarters.name}-{quarter}"))
     except stack.stepfunctions.exceptions.ExecutionDoesNotExist:
@@ -132,17 +153,17 @@ def describe(stack: Stack, arn: str) -> Execution:
 
 
 def manifest_of(stack: Stack, arn: str) -> BatchManifest | None:
-    """What CreateBatchManifest answered in that execution; None as long as it has not."""
+    """The answer of CreateBatchManifest in that execution; None before it has one."""
     manifest = _first_exit(stack, arn, "CreateBatchManifest").get("manifest", {})
-    # A function that failed leaves an error in the manifest's place.
+    # A function that failed leaves an error in place of the manifest.
     return cast(BatchManifest, manifest) if "batch_ids" in manifest else None
 
 
 def summary_of(stack: Stack, execution: Execution) -> Summary | None:
-    """What SummarizeResults counted; None when the execution did not come that far."""
+    """What SummarizeResults counted; None when the execution did not get that far."""
     summary = execution.output.get("summary")
     if not summary and execution.status != "RUNNING":
-        # An execution that fails has no output: its history has.
+        # A failed execution has no output, but its history does.
         summary = _first_exit(stack, execution.arn, "SummarizeResults", newest_first=True).get("summary")
     return cast(Summary, summary) if summary else None
 
@@ -150,14 +171,14 @@ def summary_of(stack: Stack, execution: Execution) -> Summary | None:
 def reason(execution: Execution) -> str:
     """Why an execution did not succeed, as a sentence."""
     if execution.status == "TIMED_OUT":
-        return "the execution ran out of its time"
+        return "the execution exceeded its time limit"
     if execution.status == "ABORTED":
         return f"the execution was stopped{f': {execution.cause}' if execution.cause else ''}"
     return f"{execution.error or 'the execution failed'}: {_cause(execution.cause) or 'no cause given'}"
 
 
 def _running(stack: Stack, machine: str) -> Iterator[tuple[str, str]]:
-    """ARN and name of each execution of the machine that runs."""
+    """ARN and name of each running execution of the machine."""
     pages = stack.stepfunctions.get_paginator("list_executions").paginate(
         stateMachineArn=machine, statusFilter="RUNNING"
     )
@@ -165,13 +186,13 @@ def _running(stack: Stack, machine: str) -> Iterator[tuple[str, str]]:
 
 
 def _cause(cause: str) -> str:
-    """A function's failure is JSON in the cause; its message is the sentence."""
-    told = json_object(cause)
-    return " ".join(str(told.get("errorMessage") or told.get("Cause") or cause).split())
+    """The sentence in a cause; a function's failure is JSON with the sentence in `errorMessage`."""
+    record = json_object(cause)
+    return " ".join(str(record.get("errorMessage") or record.get("Cause") or cause).split())
 
 
 def _first_exit(stack: Stack, arn: str, state: str, *, newest_first: bool = False) -> dict[str, Any]:
-    """What the state put out when it was left first, or last; empty when it was not left."""
+    """The output of the state's first exit, or of its last one; empty when it was never left."""
     return next(_exits(stack, arn, state, newest_first), dict[str, Any]())
 
 
@@ -191,6 +212,7 @@ def _stopped_at(answer: "DescribeExecutionOutputTypeDef") -> datetime | None:
 
 
 def json_object(text: str | None) -> dict[str, Any]:
+    """The JSON object in `text`; empty for anything else."""
     try:
         record = json.loads(text or "{}")
     except ValueError:

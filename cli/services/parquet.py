@@ -1,4 +1,4 @@
-"""Parquet files, read with pyarrow, which is imported when the first one is."""
+"""Parquet files, read with pyarrow, which is imported only when the first one is read."""
 
 # pyright: basic
 # pyarrow ships no types; what leaves this module is typed.
@@ -23,14 +23,14 @@ class Chunk:
     firms: set[str]
     quarters: set[str]
     ids: Any
-    """The sentence ids, an Arrow array: millions of them as Python strings would fill the memory."""
+    """The sentence ids as an Arrow array: millions of Python strings would not fit in memory."""
 
 
 def read_chunk(path: Path) -> Chunk:
-    """Read a prefetch chunk whole, so that one torn in its middle is found here and not by a job.
+    """Read a prefetch chunk completely, so that a damaged one is found here and not by a job.
 
     Raises:
-        UsageError: when it is not Parquet, lacks a column, or one is of the wrong type or has holes.
+        UsageError: when it is not Parquet, lacks a column, or a column has the wrong type or nulls.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -46,7 +46,7 @@ def read_chunk(path: Path) -> Chunk:
                 raise UsageError(f"{path}: the column {column} is {kind}, not string")
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path} is not a Parquet file that can be read: {_first_line(error)}") from error
+        raise UsageError(f"{path} is not a readable Parquet file: {_first_line(error)}") from error
     for column in _NEVER_NULL:
         if table[column].null_count:
             raise UsageError(f"{path}: {table[column].null_count} rows have no {column}")
@@ -73,15 +73,15 @@ def read_rows(body: bytes, columns: Sequence[str], firm: str | None, where: str)
     """The rows of a part, of all firms or of one.
 
     Raises:
-        UsageError: when it is not Parquet, or lacks a column; `where` says what is not.
+        UsageError: when it is not Parquet, or lacks a column; `where` names the file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     filters = [("firm_id", "=", firm)] if firm is not None else None
     try:
-        # Arrow's own memory: of a Python object, one of Arrow's threads may be the last holder when Python ends, and
-        # then the process aborts.
+        # Copied into Arrow's own memory: if an Arrow thread is the last one to hold a Python object when Python ends,
+        # the process aborts.
         sink = pa.BufferOutputStream()
         sink.write(body)
         file = sink.getvalue()
@@ -90,7 +90,22 @@ def read_rows(body: bytes, columns: Sequence[str], firm: str | None, where: str)
             raise UsageError(f"{where} lacks the column {', '.join(lacking)}")
         return pq.read_table(pa.BufferReader(file), columns=list(columns), filters=filters).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{where} is not a Parquet file that can be read: {_first_line(error)}") from error
+        raise UsageError(f"{where} is not a readable Parquet file: {_first_line(error)}") from error
+
+
+def count_rows(body: bytes, where: str) -> int:
+    """The number of rows, from the file's footer.
+
+    Raises:
+        UsageError: when it is not Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_metadata(pa.BufferReader(body)).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{where} is not a readable Parquet file: {_first_line(error)}") from error
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

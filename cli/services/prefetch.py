@@ -1,9 +1,10 @@
-"""A quarter's prefetch: checked whole before a byte of it is uploaded, and read back from the bucket."""
+"""A quarter's prefetch: checked completely before a byte of it is uploaded, and read back from the bucket."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from cli.errors import NotFoundError, UsageError
 from cli.services import parquet
@@ -15,7 +16,7 @@ from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
 
 @dataclass(frozen=True)
 class Prefetch:
-    """A prefetch on this machine that was found to be whole."""
+    """A valid prefetch on this machine."""
 
     folder: Path
     manifest: PrefetchManifest
@@ -33,7 +34,7 @@ def load(quarter: str, folder: Path) -> Prefetch:
     folder = _find(quarter, folder)
     manifest_path = folder / "manifest.json"
     manifest = _parse(manifest_path.read_bytes(), quarter, str(manifest_path))
-    # Only the manifest's chunks count: whatever else lies in the folder stays there.
+    # Only the manifest's chunks are uploaded; other files in the folder are ignored.
     chunks = [_check_chunk(folder / chunk, manifest) for chunk in manifest.chunk_sizes]
     if repeated := parquet.repeated_ids(chunks):
         raise UsageError(f"{folder}: {len(repeated)} sentence ids appear twice, the first is {repeated[0]}")
@@ -44,10 +45,10 @@ def load(quarter: str, folder: Path) -> Prefetch:
 
 
 def upload(stack: Stack, prefetch: Prefetch, on_chunk: Callable[[str], None] = lambda _: None) -> None:
-    """Put a checked prefetch into the bucket: the chunks first and the manifest last.
+    """Upload a checked prefetch: the chunks first and the manifest last.
 
-    An older manifest is taken away before the first chunk replaces one of its own, so that at no moment a reader finds
-    a manifest whose chunks are not all there and all its own.
+    An older manifest is deleted before the first chunk overwrites one of its own, so that no reader ever finds a
+    manifest together with chunks of another prefetch. Old chunks that the new manifest does not name are deleted last.
     """
     bucket, quarter = stack.output("bucket"), prefetch.manifest.quarter
     manifest_key = layout.prefetch_manifest_key(quarter)
@@ -58,13 +59,16 @@ def upload(stack: Stack, prefetch: Prefetch, on_chunk: Callable[[str], None] = l
     body = (prefetch.folder / "manifest.json").read_bytes()
     encoding: dict[str, Any] = {"ContentEncoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
     stack.s3.put_object(Bucket=bucket, Key=manifest_key, Body=body, ContentType="application/json", **encoding)
+    named = {manifest_key, *(layout.chunk_key(quarter, chunk) for chunk in prefetch.manifest.chunk_sizes)}
+    for key in set(keys_under(stack, layout.prefetch_prefix(quarter))) - named:
+        stack.s3.delete_object(Bucket=bucket, Key=key)
 
 
 def of_stack(stack: Stack, quarter: str) -> PrefetchManifest:
-    """The quarter's manifest in the bucket, each of its chunks known to be there.
+    """The quarter's manifest in the bucket, after a check that all of its chunks exist.
 
     Raises:
-        NotFoundError: when the bucket, the manifest or a chunk is not there.
+        NotFoundError: when the manifest or a chunk does not exist.
         ContractError: when the manifest is broken.
     """
     bucket, key = stack.output("bucket"), layout.prefetch_manifest_key(quarter)
@@ -72,7 +76,7 @@ def of_stack(stack: Stack, quarter: str) -> PrefetchManifest:
         body = stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     except stack.s3.exceptions.NoSuchKey as error:
         raise NotFoundError(
-            f"{quarter} has no prefetch in {bucket}: bring it with `{stack.command} prefetch put {quarter} DIR`"
+            f"{quarter} has no prefetch in {bucket}: upload it with `{stack.command} prefetch put {quarter} DIR`"
         ) from error
     manifest = _parse(body, quarter, f"s3://{bucket}/{key}")
     present = set(keys_under(stack, layout.prefetch_prefix(quarter)))
@@ -80,9 +84,109 @@ def of_stack(stack: Stack, quarter: str) -> PrefetchManifest:
     if missing:
         raise NotFoundError(
             f"the prefetch of {quarter} in {bucket} lacks {len(missing)} of its chunks, the first is {missing[0]}: "
-            f"bring it again with `{stack.command} prefetch put {quarter} DIR`"
+            f"upload it again with `{stack.command} prefetch put {quarter} DIR`"
         )
     return manifest
+
+
+def quarters_of(stack: Stack) -> list[str]:
+    """The quarters that have a folder under prefetch/, the newest first."""
+    prefix = layout.prefetch_prefix("")[: -len("/")]
+    pages = stack.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=stack.output("bucket"), Prefix=prefix, Delimiter="/"
+    )
+    folders = (item.get("Prefix", "") for page in pages for item in page.get("CommonPrefixes", []))
+    return sorted((folder.removeprefix(prefix).rstrip("/") for folder in folders), reverse=True)
+
+
+class InventoryItem(TypedDict):
+    """One quarter's prefetch; `ftm prefetch list --json` prints a list of them."""
+
+    quarter: str
+    firms: int | None
+    """None when the manifest is missing or broken."""
+    chunks: int
+    bytes: int
+    created_at: str
+    problem: str
+    """Why it cannot be run; empty when it can."""
+
+
+class ChunkItem(TypedDict):
+    name: str
+    firms: int
+    sentences: int
+    bytes: int
+
+
+class Description(TypedDict):
+    """What `ftm prefetch show --json` prints."""
+
+    quarter: str
+    bucket: str
+    firms: int
+    sentences: int
+    bytes: int
+    created_at: str
+    chunks: list[ChunkItem]
+
+
+def inventory(stack: Stack) -> list[InventoryItem]:
+    """The prefetches in the bucket, the newest quarter first."""
+
+    def item(quarter: str) -> InventoryItem:
+        return _item(stack, quarter)
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(item, quarters_of(stack)))
+
+
+def describe(stack: Stack, quarter: str) -> Description:
+    """One prefetch with its chunks; sentences are counted from the footers of the Parquet files.
+
+    Raises:
+        NotFoundError: when the quarter has no complete prefetch.
+    """
+    manifest, bucket = of_stack(stack, quarter), stack.output("bucket")
+
+    def chunk_item(name: str) -> ChunkItem:
+        body = stack.s3.get_object(Bucket=bucket, Key=layout.chunk_key(quarter, name))["Body"].read()
+        sentences = parquet.count_rows(body, f"s3://{bucket}/{layout.chunk_key(quarter, name)}")
+        return {"name": name, "firms": manifest.chunk_sizes[name], "sentences": sentences, "bytes": len(body)}
+
+    with ThreadPoolExecutor(8) as pool:
+        chunks = list(pool.map(chunk_item, manifest.chunk_sizes))
+    return {
+        "quarter": quarter,
+        "bucket": bucket,
+        "firms": len(manifest.firm_to_chunk),
+        "sentences": sum(chunk["sentences"] for chunk in chunks),
+        "bytes": sum(chunk["bytes"] for chunk in chunks),
+        "created_at": manifest.created_at,
+        "chunks": chunks,
+    }
+
+
+def _item(stack: Stack, quarter: str) -> InventoryItem:
+    pages = stack.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=stack.output("bucket"), Prefix=layout.prefetch_prefix(quarter)
+    )
+    sizes = [item.get("Size", 0) for page in pages for item in page.get("Contents", [])]
+    firms: int | None = None
+    chunks, created_at, problem = 0, "", ""
+    try:
+        manifest = of_stack(stack, quarter)
+        firms, chunks, created_at = len(manifest.firm_to_chunk), len(manifest.chunk_sizes), manifest.created_at
+    except (NotFoundError, ContractError) as error:
+        problem = str(error)
+    return {
+        "quarter": quarter,
+        "firms": firms,
+        "chunks": chunks,
+        "bytes": sum(sizes),
+        "created_at": created_at,
+        "problem": problem,
+    }
 
 
 def _find(quarter: str, folder: Path) -> Path:

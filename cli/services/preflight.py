@@ -1,4 +1,4 @@
-"""What is checked before a run spends anything, and the plan that comes of it. Nothing here changes anything."""
+"""The checks before a run spends anything, and the resulting plan. Nothing here changes anything."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from cli.stack import Stack
 from contract.run import DEFAULT_BATCH_SIZE, MAX_BATCHES
 
 _SMALL_BATCH = 50
-"""Firms for which the start of another job costs more than it saves."""
+"""For fewer firms, starting another job costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class QuarterPlan:
     firms: int
     batches: int
     batch_size: int
-    """Firms a batch at most; larger than asked when the batches would be too many for one execution."""
+    """Firms per batch at most; larger than requested if there would be too many batches for one execution."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def plan(
     """Check everything that runs of `quarters` need, and plan them.
 
     Args:
-        batch_size: firms a batch; if None, so that as many jobs have work as run at once: each of them sends its share
-            of the requests that vLLM can take, and fewer would leave the GPU idle.
+        batch_size: firms per batch; if None, chosen so that all concurrent jobs have work: each of them sends its
+            share of the requests that vLLM can take, and fewer would leave the GPU idle.
 
     Raises:
         NotFoundError: when the state machine, the bucket, a prefetch or a healthy vLLM is missing.
-        ConflictError: when a quarter is being run already, and `force` is not set.
+        ConflictError: when a quarter is already running, and `force` is not set.
     """
     at_once = executions.check_state_machine(stack)
     plans = [_plan_quarter(stack, quarter, batch_size, at_once) for quarter in quarters]
@@ -60,12 +60,23 @@ def plan(
 
 
 def plan_resumption(stack: Stack, quarter: str, left: IncompleteRun, *, vllm_size: int | None) -> Plan:
-    """Check everything that going on with a run needs, and plan it; raises what `plan` raises."""
+    """Check everything that resuming a run needs, and plan it; raises what `plan` raises."""
     at_once = executions.check_state_machine(stack)
     prefetch.of_stack(stack, quarter)
     starting.refuse_second(stack, quarter)
     rest = QuarterPlan(quarter, left.firms, len(left.incomplete), batch_size=0)
     return Plan(stack.output("bucket"), [rest], at_once, _check_vllm(stack, vllm_size), vllm_size)
+
+
+def document(plan: Plan) -> dict[str, object]:
+    """The plan as `--dry-run --json` prints it."""
+    return {
+        "bucket": plan.bucket,
+        "quarters": [vars(quarter) for quarter in plan.quarters],
+        "at_once": plan.at_once,
+        "vllm": plan.vllm and vars(plan.vllm),
+        "vllm_size": plan.vllm_size,
+    }
 
 
 def _plan_quarter(stack: Stack, quarter: str, batch_size: int | None, at_once: int) -> QuarterPlan:

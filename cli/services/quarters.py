@@ -9,16 +9,17 @@ from typing import TypedDict
 from cli.errors import UsageError
 from cli.services import executions, runs
 from cli.services.executions import Execution
+from cli.services.retries import Retries
 from cli.services.runs import Report, RunSnapshot, Watcher
 from cli.stack import Stack
 from contract.quarter import check_quarter
 
 MAX_QUARTERS = 200
-"""Fifty years: more is a slip of the hand."""
+"""Fifty years; more is probably a typing error."""
 
 
 class QuartersReport(TypedDict):
-    """How a list of quarters stands or ended; `ftm run-quarters --json` prints it."""
+    """The state of a list of quarters; `ftm run-quarters --json` prints it, docs/json.md documents it."""
 
     execution_arn: str
     status: str
@@ -54,28 +55,36 @@ def parse_range(text: str) -> list[str]:
     return [f"{number // 4}Q{number % 4 + 1}" for number in range(start, end + 1)]
 
 
-def watch(stack: Stack, execution: Execution) -> Iterator[QuartersSnapshot]:
-    """RunSnapshot at the list's execution, and at those of its quarters, until it has ended."""
+def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[QuartersSnapshot]:
+    """Yield snapshots of the list's execution, and of those of its quarters, until it has ended.
+
+    Raises:
+        LostSightError: when AWS cannot be reached any more.
+    """
     quarters = [str(item["quarter"]) for item in execution.input.get("quarters", [])]
     watchers: dict[str, Watcher] = {}
     snapshots: dict[str, RunSnapshot] = {}
-    while True:
-        execution = executions.describe(stack, execution.arn)
+
+    def take() -> QuartersSnapshot:
+        now = executions.describe(stack, execution.arn)
         for quarter in quarters:
             ended = quarter in snapshots and snapshots[quarter].execution.status != "RUNNING"
-            if not ended and (watcher := _watcher(stack, execution, quarter, watchers)):
+            if not ended and (watcher := _watcher(stack, now, quarter, watchers)):
                 snapshots[quarter] = watcher.snapshot()
-        yield QuartersSnapshot(execution, quarters, dict(snapshots))
-        if execution.status != "RUNNING":
+        return QuartersSnapshot(now, quarters, dict(snapshots))
+
+    while True:
+        snapshot = retries.call(take)
+        yield snapshot
+        if snapshot.execution.status != "RUNNING":
             return
         time.sleep(stack.poll_interval)
 
 
 def report(stack: Stack, snapshot: QuartersSnapshot) -> QuartersReport:
-    """How the list stands, each quarter counted by its own summary."""
-    reports = [
-        runs.report(child, executions.summary_of(stack, child.execution)) for child in snapshot.snapshots.values()
-    ]
+    """The state of the list, each quarter as its own summary counted it."""
+    children = snapshot.snapshots.values()
+    reports = [runs.report(child, executions.summary_of(stack, child.execution)) for child in children]
     return {
         "execution_arn": snapshot.execution.arn,
         "status": snapshot.execution.status,
@@ -92,5 +101,5 @@ def _watcher(stack: Stack, execution: Execution, quarter: str, watchers: dict[st
 
 
 def _number(quarter: str) -> int:
-    year, part = re.split("Q", check_quarter(quarter))
+    year, part = re.split("Q", check_quarter(quarter.strip().upper()))
     return int(year) * 4 + int(part) - 1

@@ -1,4 +1,4 @@
-"""What is left of a run that has not succeeded."""
+"""Which batches of a run are not complete."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from contract.run import RunRecord
 
 @dataclass(frozen=True)
 class IncompleteRun:
-    """A run, and what of it is not complete."""
+    """A run and its batches that are not complete."""
 
     run: str
     batches: int
@@ -23,7 +23,7 @@ class IncompleteRun:
     firms: int
     """Firms in the incomplete batches."""
     record: RunRecord | None
-    """How the run ended; None when nobody has counted it."""
+    """How the run ended; None when it was never counted."""
 
     @property
     def succeeded(self) -> bool:
@@ -31,19 +31,19 @@ class IncompleteRun:
 
     @property
     def is_counted(self) -> bool:
-        """Whether the run was counted when all its batches were complete, so that another count says the same."""
+        """Whether the run was counted when all its batches were complete, so that counting again changes nothing."""
         return self.record is not None and self.record["summary"]["batches"]["failed"] == 0
 
 
 def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRun:
-    """What is left of `run`, or of the quarter's newest one; by the same test that the state machine applies.
+    """The incomplete batches of `run`, or of the quarter's newest run, by the same rule as the state machine's.
 
     Raises:
         ContractError: when `run` is not a run id, or the batch manifest is broken.
         NotFoundError: when there is no such run.
     """
-    run = check_run(run) if run else _newest(stack, quarter)
-    lines = _batch_lines(stack, quarter, run)
+    run = check_run(run) if run else newest_run(stack, quarter)
+    lines = batch_lines(stack, quarter, run)
     records = runs.RecordReader(stack).read(quarter, run)
     parts = set(runs.keys_under(stack, layout.parts_prefix(quarter, run)))
     incomplete = {line.batch_id: _why(line, run, records.get(line.batch_id), parts) for line in lines}
@@ -52,14 +52,25 @@ def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRu
     return IncompleteRun(run, len(lines), incomplete, firms, runs.record_of(stack, quarter, run))
 
 
-def _newest(stack: Stack, quarter: str) -> str:
+def newest_run(stack: Stack, quarter: str) -> str:
+    """The quarter's newest run, however it ended.
+
+    Raises:
+        NotFoundError: when it has none.
+    """
     known = runs.runs_of(stack, quarter)
     if not known:
         raise NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`")
     return known[0]
 
 
-def _batch_lines(stack: Stack, quarter: str, run: str) -> list[BatchLine]:
+def batch_lines(stack: Stack, quarter: str, run: str | None) -> list[BatchLine]:
+    """The batches in the manifest of a run, or of the newest one.
+
+    Raises:
+        NotFoundError: when there is no such run.
+    """
+    run = run or newest_run(stack, quarter)
     try:
         answer = stack.s3.get_object(Bucket=stack.output("bucket"), Key=layout.manifest_key(quarter, run))
     except stack.s3.exceptions.NoSuchKey as error:

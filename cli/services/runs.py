@@ -1,15 +1,17 @@
-"""A run while it goes on, and how it ended: the execution, the batches' progress in the bucket, and their jobs."""
+"""A run in progress and how it ended: its execution, the batches' progress in the bucket, and their jobs."""
 
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from cli.errors import NotFoundError
-from cli.services import executions
+from cli.services import executions, stalls
 from cli.services.executions import Execution
+from cli.services.retries import Retries
 from cli.stack import Stack
 from contract import ContractError, layout
 from contract import resource_names as names
@@ -24,13 +26,18 @@ _ACTIVE: "tuple[JobStatusType, ...]" = ("SUBMITTED", "RUNNABLE", "STARTING", "RU
 
 
 class Report(TypedDict):
-    """How a run stands or ended; `ftm run-quarter --json` prints it."""
+    """The state of a run; `ftm run-quarter --json` prints it, docs/json.md documents it."""
 
     quarter: str
     run: str | None
     """None when the execution ended before it made a batch manifest."""
     execution_arn: str
     status: str
+    """RUNNING, SUCCEEDED, FAILED, TIMED_OUT, ABORTED, or UNKNOWN when AWS could not be reached any more."""
+    message: str
+    """One sentence: why the run failed; empty unless it did."""
+    failures: list[Failure]
+    """The failed batches with their reasons."""
     batches: BatchCounts
     firms: FirmCounts
     topics: TopicCounts
@@ -46,9 +53,12 @@ class Job:
     batch_id: str
     status: str
     attempt: int
-    """Counted from 1; above it Batch has retried."""
+    """Counted from 1; higher means that Batch has retried."""
     reason: str
     """Why it waits, or why the attempt before this one ended."""
+    log_stream: str = ""
+    """Of the attempt that runs; empty until it has written a line."""
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ class RunSnapshot:
     jobs: tuple[Job, ...] = ()
     retried: int = 0
     """Batches that needed more than one attempt so far."""
+    cause: str = ""
+    """Why nothing moves, in a sentence; empty while the run makes progress."""
 
     @property
     def batches(self) -> BatchCounts:
@@ -84,9 +96,16 @@ class RunSnapshot:
     def counts(self) -> Counts:
         return sum((record.counts for record in self.records.values()), Counts())
 
+    @property
+    def last_progress(self) -> datetime | None:
+        """When a worker last wrote a checkpoint, or else started; None before the first worker starts."""
+        written = [datetime.fromisoformat(record.updated_at) for record in self.records.values() if record.updated_at]
+        started = [job.started_at for job in self.jobs if job.started_at]
+        return max([*written, *started], default=None)
+
 
 class Watcher:
-    """Looks at one execution again and again, and fetches only what has changed since the last snapshot."""
+    """Takes snapshots of one execution, and fetches only what has changed since the last one."""
 
     def __init__(self, stack: Stack, arn: str) -> None:
         self._stack = stack
@@ -94,6 +113,7 @@ class Watcher:
         self._manifest: BatchManifest | None = None
         self._records = RecordReader(stack)
         self._retried: set[str] = set()
+        self._stalls = stalls.StallFinder(stack)
 
     def snapshot(self) -> RunSnapshot:
         execution = executions.describe(self._stack, self._arn)
@@ -101,70 +121,75 @@ class Watcher:
         if not self._manifest:
             return RunSnapshot(execution)
         quarter, run = str(execution.input["quarter"]), self._manifest["run"]
-        # The jobs before the records: a job seen ended has left its record.
+        # The jobs before the records: a job that has ended has left its record.
         jobs = active_jobs(self._stack, run) if execution.status == "RUNNING" else ()
         self._retried |= {job.batch_id for job in jobs if job.attempt > 1}
         records = self._records.read(quarter, run)
         mine = {batch: records[batch] for batch in self._manifest["batch_ids"] if batch in records}
-        return RunSnapshot(execution, self._manifest, mine, jobs, len(self._retried))
+        snapshot = RunSnapshot(execution, self._manifest, mine, jobs, len(self._retried))
+        running = {job.batch_id: job.log_stream for job in jobs if job.status == "RUNNING"}
+        return replace(snapshot, cause=self._stalls.find(snapshot.last_progress, running, len(jobs)))
 
 
-def watch(stack: Stack, execution: Execution) -> Iterator[RunSnapshot]:
-    """RunSnapshot at the execution until it has ended; the last snapshot is at its end."""
+def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[RunSnapshot]:
+    """Yield snapshots of the execution until it has ended; the last one shows its end.
+
+    Raises:
+        LostSightError: when AWS cannot be reached any more.
+    """
     watcher = Watcher(stack, execution.arn)
     while True:
-        snapshot = watcher.snapshot()
+        snapshot = retries.call(watcher.snapshot)
         yield snapshot
         if snapshot.execution.status != "RUNNING":
             return
         time.sleep(stack.poll_interval)
 
 
-def report(snapshot: RunSnapshot, summary: Summary | None) -> Report:
-    """How the run stands: by the summary, and as far as the progress tells when there is none."""
-    tokens = snapshot.counts
-    counted: Summary | Report = summary or {
-        "quarter": str(snapshot.execution.input.get("quarter", "")),
+def report(snapshot: RunSnapshot, summary: Summary | None, status: str | None = None) -> Report:
+    """The state of a run: as its summary counted it, or as its progress records show while there is no summary.
+
+    Args:
+        status: reported instead of the execution's.
+    """
+    counts, execution = snapshot.counts, snapshot.execution
+    ended_badly = execution.status not in ("RUNNING", "SUCCEEDED")
+    message = (summary["message"] if summary else executions.reason(execution)) if ended_badly else ""
+    shared = {
+        "execution_arn": execution.arn,
+        "status": status or execution.status,
+        "message": message,
+        "failures": failures(snapshot, summary),
+        "seconds": round(execution.seconds, 1),
+    }
+    if summary:
+        return cast(Report, _counted(summary) | shared)
+    progress = {
+        "quarter": str(execution.input.get("quarter", "")),
         "run": snapshot.manifest["run"] if snapshot.manifest else None,
-        "execution_arn": snapshot.execution.arn,
-        "status": snapshot.execution.status,
         "batches": snapshot.batches,
         "firms": snapshot.firms,
-        "topics": {"total": tokens.topics, "named": tokens.named},
+        "topics": {"total": counts.topics, "named": counts.named},
         "tokens": {
-            "prompt": tokens.prompt_tokens,
-            "cached": tokens.cached_tokens,
-            "completion": tokens.completion_tokens,
+            "prompt": counts.prompt_tokens,
+            "cached": counts.cached_tokens,
+            "completion": counts.completion_tokens,
         },
-        "seconds": 0.0,
     }
-    return {
-        "quarter": counted["quarter"],
-        "run": counted["run"] or None,
-        "execution_arn": snapshot.execution.arn,
-        "status": snapshot.execution.status,
-        "batches": counted["batches"],
-        "firms": counted["firms"],
-        "topics": counted["topics"],
-        "tokens": counted["tokens"],
-        "seconds": round(snapshot.execution.seconds, 1),
-    }
+    return cast(Report, progress | shared)
 
 
 def report_of_record(record: RunRecord) -> Report:
-    """How a run ended that nobody watches any more."""
+    """The state of a run that has ended, from its record in the bucket."""
     summary = record["summary"]
-    return {
-        "quarter": summary["quarter"],
-        "run": summary["run"],
-        "execution_arn": record["execution"],
+    ended = {
+        "execution_arn": record.get("execution", ""),
         "status": "FAILED" if summary["has_failures"] else "SUCCEEDED",
-        "batches": summary["batches"],
-        "firms": summary["firms"],
-        "topics": summary["topics"],
-        "tokens": summary["tokens"],
+        "message": summary["message"] if summary["has_failures"] else "",
+        "failures": summary["failures"],
         "seconds": summary["seconds"],
     }
+    return cast(Report, _counted(summary) | ended)
 
 
 def failures(snapshot: RunSnapshot, summary: Summary | None) -> list[Failure]:
@@ -175,10 +200,15 @@ def failures(snapshot: RunSnapshot, summary: Summary | None) -> list[Failure]:
     return [{"batch_id": record.batch_id, "reason": record.error or "it failed"} for record in failed]
 
 
+def _counted(summary: Summary) -> dict[str, object]:
+    counted = {name: summary[name] for name in ("quarter", "batches", "firms", "topics", "tokens")}
+    return {**counted, "run": summary["run"] or None}
+
+
 def active_jobs(stack: Stack, run: str) -> tuple[Job, ...]:
     """The run's jobs that have not ended, by batch.
 
-    Asked by state and not by name, since a run leaves thousands of ended jobs and has at most 40 active ones.
+    Listed by state and not by name: a run leaves thousands of ended jobs and has at most 40 active ones.
     """
     prefix = names.batch_job_name(names.prefix(stack.name), run, "")
     pages = (
@@ -209,7 +239,7 @@ def runs_of(stack: Stack, quarter: str) -> list[str]:
 
 
 def record_of(stack: Stack, quarter: str, run: str) -> RunRecord | None:
-    """How a run ended, as SummarizeResults recorded it; None when it has not, or its record is broken."""
+    """How a run ended, as SummarizeResults recorded it; None without a record, or when the record is broken."""
     key = layout.summary_key(quarter, run)
     try:
         body = stack.s3.get_object(Bucket=stack.output("bucket"), Key=key)["Body"].read()
@@ -219,8 +249,14 @@ def record_of(stack: Stack, quarter: str, run: str) -> RunRecord | None:
     return cast(RunRecord, record) if "summary" in record else None
 
 
+def newest_record(stack: Stack, quarter: str) -> RunRecord | None:
+    """The record of the quarter's last run that was counted."""
+    records = (record_of(stack, quarter, run) for run in runs_of(stack, quarter))
+    return next(filter(None, records), None)
+
+
 def keys_under(stack: Stack, prefix: str) -> Iterator[str]:
-    """The bucket's keys that begin with `prefix`."""
+    """The keys in the bucket that begin with `prefix`."""
     pages = stack.s3.get_paginator("list_objects_v2").paginate(Bucket=stack.output("bucket"), Prefix=prefix)
     return (item.get("Key", "") for page in pages for item in page.get("Contents", []))
 
@@ -233,7 +269,7 @@ def no_such_run(stack: Stack, quarter: str, run: str) -> NotFoundError:
 
 
 class RecordReader:
-    """Reads a run's progress records, and again only those whose ETag has changed."""
+    """Reads a run's progress records; later reads fetch only those whose ETag has changed."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -242,7 +278,7 @@ class RecordReader:
         self._records: dict[str, BatchProgress] = {}
 
     def read(self, quarter: str, run: str) -> dict[str, BatchProgress]:
-        """The run's records by batch id; one that is broken counts as not there, as it does for SummarizeResults."""
+        """The run's records by batch id; a broken one counts as missing, as it does for SummarizeResults."""
         pages = self._stack.s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=layout.progress_prefix(quarter, run)
         )
@@ -273,9 +309,17 @@ def records_of(stack: Stack, quarter: str, run: str) -> dict[str, BatchProgress]
 
 
 def _job(job: "JobDetailTypeDef", prefix: str) -> Job:
-    # A job whose attempt has succeeded is still called RUNNING for a moment: that attempt is not retried.
+    # A job is still RUNNING for a moment after its attempt has succeeded; that attempt is not retried.
     lost = [attempt for attempt in job.get("attempts", []) if attempt.get("container", {}).get("exitCode") != 0]
     reason = job.get("statusReason", "")
     if lost:
         reason = lost[-1].get("statusReason", "") or lost[-1].get("container", {}).get("reason", "") or reason
-    return Job(job["jobName"].removeprefix(prefix), job["status"], len(lost) + 1, reason)
+    started = job.get("startedAt")
+    return Job(
+        batch_id=job["jobName"].removeprefix(prefix),
+        status=job["status"],
+        attempt=len(lost) + 1,
+        reason=reason,
+        log_stream=job.get("container", {}).get("logStreamName", ""),
+        started_at=datetime.fromtimestamp(started / 1000, UTC) if started and job["status"] == "RUNNING" else None,
+    )

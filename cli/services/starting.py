@@ -1,4 +1,4 @@
-"""Starting executions, each quarter's once: what runs is looked for, and two who start at once are told apart."""
+"""Starting executions so that each quarter runs once, even if two operators start it at the same moment."""
 
 import json
 import secrets
@@ -14,14 +14,14 @@ from contract import layout
 from contract.run import QuarterInput
 
 _STARTING = timedelta(minutes=1)
-"""How long a claim counts whose execution is not to be seen: it is being started, or its starter was killed."""
+"""How long a claim counts before its execution exists: it is being started, or its starter was killed."""
 
 
 def refuse_second(stack: Stack, quarter: str) -> None:
-    """See that `quarter` is not being run, and is not waiting for its turn in a list of quarters.
+    """Check that `quarter` is not running, and is not waiting for its turn in a list of quarters.
 
     Raises:
-        ConflictError: naming the execution that runs.
+        ConflictError: with the running execution, and the commands to watch and to stop it.
     """
     if execution := executions.running(stack, quarter):
         raise _already_running(stack, quarter, execution.name)
@@ -30,14 +30,14 @@ def refuse_second(stack: Stack, quarter: str) -> None:
             continue
         child = executions.find_child(stack, quarters, quarter)
         if child is None or child.status == "RUNNING":
-            raise _already_running(stack, quarter, quarters.name)
+            raise _already_running(stack, quarter, quarters.name, in_list=True)
 
 
 def start(stack: Stack, request: QuarterInput, *, force: bool = False) -> Execution:
     """Start an execution, the only one of its quarter unless forced.
 
     Raises:
-        ConflictError: when the quarter is being run, or another operator starts it at this very moment.
+        ConflictError: when the quarter is running, or another operator is starting it at this moment.
     """
     name = execution_name(request["quarter"])
     if force:
@@ -48,7 +48,7 @@ def start(stack: Stack, request: QuarterInput, *, force: bool = False) -> Execut
 
 
 def start_quarters(stack: Stack, requests: Sequence[QuarterInput], at_once: int) -> Execution:
-    """Start one execution that runs several quarters, each of them not being run yet.
+    """Start one execution that runs several quarters, none of which may be running yet.
 
     Raises:
         ConflictError: when one of them is.
@@ -64,7 +64,7 @@ def start_quarters(stack: Stack, requests: Sequence[QuarterInput], at_once: int)
 
 
 def execution_name(what: str) -> str:
-    """A name that a person can read and that sorts by time: `20230405_101500-2023Q1-3f9a`."""
+    """A readable name that sorts by time: `20230405_101500-2023Q1-3f9a`."""
     return f"{layout.run_id(datetime.now(UTC))}-{what}-{secrets.token_hex(2)}"
 
 
@@ -79,7 +79,7 @@ def _start(stack: Stack, machine: str, name: str, request: object, claims: Seque
 
 
 def _claim(stack: Stack, quarter: str, name: str) -> None:
-    """Take the quarter for the execution `name`: of two operators at the same moment S3 lets one.
+    """Claim the quarter for the execution `name`: of two operators at the same moment, S3 lets one succeed.
 
     Raises:
         ConflictError: when another execution holds the quarter.
@@ -97,7 +97,9 @@ def _claim(stack: Stack, quarter: str, name: str) -> None:
         stack.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition)
     except stack.s3.exceptions.ClientError as error:
         if aws_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
-            raise ConflictError(f"another operator starts {quarter} at this moment: snapshot in a minute") from error
+            raise ConflictError(
+                f"another operator is starting {quarter} at this moment: try again in a minute"
+            ) from error
         raise
 
 
@@ -108,13 +110,15 @@ def _refuse_live_claim(stack: Stack, quarter: str, body: bytes) -> None:
         execution = executions.describe(stack, executions.arn_of(stack, name))
     except stack.stepfunctions.exceptions.ExecutionDoesNotExist:
         if claimed_at and datetime.now(UTC) - datetime.fromisoformat(claimed_at) < _STARTING:
-            raise ConflictError(f"another operator starts {quarter} at this moment, as {name}") from None
+            raise ConflictError(f"another operator is starting {quarter} at this moment, as {name}") from None
         return
     if execution.status == "RUNNING":
         raise _already_running(stack, quarter, name)
 
 
-def _already_running(stack: Stack, quarter: str, name: str) -> ConflictError:
+def _already_running(stack: Stack, quarter: str, name: str, *, in_list: bool = False) -> ConflictError:
+    what = "" if in_list else f" {quarter}"
     return ConflictError(
-        f"{quarter} is being run already, by {name}: `{stack.command} watch` shows it, --force starts another"
+        f"{quarter} is already running, as {name}: watch it with `{stack.command} watch{what}`, "
+        f"or stop it with `{stack.command} stop{what}`"
     )

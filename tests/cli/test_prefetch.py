@@ -131,8 +131,8 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "chunk_0001.parquet").unlink(), "chunk_0001.parquet is missing, though the manifest"),
     (lambda folder: (folder / "manifest.json").unlink(), "holds no prefetch of 2023Q1"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: the prefetch manifest is not JSON"),
-    (not_parquet, "chunk_0001.parquet is not a Parquet file that can be read"),
-    (torn, "chunk_0001.parquet is not a Parquet file that can be read"),
+    (not_parquet, "chunk_0001.parquet is not a readable Parquet file"),
+    (torn, "chunk_0001.parquet is not a readable Parquet file"),
     (lacks_a_column, "chunk_0001.parquet lacks the column cleaned_text"),
     (wrong_type, "the column raw_text is int64, not string"),
     (repeated_sentence, "1 sentence ids appear twice, the first is A_1_0000"),
@@ -204,7 +204,7 @@ def test_a_running_quarter_keeps_its_prefetch(aws: Aws, ftm: Ftm, folder: Path) 
     for name, firms in (("chunk_0000.parquet", ["A", "B"]), ("chunk_0001.parquet", ["C"])):
         write_chunk(folder, name, firms, quarter=WAITS)
 
-    assert "is being run" in ftm("prefetch", "put", WAITS, str(folder), exit_code=5).stderr
+    assert "reads the prefetch" in ftm("prefetch", "put", WAITS, str(folder), "--force", exit_code=5).stderr
 
 
 @pytest.mark.parametrize("firms", ["0", "-3"])

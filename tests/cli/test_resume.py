@@ -171,7 +171,7 @@ def test_a_list_holds_its_quarters_until_their_turn(ready: Aws, ftm: Ftm) -> Non
     assert arn.rsplit(":")[-1] in ftm("run-quarters", Q, "--yes", exit_code=5).stderr
     assert f"stopped {arn}" in ftm("stop", "--yes").stdout
     wait_until_none_runs(ready)
-    assert "no list of quarters is being run" in ftm("watch", exit_code=3).stderr
+    assert "no list of quarters is running" in ftm("watch", exit_code=3).stderr
 
 
 def test_a_list_with_a_quarter_that_has_no_prefetch_starts_nothing(ready: Aws, ftm: Ftm) -> None:

@@ -1,0 +1,145 @@
+"""Follows an execution to its end for the commands that start or watch one, and exits as it ended."""
+
+import typer
+
+from cli import output
+from cli.errors import ExitCode, explain
+from cli.rendering import runs as rendering
+from cli.services import executions, quarters, runs, vllm
+from cli.services.executions import Execution
+from cli.services.quarters import QuartersSnapshot
+from cli.services.retries import LostSightError, Retries
+from cli.services.runs import Report, RunSnapshot
+from cli.stack import Stack
+
+
+def follow(stack: Stack, execution: Execution, *, detach: bool, as_json: bool) -> None:
+    """Watch an execution to its end and exit as it ended; with `detach`, only print how to watch it."""
+    output.hint(f"execution {execution.arn}")
+    if detach:
+        _detach(stack, execution, as_json)
+        return
+    try:
+        if "quarters" in execution.input:
+            _follow_quarters(stack, execution, as_json)
+        else:
+            _follow_quarter(stack, execution, as_json)
+    except KeyboardInterrupt:
+        output.warn(f"{_what(execution)} goes on without you: {execution.arn}")
+        _print_follow_up(stack, execution)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def print_end(stack: Stack, report: Report, as_json: bool) -> None:
+    """How a run ended and what to do next; exits with the code of that end."""
+    if as_json:
+        output.print_json(report)
+        rendering.print_failures(report["failures"], report["message"], err=True)
+    else:
+        rendering.print_report(report)
+    logged = [failure["batch_id"] for failure in report["failures"] if "log_stream" in failure]
+    if logged:
+        output.hint(f"see its log: {stack.command} logs {report['quarter']} --run {report['run']} --batch {logged[0]}")
+    failed = report["status"] != "SUCCEEDED"
+    if failed:
+        _print_next_step(stack, report)
+    else:
+        output.hint(f"see the topics: {stack.command} topics {report['quarter']}")
+    _exit(stack, failed)
+
+
+def _detach(stack: Stack, execution: Execution, as_json: bool) -> None:
+    if not as_json:
+        output.print_line(execution.arn)
+    elif "quarters" in execution.input:
+        output.print_json(quarters.report(stack, QuartersSnapshot(execution, [], {})))
+    else:
+        output.print_json(runs.report(RunSnapshot(execution), None))
+    _print_follow_up(stack, execution)
+
+
+def _follow_quarter(stack: Stack, execution: Execution, as_json: bool) -> None:
+    retries = Retries(stack, output.warn)
+    snapshot = RunSnapshot(execution)
+    try:
+        with rendering.Progress(rendering.render_run, rendering.describe_run) as progress:
+            for snapshot in runs.watch(stack, execution, retries):
+                progress.show(snapshot)
+        summary = retries.call(lambda: executions.summary_of(stack, snapshot.execution))
+    except LostSightError as error:
+        if as_json:
+            output.print_json(runs.report(snapshot, None, status="UNKNOWN"))
+        raise _lost_sight(stack, execution, error) from error
+    print_end(stack, runs.report(snapshot, summary), as_json)
+
+
+def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
+    retries = Retries(stack, output.warn)
+    snapshot = QuartersSnapshot(execution, [], {})
+    try:
+        with rendering.Progress(rendering.render_quarters, rendering.describe_quarters) as progress:
+            for snapshot in quarters.watch(stack, execution, retries):
+                progress.show(snapshot)
+        report = retries.call(lambda: quarters.report(stack, snapshot))
+    except LostSightError as error:
+        if as_json:
+            output.print_json(
+                {"execution_arn": execution.arn, "status": "UNKNOWN", "quarters": [], "failed": [], "seconds": 0.0}
+            )
+        raise _lost_sight(stack, execution, error) from error
+    if as_json:
+        output.print_json(report)
+    else:
+        rendering.print_quarters(report)
+    for child in report["quarters"]:
+        if child["quarter"] in report["failed"]:
+            output.warn(f"{child['quarter']} failed: {child['message']}")
+            _print_next_step(stack, child)
+    failed = report["status"] != "SUCCEEDED"
+    if failed and not report["failed"]:
+        output.warn(executions.reason(snapshot.execution))
+    _exit(stack, failed)
+
+
+def _lost_sight(stack: Stack, execution: Execution, error: LostSightError) -> LostSightError:
+    watch = " ".join(filter(None, (stack.command, "watch", execution.input.get("quarter"))))
+    return LostSightError(f"lost sight of {_what(execution)} ({error}). The run goes on; watch it again with `{watch}`")
+
+
+def _print_follow_up(stack: Stack, execution: Execution) -> None:
+    quarter = execution.input.get("quarter")
+    output.hint(f"watch it: {' '.join(filter(None, (stack.command, 'watch', quarter)))}")
+    output.hint(f"stop it:  {' '.join(filter(None, (stack.command, 'stop', quarter)))}")
+    output.hint(f"          or {stack.aws_command(f'stepfunctions stop-execution --execution-arn {execution.arn}')}")
+
+
+def _print_next_step(stack: Stack, report: Report) -> None:
+    """What to do after a run that has failed."""
+    quarter, run, batches = report["quarter"], report["run"], report["batches"]
+    if not run:
+        return
+    if batches["succeeded"] < batches["total"]:
+        output.hint(f"process the batches that are not complete: {stack.command} resume {quarter} {run}")
+    else:  # too few topics were named: there is nothing to resume
+        output.hint(f"see what was named: {stack.command} topics {quarter} --run {run}")
+        output.hint(f"make a new run:     {stack.command} run-quarter {quarter}")
+
+
+def _exit(stack: Stack, failed: bool) -> None:
+    if vllm.is_part_of(stack):
+        _remind_of_gpus(stack)
+    raise typer.Exit(ExitCode.FAILED if failed else ExitCode.DONE)
+
+
+def _remind_of_gpus(stack: Stack) -> None:
+    try:
+        left = vllm.status(stack).desired
+    except Exception as error:  # the run has ended: a reminder that fails must not change the exit code
+        output.warn(f"the state of vLLM is unknown: {explain(error)[0]}")
+        return
+    if left:
+        output.hint(f"vLLM still runs on {output.count(left, 'GPU')}; switch it off: {stack.command} vllm scale 0")
+
+
+def _what(execution: Execution) -> str:
+    return str(execution.input.get("quarter", "the list of quarters"))

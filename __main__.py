@@ -4,6 +4,7 @@ import pulumi
 
 from components.account import find_account
 from components.batch_queue import BatchQueue, BatchQueueArgs
+from components.deployed_stack import check_changes
 from components.pipeline_bucket import PipelineBucket, PipelineBucketArgs
 from components.quarter_state_machine import QuarterStateMachine, QuarterStateMachineArgs
 from components.settings import Settings, SettingsError
@@ -12,25 +13,53 @@ from components.vllm_cluster import VllmCluster, VllmClusterArgs
 try:
     settings = Settings.load(pulumi.get_stack(), pulumi.Config().get, given=pulumi.runtime.get_config_env())
     account = find_account(settings)
+    warnings = [*settings.warnings(), *check_changes(settings, account)]
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from error
 
-for warning in settings.warnings():
+for warning in warnings:
     pulumi.log.warn(warning)
 
-bucket = PipelineBucket("bucket", PipelineBucketArgs(settings, account))
-vllm = VllmCluster("vllm", VllmClusterArgs(settings, account)) if settings.vllm_enabled else None
-batch = BatchQueue("batch", BatchQueueArgs(settings, account, bucket.name, vllm))
+stack, adopted = settings.stack, settings.adopted
+bucket = PipelineBucket("bucket", PipelineBucketArgs(stack, adopted, account))
+vllm = (
+    VllmCluster("vllm", VllmClusterArgs(stack, settings.vllm, settings.llm, adopted, account))
+    if settings.vllm.enabled
+    else None
+)
+batch = BatchQueue(
+    "batch",
+    BatchQueueArgs(
+        stack=stack,
+        run=settings.run,
+        batch=settings.batch,
+        llm=settings.llm,
+        adopted=adopted,
+        account=account,
+        bucket_name=bucket.name,
+        llm_concurrency=settings.llm_concurrency,
+        vllm=vllm,
+    ),
+)
 quarter = QuarterStateMachine(
     "quarter",
-    QuarterStateMachineArgs(settings, account, bucket.name, batch.queue_arn, batch.job_definition_family),
+    QuarterStateMachineArgs(
+        stack=stack,
+        run=settings.run,
+        adopted=adopted,
+        account=account,
+        bucket_name=bucket.name,
+        batch_timeout_hours=settings.batch.timeout_hours,
+        job_queue_arn=batch.queue_arn,
+        job_definition_family=batch.job_definition_family,
+    ),
 )
 
 pulumi.export("region", account.region)
 pulumi.export("bucket", bucket.bucket)
 pulumi.export("state_machine_arn", quarter.arn)
 pulumi.export("quarters_state_machine_arn", quarter.quarters_arn)
-pulumi.export("map_concurrency", settings.map_concurrency)
+pulumi.export("map_concurrency", settings.run.map_concurrency)
 pulumi.export("job_queue_arn", batch.queue_arn)
 pulumi.export("job_definition_arn", batch.job_definition_arn)
 pulumi.export("batch_log_group", batch.log_group)

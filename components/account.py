@@ -1,106 +1,142 @@
-"""The account that the program deploys to, and whether what the settings name is really there: looked up at preview,
-before anything is created."""
+"""Looks up the account that the program deploys to, and checks at preview that everything that the settings name
+exists there."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pulumi_aws as aws
 
 from components.settings import Settings, SettingsError
+from contract.resource_names import EMBEDDED_ACCOUNT, LOCAL_STACK
 
 
 @dataclass(frozen=True)
 class Account:
-    """Plain facts, known at preview: names of things are made from them, so that policies can be written in full."""
+    """Plain strings that are known at preview. Resource names are made from them, so that policies can name resources
+    before these exist."""
 
     id: str
     region: str
     partition: str
+    dns_suffix: str
+    """The domain of AWS's endpoints: `amazonaws.com`, and in China `amazonaws.com.cn`."""
     vpc_id: str
     subnet_ids: list[str]
 
     def arn(self, service: str, resource: str) -> str:
-        """The ARN of a thing of this account and region: `arn:aws:ecs:us-east-1:123456789012:cluster/ftm`."""
+        """The ARN of a resource of this account and region, such as `arn:aws:ecs:us-east-1:123456789012:cluster/x`."""
         return f"arn:{self.partition}:{service}:{self.region}:{self.id}:{resource}"
 
     def bucket_arn(self, bucket: str) -> str:
-        """The ARN of a bucket, which names neither region nor account."""
+        """The ARN of a bucket, which contains neither region nor account."""
         return f"arn:{self.partition}:s3:::{bucket}"
 
 
 def find_account(settings: Settings) -> Account:
-    """Look up the account, and check everything that `settings` adopts against it.
+    """Look up the account, and check in it all existing resources that `settings` names.
 
     Raises:
-        SettingsError: one sentence for each adopted thing that is another account's, another region's or missing.
+        SettingsError: one sentence for each resource that is missing or belongs to another account or region; also
+            when the stack `local` would be deployed to an account other than the embedded one.
     """
     identity = aws.get_caller_identity()
+    if settings.stack.stack == LOCAL_STACK and identity.account_id != EMBEDDED_ACCOUNT:
+        raise SettingsError(
+            f"the stack {LOCAL_STACK} belongs to the embedded AWS on this machine, but the credentials are those of "
+            f"the account {identity.account_id}: run `ftm local up`, or deploy another stack, such as prod"
+        )
     region = aws.get_region().region
-    problems = [*_misplaced(settings, identity.account_id, region), *_not_own_buckets(settings, region)]
+    problems = [*_misplaced_arns(settings, identity.account_id, region), *_missing_buckets(settings, region)]
     if problems:
         raise SettingsError("; ".join(problems))
     vpc_id, subnet_ids = _find_network(settings, region)
-    return Account(identity.account_id, region, identity.arn.split(":")[1], vpc_id, subnet_ids)
+    partition = aws.get_partition()
+    return Account(identity.account_id, region, partition.partition, partition.dns_suffix, vpc_id, subnet_ids)
 
 
-def _misplaced(settings: Settings, account_id: str, region: str) -> list[str]:
-    """Adopted things whose ARN is of another account or region."""
-    problems: list[str] = []
-    for key in (key for key in type(settings).model_fields if key.endswith("_arn")):
-        arn: str = getattr(settings, key)
-        if not arn:
-            continue
+def _misplaced_arns(settings: Settings, account_id: str, region: str) -> Iterator[str]:
+    for key, arn in settings.arns():
         _, _, _, arn_region, arn_account, _ = arn.split(":", 5)
-        name = type(settings).model_fields[key].alias
-        given = f"ftm:{name} is {arn}"
         if arn_region not in ("", region):
-            problems.append(f"{given}, of region {arn_region}: it should be of {region}, as the stack is")
-        # A key or topic may be shared by another account; a role cannot be passed, a certificate cannot be attached.
-        if arn_account != account_id and key not in ("kms_key_arn", "sns_topic_arn"):
-            problems.append(
-                f"ftm:{name} is {arn}, of account {arn_account}: it should be of {account_id}, as the stack is"
-            )
-    return problems
+            yield f"ftm:{key} is {arn}, of region {arn_region}: it should be of {region}, as the stack is"
+        # Another account may share a key or a topic. A role or a certificate of another account cannot be used.
+        if arn_account != account_id and key not in ("kmsKeyArn", "snsTopicArn"):
+            yield f"ftm:{key} is {arn}, of account {arn_account}: it should be of {account_id}, as the stack is"
 
 
-def _not_own_buckets(settings: Settings, region: str) -> list[str]:
-    """Adopted buckets that are not among the account's own in this region; S3 lists no bucket of anybody else."""
-    problems: list[str] = []
-    for key, name in (("bucketName", settings.bucket_name), ("accessLogsBucket", settings.access_logs_bucket)):
+def _missing_buckets(settings: Settings, region: str) -> Iterator[str]:
+    """Given buckets that are not among the account's own buckets of this region."""
+    adopted = settings.adopted
+    for key, name in (("bucketName", adopted.bucket_name), ("accessLogsBucket", adopted.access_logs_bucket)):
         if not name:
             continue
         own = aws.s3.get_buckets(prefix=name).buckets
         regions = [bucket.bucket_region for bucket in own if bucket.name == name]
         if not regions:
-            problems.append(f"ftm:{key} is {name}, which is not a bucket of this account: create it, or name another")
+            yield f"ftm:{key} is {name}, which is not a bucket of this account: create it, or name another"
         elif regions[0] != region:
-            problems.append(f"ftm:{key} is {name}, of region {regions[0]}: it should be of {region}, as the stack is")
-    return problems
+            yield f"ftm:{key} is {name}, of region {regions[0]}: it should be of {region}, as the stack is"
 
 
 def _find_network(settings: Settings, region: str) -> tuple[str, list[str]]:
-    # Only lists are asked for: a lookup of a single thing that is not there would end in the engine's own words.
-    if settings.vpc_id:
-        _check_subnets(settings)
-        return settings.vpc_id, settings.subnet_ids
-    subnet_ids = sorted(_list_subnets("default-for-az", "true"))
-    if not subnet_ids:
-        raise SettingsError(f"the account has no default VPC in {region}: give ftm:vpcId and ftm:subnetIds")
-    return aws.ec2.get_subnet(id=subnet_ids[0]).vpc_id, subnet_ids
+    """The VPC and the subnets to use, given or the default ones."""
+    # Only lists are looked up: a missing resource would otherwise end in an error of the engine's.
+    adopted = settings.adopted
+    if adopted.vpc_id and adopted.subnet_ids:
+        vpc_id, subnet_ids = adopted.vpc_id, adopted.subnet_ids
+        _check_membership(vpc_id, subnet_ids)
+    else:
+        subnet_ids = sorted(_list_subnets("default-for-az", "true"))
+        if not subnet_ids:
+            raise SettingsError(f"the account has no default VPC in {region}: give ftm:vpcId and ftm:subnetIds")
+        vpc_id = aws.ec2.get_subnet(id=subnet_ids[0]).vpc_id
+    _check_subnets(vpc_id, subnet_ids)
+    return vpc_id, subnet_ids
 
 
-def _check_subnets(settings: Settings) -> None:
-    known = _list_subnets("vpc-id", settings.vpc_id)
-    strangers = [subnet for subnet in settings.subnet_ids if subnet not in known]
+def _check_membership(vpc_id: str, subnet_ids: list[str]) -> None:
+    known = _list_subnets("vpc-id", vpc_id)
+    strangers = [subnet for subnet in subnet_ids if subnet not in known]
     if strangers:
         raise SettingsError(
-            f"ftm:subnetIds holds {', '.join(strangers)}: it should hold subnets of ftm:vpcId, {settings.vpc_id}, "
+            f"ftm:subnetIds holds {', '.join(strangers)}: it should hold subnets of ftm:vpcId, {vpc_id}, "
             f"which are {', '.join(known) or 'none'}"
         )
-    zones = {aws.ec2.get_subnet(id=subnet).availability_zone for subnet in settings.subnet_ids}
+
+
+def _check_subnets(vpc_id: str, subnet_ids: list[str]) -> None:
+    subnets = [aws.ec2.get_subnet(id=subnet) for subnet in subnet_ids]
+    zones = {subnet.availability_zone for subnet in subnets}
     if len(zones) < 2:
         raise SettingsError(
-            f"ftm:subnetIds are all in {', '.join(zones)}: a load balancer needs two availability zones at least"
+            f"ftm:subnetIds are all in {', '.join(zones)}: a load balancer needs at least two availability zones"
         )
+    cut_off = [
+        subnet.id for subnet in subnets if not subnet.map_public_ip_on_launch and not _has_nat(vpc_id, subnet.id)
+    ]
+    if cut_off:
+        raise SettingsError(
+            f"ftm:subnetIds: instances in {', '.join(cut_off)} would get no public address, and the route table has no "
+            "default route to a NAT gateway, so that they could reach neither ECS nor the model hub: turn on public "
+            "addresses for these subnets, add a NAT gateway, or give other subnets of the VPC"
+        )
+
+
+def _has_nat(vpc_id: str, subnet_id: str) -> bool:
+    """Whether the subnet's default route leads out of the VPC by other means than an internet gateway."""
+    tables = _list_route_tables(vpc_id, "association.subnet-id", subnet_id)
+    # A subnet without a route table of its own uses the VPC's main one.
+    tables = tables or _list_route_tables(vpc_id, "association.main", "true")
+    return any(
+        route.cidr_block == "0.0.0.0/0" and not route.gateway_id.startswith("igw-")
+        for table in tables
+        for route in aws.ec2.get_route_table(route_table_id=table).routes
+    )
+
+
+def _list_route_tables(vpc_id: str, filter_name: str, value: str) -> list[str]:
+    filters = [aws.ec2.GetRouteTablesFilterArgs(name=filter_name, values=[value])]
+    return list(aws.ec2.get_route_tables(vpc_id=vpc_id, filters=filters).ids)
 
 
 def _list_subnets(filter_name: str, value: str) -> list[str]:

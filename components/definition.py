@@ -1,7 +1,8 @@
-"""The state machines' definitions in the Amazon States Language, as functions of what they call.
+"""The definitions of the state machines in the Amazon States Language (JSONPath).
 
-Pure: no Pulumi, so that a definition can be linted and run as it is. JSONPath dialect. Limits that shaped them are in
-contract/run.py beside MAX_BATCHES. `python -m components.definition DIR` writes samples of both for the linters.
+The functions are pure and import no Pulumi, so that a definition can be linted and executed without a deployment.
+contract/run.py has the limits of Step Functions that shaped them, beside MAX_BATCHES. `python -m components.definition
+DIR` writes samples for the linters.
 """
 
 import json
@@ -21,31 +22,33 @@ QUARTER_TIMEOUT = 30 * _DAY
 """Seconds that one run may take."""
 
 MAX_CONCURRENCY = 40
-"""Iterations that Step Functions runs at once in an inline Map, whatever is asked for."""
+"""The largest number of iterations that Step Functions runs at once in an inline Map."""
 
 
 @dataclass(frozen=True)
 class QuarterCalls:
-    """What the machine of one quarter calls. The functions are ARNs."""
+    """What the machine of one quarter calls. The four functions are given by their ARNs."""
 
     prefetch_check: str
     create_batch_manifest: str
     summarize_results: str
     notify_completion: str
     job_queue: str
-    """ARN."""
+    """The queue's ARN."""
     job_definition: str
-    """Without a revision: a batch that is retried after a deployment runs what is deployed then."""
+    """The name without a revision: a batch that starts after a deployment runs the new revision."""
     job_name_prefix: str
+    partition: str = "aws"
+    """AWS's partition, which is part of the ARNs of service integrations."""
 
 
 def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Document:
     """The machine that runs one quarter, `concurrency` batches at once, each within `batch_timeout` seconds.
 
-    The timeout is for everything that a batch may wait for: a Spot host, and Batch's own retries.
+    The timeout covers everything that a batch may wait for: a Spot host, and Batch's own retries.
 
-    Whatever fails after the checks goes on to the summary, which tells it and ends the run as failed: a state's error
-    lies where its answer would be.
+    A failure after the checks continues with the summary, which records it and lets the run end as failed. The state's
+    error is stored at the path of its result.
     """
     return {
         "Comment": "Topics of one quarter of earnings calls",
@@ -83,7 +86,7 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
                 "Catch": _catch("$.batches", "SummarizeResults"),
                 "Next": "SummarizeResults",
             },
-            # From here on only the summary matters: dropping the rest leaves a full-sized run room in the state.
+            # Only the summary is needed from here on: a run of full size would otherwise reach the state's size limit.
             "SummarizeResults": _function(calls.summarize_results, 10 * 60)
             | {
                 "Parameters": {"state.$": "$", "execution.$": "$$.Execution.Id"},
@@ -113,10 +116,14 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
     }
 
 
-def quarters(quarter_machine: str) -> Document:
-    """The machine that runs a list of quarters through the machine of one quarter, whose ARN it gets.
+def quarters(quarter_machine: str, partition: str = "aws") -> Document:
+    """The machine that runs a list of quarters with the machine of one quarter.
 
-    Its input is `{"quarters": [{"quarter": ..., "bucket": ...}, ...], "at_once": 1}`, each item one input of the other.
+    Its input is `{"quarters": [{"quarter": ..., "bucket": ...}, ...], "at_once": 1}`. Each item is an input of the
+    machine of one quarter.
+
+    Args:
+        quarter_machine: The other machine's ARN.
     """
     return {
         "Comment": "Several quarters, one at a time or a few at once",
@@ -128,23 +135,26 @@ def quarters(quarter_machine: str) -> Document:
                 "Choices": [
                     {"Not": {"Variable": "$.quarters[0].quarter", "IsPresent": True}, "Next": "QuartersRequired"},
                     {"Not": {"Variable": "$.at_once", "IsPresent": True}, "Next": "OneAtATime"},
-                    {
-                        "And": [
-                            {"Variable": "$.at_once", "IsNumeric": True},
-                            {"Variable": "$.at_once", "NumericGreaterThanEquals": 1},
-                            {"Variable": "$.at_once", "NumericLessThanEquals": MAX_CONCURRENCY},
-                        ],
-                        "Next": "ProcessQuarters",
-                    },
                 ],
-                "Default": "QuartersRequired",
+                "Default": "CheckAtOnce",
             },
+            # A Choice cannot tell 1.5 from a whole number, with which Step Functions would end as States.Runtime.
+            "CheckAtOnce": {
+                "Type": "Pass",
+                "Parameters": {
+                    "quarters.$": "$.quarters",
+                    "at_once.$": "$.at_once",
+                    "allowed.$": f"States.ArrayContains(States.ArrayRange(1, {MAX_CONCURRENCY}, 1), $.at_once)",
+                },
+                "Next": "AtOnceAllowed?",
+            },
+            "AtOnceAllowed?": _if("$.allowed", True, "ProcessQuarters", otherwise="QuartersRequired"),
             "QuartersRequired": {
                 "Type": "Fail",
                 "Error": "InvalidInput",
                 "Cause": (
                     'the input is {"quarters": [{"quarter": "2022Q1", "bucket": "..."}, ...], "at_once": 1}, '
-                    f"with at least one quarter, and at_once, if given, from 1 to {MAX_CONCURRENCY}"
+                    f"with at least one quarter, and at_once, if given, a whole number from 1 to {MAX_CONCURRENCY}"
                 ),
             },
             "OneAtATime": {"Type": "Pass", "Result": 1, "ResultPath": "$.at_once", "Next": "ProcessQuarters"},
@@ -157,7 +167,7 @@ def quarters(quarter_machine: str) -> Document:
                     # The console links an execution to the one that started it by this key.
                     "started_by": {"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID.$": "$$.Execution.Id"},
                 },
-                "ItemProcessor": _one_quarter(quarter_machine),
+                "ItemProcessor": _one_quarter(quarter_machine, partition),
                 "ResultPath": "$.outcomes",
                 "Next": "SummarizeQuarters",
             },
@@ -195,7 +205,7 @@ def quarters(quarter_machine: str) -> Document:
 
 
 def _batch(calls: QuarterCalls, timeout: int) -> Document:
-    """One iteration: a job, of which only the batch's outcome is kept, since 2,000 of them must fit into a state."""
+    """One iteration: a job. Only the batch's outcome is kept, since 2,000 of them must fit into the state."""
     job_name = batch_job_name(calls.job_name_prefix, "{}", "{}")
     return {
         "ProcessorConfig": {"Mode": "INLINE"},
@@ -203,7 +213,7 @@ def _batch(calls: QuarterCalls, timeout: int) -> Document:
         "States": {
             "SubmitBatchJob": {
                 "Type": "Task",
-                "Resource": "arn:aws:states:::batch:submitJob.sync",
+                "Resource": f"arn:{calls.partition}:states:::batch:submitJob.sync",
                 "TimeoutSeconds": timeout,
                 "Parameters": {
                     "JobName.$": f"States.Format('{job_name}', $.run, $.batch_id)",
@@ -229,7 +239,7 @@ def _batch(calls: QuarterCalls, timeout: int) -> Document:
                 "Parameters": {"batch_id.$": "$.batch_id", "status": "SUCCEEDED"},
                 "End": True,
             },
-            # The cause holds the whole job, up to 32 KB: only the error's name goes on.
+            # The cause holds the whole job, up to 32 KB: only the error's name is kept.
             "JobFailed": {
                 "Type": "Pass",
                 "Parameters": {"batch_id.$": "$.batch_id", "status": "FAILED", "error.$": "$.error.Error"},
@@ -239,13 +249,13 @@ def _batch(calls: QuarterCalls, timeout: int) -> Document:
     }
 
 
-def _one_quarter(quarter_machine: str) -> Document:
-    """One iteration: an execution of the other machine, whose failure is an outcome like its success."""
+def _one_quarter(quarter_machine: str, partition: str) -> Document:
+    """One iteration: an execution of the other machine. Its failure is an outcome, as its success is."""
     return {
         "ProcessorConfig": {"Mode": "INLINE"},
         "StartAt": "QuarterNamed?",
         "States": {
-            # Without this an item that lacks its quarter would end the whole list: nothing catches a missing path.
+            # Without this, an item without its quarter would end the whole list: Catch does not handle a missing path.
             "QuarterNamed?": {
                 "Type": "Choice",
                 "Choices": [{"Variable": "$.input.quarter", "IsPresent": True, "Next": "RunQuarter"}],
@@ -258,7 +268,7 @@ def _one_quarter(quarter_machine: str) -> Document:
             },
             "RunQuarter": {
                 "Type": "Task",
-                "Resource": "arn:aws:states:::states:startExecution.sync:2",
+                "Resource": f"arn:{partition}:states:::states:startExecution.sync:2",
                 "TimeoutSeconds": QUARTER_TIMEOUT + _DAY,
                 "Parameters": {
                     "StateMachineArn": quarter_machine,
@@ -286,7 +296,7 @@ def _one_quarter(quarter_machine: str) -> Document:
 
 
 def _retry(*errors: str) -> Document:
-    """Patience with a busy service: ten times, at random within 2 to 60 seconds, so that not all come back at once."""
+    """Try again up to ten times when a service is busy, after random delays of up to 60 seconds."""
     return {
         "ErrorEquals": list(errors),
         "IntervalSeconds": 2,
@@ -305,7 +315,7 @@ _LAMBDA_RETRY = _retry(
     "Lambda.ClientExecutionTimeoutException",
 )
 
-# SubmitJob is limited to 50 a second. A job that ran and failed is States.TaskFailed, and is Batch's own to retry.
+# SubmitJob is limited to 50 calls a second. A job that ran and failed is States.TaskFailed: Batch itself retries that.
 _BATCH_RETRY = _retry(
     "Batch.AWSBatchException",
     "Batch.ServerException",
@@ -315,12 +325,12 @@ _BATCH_RETRY = _retry(
 
 
 def _function(arn: str, timeout: int) -> Document:
-    """A task that is a function's answer, and nothing of how it was invoked."""
+    """A task whose output is the function's answer, without details of the invocation."""
     return {"Type": "Task", "Resource": arn, "TimeoutSeconds": timeout, "Retry": [_LAMBDA_RETRY]}
 
 
 def _catch(path: str, goto: str) -> list[Document]:
-    # States.ALL does not match States.DataLimitExceeded, and must stand alone.
+    # States.ALL does not match States.DataLimitExceeded, and must be alone in its list.
     return [
         {"ErrorEquals": [error], "ResultPath": path, "Next": goto}
         for error in ("States.DataLimitExceeded", "States.ALL")
@@ -328,7 +338,7 @@ def _catch(path: str, goto: str) -> list[Document]:
 
 
 def _if(path: str, value: bool, goto: str, *, otherwise: str) -> Document:
-    """A choice that trusts nothing but the boolean itself: no value, a text or a number go the other way."""
+    """Choose by a boolean. A missing value, a text or a number goes the other way."""
     return {
         "Type": "Choice",
         "Choices": [
@@ -346,7 +356,7 @@ def _if(path: str, value: bool, goto: str, *, otherwise: str) -> Document:
 
 
 def _write_samples(directory: Path) -> None:
-    """Both definitions as they would be in some account, one batch at once and as many as there can be."""
+    """Write both definitions with ARNs of some account, for one batch at once and for as many as possible."""
     function = "arn:aws:lambda:us-east-1:123456789012:function:ftm"
     calls = QuarterCalls(
         prefetch_check=f"{function}-prefetch-check",

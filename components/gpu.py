@@ -1,7 +1,7 @@
-"""Does the model fit the GPU? vLLM's memory arithmetic, so that `pulumi preview` refuses what would fail at start.
+"""vLLM's memory arithmetic, by which `pulumi preview` refuses a model that does not fit the GPU.
 
-vLLM takes a share of the GPU's memory. Weights and working memory come off it; the rest is the KV cache, whose size
-in tokens says how many requests run at once.
+vLLM takes a share of the GPU's memory for weights, working memory and the KV cache. The KV cache's size in tokens
+determines how many requests run at once.
 """
 
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from math import floor
 GIB = 2**30
 
 MEMORY_UTILISATION = 0.90
-"""What vLLM may take of the GPU (`--gpu-memory-utilization`; its default is 0.92, which leaves less for surprises)."""
+"""vLLM's share of the GPU's memory (`--gpu-memory-utilization`). The default of 0.92 leaves a smaller reserve."""
 
 WORKING_GIB = 1.8
-"""An allowance for activations, CUDA graphs and the CUDA context; docs/adr/0002 has the table that follows from it."""
+"""An allowance for activations, CUDA graphs and the CUDA context; docs/adr/0002 has the resulting table."""
 
 KV_BYTES = 2
-"""The KV cache is 16-bit for every precision of the weights, unless `--kv-cache-dtype` says otherwise."""
+"""The KV cache is 16-bit for every precision of the weights, as `--kv-cache-dtype` is not given."""
 
 ECS_SHARE_OF_HOST = 0.94
-"""What ECS can place of an instance's memory: kernel and agent keep the rest."""
+"""The share of an instance's memory that ECS can place; kernel and agent use the rest."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model's shape, as its `config.json` on the Hugging Face hub gives it."""
+    """A model's dimensions, from its `config.json` on the Hugging Face hub."""
 
     layers: int
     hidden: int
@@ -35,11 +35,11 @@ class Architecture:
     vocabulary: int
     tied_embeddings: bool = False
     normed_heads: bool = True
-    """Qwen3 norms each head's query and key; Llama does not."""
+    """Whether each head's query and key are normalised, as in Qwen3 but not in Llama."""
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of all linear layers: what quantisation makes smaller."""
+        """Parameters of all linear layers, which quantisation makes smaller."""
         attention = 2 * self.hidden * self.heads * self.head_dim + 2 * self.hidden * self.kv_heads * self.head_dim
         return self.layers * (attention + 3 * self.hidden * self.mlp)
 
@@ -57,7 +57,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Precision:
-    """How a linear layer's weights are kept."""
+    """How the weights of linear layers are stored."""
 
     name: str
     bytes_per_weight: float
@@ -65,9 +65,9 @@ class Precision:
 
 BF16 = Precision("bf16", 2)
 FP8 = Precision("FP8", 1)
-"""One byte a weight; block scales add less than 0.1 %."""
+"""One byte per weight; block scales add less than 0.1 %."""
 AWQ = Precision("AWQ", 0.5 + 2.5 / 128)
-"""Four bits a weight, and a 16-bit scale and a 4-bit zero for each group of 128 (the checkpoint's config)."""
+"""Four bits per weight, and for each group of 128 a 16-bit scale and a 4-bit zero (from the checkpoint's config)."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Model:
 class Gpu:
     name: str
     usable_gib: float
-    """What CUDA reports as total: less than the data sheet's figure. The least seen."""
+    """Total memory as CUDA reports it, which is less than in the data sheet; the smallest value observed."""
     bf16: bool = True
-    """Compute capability 8.0 and later; before, vLLM needs `--dtype half`, and has no kernel for FP8 weights."""
+    """Compute capability 8.0 or later. Earlier GPUs need `--dtype half`, and vLLM has no FP8 kernel for them."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,14 @@ MODELS = {
     "meta-llama/Llama-3.1-8B-Instruct": Model(_LLAMA_31_8B, BF16),
 }
 
-# torch.cuda.get_device_properties().total_memory on these cards, as logs of vLLM on them give it.
+# torch.cuda.get_device_properties().total_memory of these cards, from vLLM's logs.
 T4 = Gpu("T4", 14.56, bf16=False)
 A10G = Gpu("A10G", 22.06)
 L4 = Gpu("L4", 22.03)
 L40S = Gpu("L40S", 44.39)
 
-# Families by GPU, and host memory in GiB by size, from AWS's instance type pages. Sizes with several GPUs are left
-# out: the task takes one GPU, and the others would be paid for and idle.
+# Families by GPU, and host memory in GiB by size, from AWS's instance type pages. Sizes with several GPUs are left out:
+# the task uses one GPU, and the others would be paid for and idle.
 _FAMILIES = {
     "g4dn": (T4, {"xlarge": 16, "2xlarge": 32, "4xlarge": 64, "8xlarge": 128, "16xlarge": 256}),
     "g5": (A10G, {"xlarge": 16, "2xlarge": 32, "4xlarge": 64, "8xlarge": 128, "16xlarge": 256}),
@@ -139,7 +139,7 @@ INSTANCES = {
 
 @dataclass(frozen=True)
 class Fit:
-    """How a model lies in a GPU's memory."""
+    """A model in a GPU's memory."""
 
     model: Model
     gpu: Gpu
@@ -147,7 +147,7 @@ class Fit:
 
     @property
     def cache_gib(self) -> float:
-        """What is left for the KV cache; negative when the weights alone are too large."""
+        """Memory left for the KV cache; negative when the weights alone are too large."""
         return self.gpu.usable_gib * self.utilisation - self.model.weights_gib - WORKING_GIB
 
     @property
@@ -158,7 +158,7 @@ class Fit:
         return self.cache_tokens // tokens_per_request
 
     def refusal(self, max_model_len: int) -> str | None:
-        """Why vLLM would not start, with the arithmetic in one sentence; None when it would."""
+        """Why vLLM would not start, with the arithmetic in one sentence; None if it starts."""
         if self.model.precision is FP8 and not self.gpu.bf16:
             return f"FP8 weights need a GPU of compute capability 8.0 or later, which the {self.gpu.name} is not"
         memory = (

@@ -1,4 +1,7 @@
-"""The bucket that holds a quarter from prefetch to topics: created private, encrypted and versioned, or adopted."""
+"""The bucket that holds everything from a quarter's prefetch to its topics.
+
+It is created private, encrypted and versioned, or adopted.
+"""
 
 from dataclasses import dataclass
 
@@ -7,46 +10,59 @@ import pulumi_aws as aws
 
 from components import policies
 from components.account import Account
-from components.naming import fit
-from components.settings import Settings
+from components.deployed_stack import bucket_marker, bucket_name
+from components.settings import AdoptedResources, StackSettings
 
 NONCURRENT_DAYS = 30
-"""Days that a version which was overwritten or deleted can still be brought back."""
+"""Days for which an overwritten or deleted version can be restored."""
 
 
 @dataclass(frozen=True)
 class PipelineBucketArgs:
-    settings: Settings
+    stack: StackSettings
+    adopted: AdoptedResources
     account: Account
 
 
 class PipelineBucket(pulumi.ComponentResource):
-    """`bucket_name` of the settings as it is, or else a bucket of the stack's own."""
+    """The existing bucket that the settings name, or else a bucket of the stack's own."""
 
     bucket: pulumi.Output[str]
-    """The bucket's name."""
+    """The bucket's name, known once the bucket exists."""
     name: str
-    """The same, known before the bucket is there, for policies."""
+    """The same name, known at preview, for policies."""
 
     def __init__(self, name: str, args: PipelineBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ftm:components:PipelineBucket", name, None, opts)
-        account, settings = args.account, args.settings
-        # Bucket names are the whole world's: the account and the region make this one unique. At most 63 characters.
-        self.name = settings.bucket_name or f"{fit(settings.prefix, 35)}-{account.id}-{account.region}"
-        if settings.bucket_name:
-            self.bucket = pulumi.Output.from_input(settings.bucket_name)
-        else:
-            self.bucket = self._create_bucket(name, args).bucket
+        self._args = args
+        self.name = args.adopted.bucket_name or bucket_name(args.stack, args.account)
+        self.bucket = (
+            pulumi.Output.from_input(self.name) if args.adopted.bucket_name else self._create_bucket(name).bucket
+        )
         self.register_outputs({"bucket": self.bucket})
 
-    def _create_bucket(self, name: str, args: PipelineBucketArgs) -> aws.s3.Bucket:
-        settings = args.settings
-        child = pulumi.ResourceOptions(parent=self)
-        keep = pulumi.ResourceOptions(
-            parent=self, protect=settings.deletion_protection, retain_on_delete=settings.deletion_protection
+    def _create_bucket(self, name: str) -> aws.s3.Bucket:
+        stack, account = self._args.stack, self._args.account
+        # With deletion protection, `pulumi destroy` leaves the bucket and everything that protects its content.
+        keep = stack.deletion_protection
+        child = pulumi.ResourceOptions(parent=self, retain_on_delete=keep)
+        marker = aws.ssm.Parameter(
+            f"{name}-created",
+            name=bucket_marker(stack),
+            type="String",
+            value=self.name,
+            description="Exists while Pulumi manages the bucket of this name",
+            tags=stack.tags,
+            opts=pulumi.ResourceOptions(parent=self),
         )
-        bucket = aws.s3.Bucket(name, bucket=self.name, tags=settings.tags, opts=keep)
-        closed = aws.s3.BucketPublicAccessBlock(
+        bucket = aws.s3.Bucket(
+            name,
+            bucket=self.name,
+            force_destroy=not keep,
+            tags=stack.tags,
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=keep, depends_on=[marker]),
+        )
+        access_block = aws.s3.BucketPublicAccessBlock(
             name,
             bucket=bucket.bucket,
             block_public_acls=True,
@@ -58,9 +74,9 @@ class PipelineBucket(pulumi.ComponentResource):
         aws.s3.BucketPolicy(
             name,
             bucket=bucket.bucket,
-            policy=policies.tls_only(args.account.bucket_arn(self.name)),
-            # S3 answers a conflict when both are set at once.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[closed]),
+            policy=policies.tls_only(account.bucket_arn(self.name)),
+            # S3 refuses the policy with a conflict while the access block is being set.
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=keep, depends_on=[access_block]),
         )
         aws.s3.BucketServerSideEncryptionConfiguration(
             name,
@@ -69,10 +85,10 @@ class PipelineBucket(pulumi.ComponentResource):
                 aws.s3.BucketServerSideEncryptionConfigurationRuleArgs(
                     apply_server_side_encryption_by_default=(
                         aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
-                            sse_algorithm="aws:kms", kms_master_key_id=settings.kms_key_arn or None
+                            sse_algorithm="aws:kms", kms_master_key_id=stack.kms_key_arn
                         )
                     ),
-                    bucket_key_enabled=True,  # one call to KMS a key and bucket, instead of one an object
+                    bucket_key_enabled=True,  # KMS is called for the bucket, instead of for every object
                 )
             ],
             opts=child,
@@ -88,7 +104,7 @@ class PipelineBucket(pulumi.ComponentResource):
             bucket=bucket.bucket,
             rules=[
                 aws.s3.BucketLifecycleConfigurationRuleArgs(
-                    id="forget",
+                    id="expire-old-versions",
                     status="Enabled",
                     filter=aws.s3.BucketLifecycleConfigurationRuleFilterArgs(prefix=""),
                     abort_incomplete_multipart_upload=(
@@ -103,13 +119,13 @@ class PipelineBucket(pulumi.ComponentResource):
                     ),
                 )
             ],
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[versioning]),
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=keep, depends_on=[versioning]),
         )
-        if settings.access_logs_bucket:
+        if self._args.adopted.access_logs_bucket:
             aws.s3.BucketLogging(
                 name,
                 bucket=bucket.bucket,
-                target_bucket=settings.access_logs_bucket,
+                target_bucket=self._args.adopted.access_logs_bucket,
                 target_prefix=f"{self.name}/",
                 opts=child,
             )

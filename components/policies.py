@@ -1,4 +1,5 @@
-"""IAM documents as pure functions: no wildcard action, a wildcard resource only where AWS offers nothing narrower."""
+"""IAM policy documents as pure functions. No action is a wildcard; a resource is one only where AWS offers no narrower
+one."""
 
 import json
 import re
@@ -10,10 +11,10 @@ from components.account import Account
 Condition = Mapping[str, Mapping[str, str | list[str]]]
 
 NO_NARROWER_RESOURCE = {
-    "batch:DescribeJobs": "Batch knows no permission on a single job's description",
-    "batch:ListJobs": "Batch knows no permission on a single queue's jobs",
-    "ecr:GetAuthorizationToken": "the token is the account's, not a repository's",
-    "ecs:DiscoverPollEndpoint": "asks ECS for an address, before there is anything to name",
+    "batch:DescribeJobs": "Batch has no permission for describing a single job",
+    "batch:ListJobs": "Batch has no permission for listing a single queue's jobs",
+    "ecr:GetAuthorizationToken": "the token belongs to the account, not to a repository",
+    "ecs:DiscoverPollEndpoint": "asks ECS for an address and concerns no resource",
     "logs:CreateLogDelivery": "log deliveries, through which Step Functions logs, have no ARN",
     "logs:DeleteLogDelivery": "as above",
     "logs:DescribeLogGroups": "as above",
@@ -22,12 +23,12 @@ NO_NARROWER_RESOURCE = {
     "logs:ListLogDeliveries": "as above",
     "logs:PutResourcePolicy": "as above",
     "logs:UpdateLogDelivery": "as above",
-    "xray:GetSamplingRules": "X-Ray's traces and rules have no ARN that a writer could name",
+    "xray:GetSamplingRules": "X-Ray's traces and sampling rules have no ARN that a writer could name",
     "xray:GetSamplingTargets": "as above",
     "xray:PutTelemetryRecords": "as above",
     "xray:PutTraceSegments": "as above",
 }
-"""Actions that take only the resource `*`, and why."""
+"""Actions that accept only the resource `*`, with the reason."""
 
 
 class Statement(TypedDict, total=False):
@@ -49,20 +50,20 @@ def allow(actions: Sequence[str], resources: Sequence[str], condition: Condition
 
 
 def trust(service: str, account: Account | None = None) -> str:
-    """Let an AWS service, such as `ec2.amazonaws.com`, take a role; with `account`, only on that account's behalf."""
+    """Let an AWS service, such as `ec2.amazonaws.com`, assume a role; with `account`, only on its behalf."""
     statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": ["sts:AssumeRole"]}
     if account:
         statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account.id}}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def use_key(kms_key_arn: str) -> list[Statement]:
-    """Read and write what the stack's own KMS key encrypts; nothing when AWS's keys do."""
+def use_key(kms_key_arn: str | None) -> list[Statement]:
+    """Read and write what the given KMS key encrypts. AWS's own keys need no permission."""
     return [allow(["kms:Decrypt", "kms:GenerateDataKey"], [kms_key_arn])] if kms_key_arn else []
 
 
 def tls_only(bucket_arn: str) -> str:
-    """A bucket's policy that refuses whoever does not come over TLS."""
+    """A bucket policy that denies every request without TLS."""
     return json.dumps(
         {
             "Version": "2012-10-17",
@@ -81,7 +82,7 @@ def tls_only(bucket_arn: str) -> str:
 
 
 def container_instance(account: Account, cluster: str) -> str:
-    """What the ECS agent on an instance of `cluster` calls. Batch names its clusters itself: give `*` for them."""
+    """What the ECS agent on an instance of `cluster` calls. Batch names its clusters itself: pass `*` for them."""
     return document(
         allow(
             [
@@ -102,9 +103,9 @@ def container_instance(account: Account, cluster: str) -> str:
 
 
 def task_execution(
-    account: Account, log_group: str, image: str, secret_arns: Sequence[str], kms_key_arn: str = ""
+    account: Account, log_group: str, image: str, secret_arns: Sequence[str], kms_key_arn: str | None = None
 ) -> str:
-    """What ECS does to start a container: write its log, pull `image` if it is in ECR, read its secrets."""
+    """What ECS calls to start a container: write its log, pull `image` if it is in ECR, read its secrets."""
     statements = [
         allow(
             ["logs:CreateLogStream", "logs:PutLogEvents"], [account.arn("logs", f"log-group:{log_group}:log-stream:*")]
@@ -122,24 +123,24 @@ def task_execution(
     return document(*statements)
 
 
-def batch_job(bucket_arn: str, kms_key_arn: str) -> str:
+def batch_job(bucket_arn: str, kms_key_arn: str | None) -> str:
     """What the worker does: read the prefetch and the batch manifests, keep progress, write topics."""
     return document(
         allow(["s3:GetObject"], [f"{bucket_arn}/{prefix}/*" for prefix in ("prefetch", "manifests", "progress")]),
         allow(["s3:PutObject"], [f"{bucket_arn}/{prefix}/*" for prefix in ("intermediate/firm-topics", "progress")]),
-        # Without it S3 answers 403 instead of 404 for a key that is not there, such as a first progress record.
+        # Without this S3 answers 403 instead of 404 for a missing key, such as a first progress record.
         allow(["s3:ListBucket"], [bucket_arn]),
         *use_key(kms_key_arn),
     )
 
 
-def prefetch_check_function(bucket_arn: str, kms_key_arn: str) -> list[Statement]:
-    """Look whether a prefetch is there."""
+def prefetch_check_function(bucket_arn: str, kms_key_arn: str | None) -> list[Statement]:
+    """Check that a prefetch is complete."""
     return [*_read(bucket_arn, "prefetch/*"), *use_key(kms_key_arn)]
 
 
-def create_batch_manifest_function(bucket_arn: str, kms_key_arn: str) -> list[Statement]:
-    """Read the prefetch's manifest, and of a resumed run its results; write the batch manifest."""
+def create_batch_manifest_function(bucket_arn: str, kms_key_arn: str | None) -> list[Statement]:
+    """Read the prefetch's manifest and, for a resumed run, its results; write the batch manifest."""
     return [
         *_read(bucket_arn, "prefetch/*", "manifests/*", "progress/*"),
         allow(["s3:PutObject"], [f"{bucket_arn}/manifests/*/manifest_*"]),
@@ -147,8 +148,8 @@ def create_batch_manifest_function(bucket_arn: str, kms_key_arn: str) -> list[St
     ]
 
 
-def summarize_results_function(bucket_arn: str, kms_key_arn: str) -> list[Statement]:
-    """Read a run's results and what Batch says of its jobs; write how the run ended."""
+def summarize_results_function(bucket_arn: str, kms_key_arn: str | None) -> list[Statement]:
+    """Read a run's results and the states of its jobs; write the record of the run."""
     return [
         *_read(bucket_arn, "manifests/*", "progress/*"),
         allow(["s3:PutObject"], [f"{bucket_arn}/manifests/*/summary_*", f"{bucket_arn}/progress/*/latest.json"]),
@@ -157,15 +158,15 @@ def summarize_results_function(bucket_arn: str, kms_key_arn: str) -> list[Statem
     ]
 
 
-def notify_completion_function(sns_topic_arn: str, kms_key_arn: str) -> list[Statement]:
-    """Publish on the one topic; nothing when there is none."""
+def notify_completion_function(sns_topic_arn: str | None, kms_key_arn: str | None) -> list[Statement]:
+    """Publish to the topic, if there is one."""
     if not sns_topic_arn:
         return []
     return [allow(["sns:Publish"], [sns_topic_arn]), *use_key(kms_key_arn)]
 
 
 def function_logs(account: Account, log_group: str) -> list[Statement]:
-    """What every function does: write its own log and its traces."""
+    """What every function calls: write its own log and its traces."""
     return [
         allow(
             ["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -180,8 +181,8 @@ def quarter_state_machine(
 ) -> list[Statement]:
     """Call the four functions, and submit, follow and end the batches' jobs.
 
-    The family stands for all revisions of the job definition: pinned to one, running batches could not be retried
-    after a deployment. Step Functions follows a job by a rule of that name, which it makes itself.
+    The family covers all revisions of the job definition: with a single revision, batches that run during a deployment
+    could not be tried again after it. Step Functions follows a job by an EventBridge rule, which it creates itself.
     """
     return [
         allow(["lambda:InvokeFunction"], function_arns),
@@ -194,7 +195,7 @@ def quarter_state_machine(
 
 
 def quarters_state_machine(account: Account, quarter_machine: str) -> list[Statement]:
-    """Start, follow and stop executions of the machine of one quarter, which is named."""
+    """Start, follow and stop executions of the state machine named `quarter_machine`."""
     return [
         allow(["states:StartExecution"], [account.arn("states", f"stateMachine:{quarter_machine}")]),
         allow(
@@ -209,7 +210,7 @@ def quarters_state_machine(account: Account, quarter_machine: str) -> list[State
 def _read(bucket_arn: str, *keys: str) -> list[Statement]:
     return [
         allow(["s3:GetObject"], [f"{bucket_arn}/{key}" for key in keys]),
-        # Without it S3 answers 403 instead of 404 for a key that is not there.
+        # Without this S3 answers 403 instead of 404 for a missing key.
         allow(["s3:ListBucket"], [bucket_arn]),
     ]
 

@@ -1,4 +1,4 @@
-"""The state machines that run a quarter and a list of quarters, with the four functions that the first one calls."""
+"""The state machines that run one quarter and a list of quarters, and the four functions that the first one calls."""
 
 import json
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ import pulumi_aws as aws
 from components import definition, policies, roles
 from components.account import Account
 from components.batch_queue import ATTEMPTS
-from components.settings import Settings
+from components.settings import AdoptedResources, RunSettings, StackSettings
 from contract import env
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("contract", "functions")
 
-# The newest Python that Lambda offers; of arm64 it costs a fifth less.
+# The newest Python that Lambda offers. On arm64 it costs a fifth less.
 _RUNTIME = aws.lambda_.Runtime.PYTHON3D14
 _ARCHITECTURE = "arm64"
 
@@ -26,25 +26,28 @@ _HOUR = 60 * 60
 
 @dataclass(frozen=True)
 class QuarterStateMachineArgs:
-    settings: Settings
+    stack: StackSettings
+    run: RunSettings
+    adopted: AdoptedResources
     account: Account
-    bucket: str
-    """The bucket's name, for the policies."""
+    bucket_name: str
+    batch_timeout_hours: int
+    """Hours of one attempt of a batch job."""
     job_queue_arn: pulumi.Input[str]
     job_definition_family: pulumi.Input[str]
-    """ARN of the job definition without its revision: a batch always runs the newest."""
+    """ARN of the job definition without its revision: a batch always runs the newest revision."""
 
 
 @dataclass(frozen=True)
 class _Function:
-    """What tells one function from another."""
+    """What differs between the functions."""
 
     module: str
     statements: list[policies.Statement]
     timeout: int
-    """Seconds; less than the task's own timeout in the definition."""
+    """Seconds; less than the timeout of the state that calls the function."""
     memory: int = 256
-    """MiB. A function's share of a CPU grows with it."""
+    """MiB. Lambda gives a function CPU time in proportion to it."""
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
     @property
@@ -53,22 +56,24 @@ class _Function:
 
 
 class QuarterStateMachine(pulumi.ComponentResource):
-    """Two state machines: `<prefix>-quarter-processor`, and `<prefix>-quarters` that starts it quarter by quarter."""
+    """Two state machines: `<prefix>-quarter-processor`, and `<prefix>-quarters`, which starts it for each quarter."""
 
     arn: pulumi.Output[str]
     quarters_arn: pulumi.Output[str]
+    function_names: list[str]
 
     def __init__(self, name: str, args: QuarterStateMachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ftm:components:QuarterStateMachine", name, None, opts)
-        self._args = args
+        self._args, self._stack = args, args.stack
+        self.function_names = [args.stack.name(function.name) for function in self._functions()]
         functions = {function.module: self._create_function(function) for function in self._functions()}
         self.arn = self._create_quarter_machine(functions).arn
         self.quarters_arn = self._create_quarters_machine(self.arn).arn
         self.register_outputs({"arn": self.arn, "quarters_arn": self.quarters_arn})
 
     def _functions(self) -> list[_Function]:
-        settings = self._args.settings
-        bucket, key = self._args.account.bucket_arn(self._args.bucket), settings.kms_key_arn
+        args, topic = self._args, self._args.adopted.sns_topic_arn
+        bucket, key = args.account.bucket_arn(args.bucket_name), args.stack.kms_key_arn
         return [
             _Function("prefetch_check", policies.prefetch_check_function(bucket, key), timeout=20),
             # The largest prefetch manifest takes 230 MiB.
@@ -84,29 +89,29 @@ class QuarterStateMachine(pulumi.ComponentResource):
                 timeout=540,
                 memory=512,
                 environment={
-                    env.MIN_NAMED_SHARE: str(settings.min_named_share),
-                    env.JOB_QUEUE_ARN: self._args.job_queue_arn,
-                    env.JOB_NAME_PREFIX: settings.prefix,
+                    env.MIN_NAMED_SHARE: str(args.run.min_named_share),
+                    env.JOB_QUEUE_ARN: args.job_queue_arn,
+                    env.JOB_NAME_PREFIX: args.stack.prefix,
                 },
             ),
             _Function(
                 "notify_completion",
-                policies.notify_completion_function(settings.sns_topic_arn, key),
+                policies.notify_completion_function(topic, key),
                 timeout=30,
-                environment={env.SNS_TOPIC_ARN: settings.sns_topic_arn} if settings.sns_topic_arn else {},
+                environment={env.SNS_TOPIC_ARN: topic} if topic else {},
             ),
         ]
 
     def _create_function(self, function: _Function) -> aws.lambda_.Function:
-        settings = self._args.settings
-        name = settings.name(function.name)
+        stack = self._stack
+        name = stack.name(function.name)
         log_group = self._create_log_group(function.name, f"/aws/lambda/{name}")
         statements = [*policies.function_logs(self._args.account, f"/aws/lambda/{name}"), *function.statements]
         role_arn = roles.role_arn(
             self,
-            settings,
+            stack,
             function.name,
-            given=settings.functions_role_arn,
+            given=self._args.adopted.functions_role_arn,
             trust=policies.trust("lambda.amazonaws.com"),
             policy=policies.document(*statements),
         )
@@ -123,20 +128,21 @@ class QuarterStateMachine(pulumi.ComponentResource):
             environment=aws.lambda_.FunctionEnvironmentArgs(variables=function.environment)
             if function.environment
             else None,
-            kms_key_arn=settings.kms_key_arn or None,
+            # Lambda keeps a key only beside an environment; without one, every preview would show a change.
+            kms_key_arn=stack.kms_key_arn if function.environment else None,
             tracing_config=aws.lambda_.FunctionTracingConfigArgs(mode="Active"),
-            tags=settings.tags,
+            tags=stack.tags,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[log_group]),
         )
 
     def _create_quarter_machine(self, functions: Mapping[str, aws.lambda_.Function]) -> aws.sfn.StateMachine:
-        args, settings = self._args, self._args.settings
+        args = self._args
         document = pulumi.Output.all(
             {module: function.arn for module, function in functions.items()},
             args.job_queue_arn,
             args.job_definition_family,
         ).apply(lambda known: self._quarter_document(*known))
-        function_arns = [args.account.arn("lambda", f"function:{settings.name(f.name)}") for f in self._functions()]
+        function_arns = [args.account.arn("lambda", f"function:{name}") for name in self.function_names]
         policy = pulumi.Output.all(args.job_queue_arn, args.job_definition_family).apply(
             lambda known: policies.document(*policies.quarter_state_machine(args.account, function_arns, *known))
         )
@@ -144,36 +150,37 @@ class QuarterStateMachine(pulumi.ComponentResource):
 
     def _create_quarters_machine(self, quarter_machine_arn: pulumi.Output[str]) -> aws.sfn.StateMachine:
         args = self._args
-        document = quarter_machine_arn.apply(lambda arn: json.dumps(definition.quarters(arn)))
+        document = quarter_machine_arn.apply(lambda arn: json.dumps(definition.quarters(arn, args.account.partition)))
         policy = policies.document(
-            *policies.quarters_state_machine(args.account, args.settings.name("quarter-processor", 80))
+            *policies.quarters_state_machine(args.account, self._stack.name("quarter-processor", 80))
         )
         return self._create_machine("quarters", document, policy)
 
     def _quarter_document(self, functions: Mapping[str, str], job_queue: str, family: str) -> str:
-        settings = self._args.settings
+        args = self._args
         calls = definition.QuarterCalls(
             **functions,
             job_queue=job_queue,
             job_definition=family.split("/")[-1],
-            job_name_prefix=settings.prefix,
+            job_name_prefix=args.stack.prefix,
+            partition=args.account.partition,
         )
-        # A day more than its attempts may take: the wait for a Spot host.
-        batch_timeout = (ATTEMPTS * settings.batch_timeout_hours + 24) * _HOUR
-        return json.dumps(definition.quarter(calls, settings.map_concurrency, batch_timeout))
+        # All attempts, and a day to wait for a Spot host.
+        batch_timeout = (ATTEMPTS * args.batch_timeout_hours + 24) * _HOUR
+        return json.dumps(definition.quarter(calls, args.run.map_concurrency, batch_timeout))
 
     def _create_machine(
         self, name: str, document: pulumi.Input[str], policy: pulumi.Input[str]
     ) -> aws.sfn.StateMachine:
-        settings = self._args.settings
-        full_name = settings.name(name, 80)
+        stack = self._stack
+        full_name = stack.name(name, 80)
         # The prefix keeps the log group out of CloudWatch's resource policy, whose size is limited.
         log_group = self._create_log_group(name, f"/aws/vendedlogs/states/{full_name}")
         role_arn = roles.role_arn(
             self,
-            settings,
+            stack,
             name,
-            given=settings.state_machine_role_arn,
+            given=self._args.adopted.state_machine_role_arn,
             trust=policies.trust("states.amazonaws.com", self._args.account),
             policy=policy,
         )
@@ -188,24 +195,23 @@ class QuarterStateMachine(pulumi.ComponentResource):
                 log_destination=pulumi.Output.concat(log_group.arn, ":*"),
             ),
             tracing_configuration=aws.sfn.StateMachineTracingConfigurationArgs(enabled=True),
-            tags=settings.tags,
+            tags=stack.tags,
             opts=pulumi.ResourceOptions(parent=self),
         )
 
     def _create_log_group(self, name: str, log_group: str) -> aws.cloudwatch.LogGroup:
-        settings = self._args.settings
+        stack = self._stack
         return aws.cloudwatch.LogGroup(
             name,
             name=log_group,
-            retention_in_days=settings.log_retention_days,
-            kms_key_id=settings.kms_key_arn or None,
-            tags=settings.tags,
+            retention_in_days=stack.log_retention_days,
+            kms_key_id=stack.kms_key_arn,
+            tags=stack.tags,
             opts=pulumi.ResourceOptions(parent=self),
         )
 
 
 def package() -> pulumi.AssetArchive:
-    """The functions' zip: their modules and the contract's, in one order, and nothing else, so that the same source
-    gives the same hash."""
+    """The functions' zip: their modules and the contract's, sorted: the same source gives the same hash."""
     files = sorted(path for package in _PACKAGES for path in (_ROOT / package).glob("*.py"))
     return pulumi.AssetArchive({path.relative_to(_ROOT).as_posix(): pulumi.FileAsset(str(path)) for path in files})

@@ -1,42 +1,60 @@
-"""Roles, created with one policy each, or adopted: in an account that forbids IAM all of them are given, and the
-program then makes no IAM call at all."""
+"""Roles, each created with one policy, or adopted.
+
+In an account that forbids IAM all roles are given, and the program makes no IAM call.
+"""
 
 import pulumi
 import pulumi_aws as aws
 
 from components import policies
 from components.account import Account
-from components.settings import Settings
+from components.settings import StackSettings
 
 
 def role_arn(
-    parent: pulumi.Resource, settings: Settings, rest: str, *, given: str, trust: str, policy: pulumi.Input[str]
+    parent: pulumi.Resource,
+    stack: StackSettings,
+    rest: str,
+    *,
+    given: str | None,
+    trust: str,
+    policy: pulumi.Input[str],
 ) -> pulumi.Output[str]:
-    """The ARN of the role `<prefix>-<rest>`, or `given` as it is. Whoever uses the ARN waits for the role's policy."""
+    """The ARN of the new role `<prefix>-<rest>`, or `given` unchanged.
+
+    Whatever uses the ARN depends on the role's policy: it is created after the policy, and destroyed before it.
+    """
     if given:
         return pulumi.Output.from_input(given)
-    role, attached = _create_role(parent, settings, rest, trust, policy)
-    return pulumi.Output.all(role.arn, attached.id).apply(lambda known: str(known[0]))
+    role, attached = _create_role(parent, stack, rest, trust, policy)
+    return _after(attached, role.arn)
 
 
 def instance_profile_arn(
-    parent: pulumi.Resource, settings: Settings, account: Account, rest: str, *, given: str, cluster: str
+    parent: pulumi.Resource, stack: StackSettings, account: Account, rest: str, *, given: str | None, cluster: str
 ) -> pulumi.Output[str]:
-    """The ARN of the profile of the container instances of the ECS cluster `cluster`, or `given` as it is."""
+    """The ARN of a profile for the container instances of the ECS cluster `cluster`, or `given` unchanged.
+
+    Whatever uses the ARN depends on the role's policy, as with `role_arn`.
+    """
     if given:
         return pulumi.Output.from_input(given)
     policy = policies.container_instance(account, cluster)
-    role, _ = _create_role(parent, settings, rest, policies.trust("ec2.amazonaws.com"), policy)
+    role, attached = _create_role(parent, stack, rest, policies.trust(f"ec2.{account.dns_suffix}"), policy)
     profile = aws.iam.InstanceProfile(
-        rest, name=role.name, role=role.name, tags=settings.tags, opts=pulumi.ResourceOptions(parent=parent)
+        rest, name=role.name, role=role.name, tags=stack.tags, opts=pulumi.ResourceOptions(parent=parent)
     )
-    return profile.arn
+    return _after(attached, profile.arn)
 
 
 def _create_role(
-    parent: pulumi.Resource, settings: Settings, rest: str, trust: str, policy: pulumi.Input[str]
+    parent: pulumi.Resource, stack: StackSettings, rest: str, trust: str, policy: pulumi.Input[str]
 ) -> tuple[aws.iam.Role, aws.iam.RolePolicy]:
     opts = pulumi.ResourceOptions(parent=parent)
-    name = settings.name(rest)
-    role = aws.iam.Role(rest, name=name, assume_role_policy=trust, tags=settings.tags, opts=opts)
+    name = stack.name(rest)
+    role = aws.iam.Role(rest, name=name, assume_role_policy=trust, tags=stack.tags, opts=opts)
     return role, aws.iam.RolePolicy(rest, name=name, role=role.name, policy=policy, opts=opts)
+
+
+def _after(attached: aws.iam.RolePolicy, arn: pulumi.Output[str]) -> pulumi.Output[str]:
+    return pulumi.Output.all(arn, attached.id).apply(lambda known: str(known[0]))

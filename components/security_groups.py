@@ -1,38 +1,39 @@
-"""Security groups, and the chain between them: each rule names the other group, and none is open to come in."""
+"""Security groups and the rules between them. Each rule names the other group; none admits an address range."""
 
 import pulumi
 import pulumi_aws as aws
 
 from components.account import Account
-from components.settings import Settings
+from components.settings import StackSettings
 
 
 def create(
-    parent: pulumi.Resource, settings: Settings, account: Account, rest: str, description: str
+    parent: pulumi.Resource, stack: StackSettings, account: Account, rest: str, description: str
 ) -> aws.ec2.SecurityGroup:
     """The group `<prefix>-<rest>`, without any rule."""
     return aws.ec2.SecurityGroup(
         rest,
-        name=settings.name(rest, 255),
+        name=stack.name(rest, 255),
         description=description,
         vpc_id=account.vpc_id,
-        tags=settings.tags,
+        tags=stack.tags,
         opts=pulumi.ResourceOptions(parent=parent),
     )
 
 
 def allow(
     parent: pulumi.Resource,
-    settings: Settings,
+    stack: StackSettings,
     name: str,
     source: pulumi.Input[str],
     target: pulumi.Input[str],
     port: int,
     description: str,
-) -> None:
-    """Let the group `source` connect to the group `target` at one TCP port."""
+) -> list[pulumi.Resource]:
+    """Let the group `source` connect to the group `target` at one TCP port. Returns both rules: what needs the
+    connection depends on them, so that `pulumi destroy` does not cut it first."""
     opts = pulumi.ResourceOptions(parent=parent)
-    aws.vpc.SecurityGroupEgressRule(
+    egress = aws.vpc.SecurityGroupEgressRule(
         name,
         security_group_id=source,
         referenced_security_group_id=target,
@@ -40,10 +41,10 @@ def allow(
         from_port=port,
         to_port=port,
         description=description,
-        tags=settings.tags,
+        tags=stack.tags,
         opts=opts,
     )
-    aws.vpc.SecurityGroupIngressRule(
+    ingress = aws.vpc.SecurityGroupIngressRule(
         name,
         security_group_id=target,
         referenced_security_group_id=source,
@@ -51,16 +52,17 @@ def allow(
         from_port=port,
         to_port=port,
         description=description,
-        tags=settings.tags,
+        tags=stack.tags,
         opts=opts,
     )
+    return [egress, ingress]
 
 
 def allow_https_out(
-    parent: pulumi.Resource, settings: Settings, name: str, source: pulumi.Input[str], description: str
-) -> None:
-    """Let the group `source` connect to anything by HTTPS: AWS's endpoints have no address range of their own."""
-    aws.vpc.SecurityGroupEgressRule(
+    parent: pulumi.Resource, stack: StackSettings, name: str, source: pulumi.Input[str], description: str
+) -> pulumi.Resource:
+    """Let the group `source` connect to any address by HTTPS: AWS's endpoints have no address range of their own."""
+    return aws.vpc.SecurityGroupEgressRule(
         name,
         security_group_id=source,
         cidr_ipv4="0.0.0.0/0",
@@ -68,6 +70,6 @@ def allow_https_out(
         from_port=443,
         to_port=443,
         description=description,
-        tags=settings.tags,
+        tags=stack.tags,
         opts=pulumi.ResourceOptions(parent=parent),
     )

@@ -1,402 +1,521 @@
-"""The stack's config as one typed, validated model.
+"""A stack's config as one typed, validated model with a section for each component.
 
-An empty string, an empty list and 0 stand for "not given".
-`python -m components.settings` prints docs/configuration.md.
+Pulumi's config is flat: the keys are `ftm:vllmModel`, `ftm:batchVcpus` and so on. Here they are grouped, and each
+component takes only its own sections. An optional setting that is not given is None.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Annotated, Any, Self, cast
+from typing import Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from components import gpu
-from components.naming import fit
-from contract import resource_names as names
+from components.resource_names import fit
+from components.setting_types import (
+    BucketName,
+    CertificateArn,
+    Change,
+    HostName,
+    ImageTag,
+    ImageUri,
+    InstanceTypes,
+    KeyArn,
+    PinnedImage,
+    ProfileArn,
+    RoleArn,
+    SecretArn,
+    StackName,
+    SubnetIds,
+    Text,
+    TopicArn,
+    VpcId,
+    setting,
+)
+from contract import resource_names
 from contract.run import DEFAULT_MIN_NAMED_SHARE
 
 LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3653)
-"""Days that CloudWatch Logs offers."""
+"""The numbers of days that CloudWatch Logs offers."""
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be, in one sentence for a person."""
+    """A setting that cannot be used, in one sentence for the operator."""
 
 
-def _matching(pattern: str, allowed: str) -> AfterValidator:
-    """Accept "" and what `pattern` matches; `allowed` says in words what that is."""
+class Section(BaseModel):
+    """Settings of one concern. The alias of a field is its key in the stack's config."""
 
-    def check(value: str) -> str:
-        if value and not re.fullmatch(pattern, value):
-            raise ValueError(f"it should be {allowed}")
-        return value
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
-    return AfterValidator(check)
-
-
-def _each(check: AfterValidator) -> AfterValidator:
-    return AfterValidator(lambda values: [cast(Callable[[str], str], check.func)(value) for value in values])
+    @classmethod
+    def config_keys(cls) -> list[str]:
+        """The section's keys, without the prefix `ftm:`."""
+        return [str(field.alias) for field in cls.model_fields.values() if not field.exclude]
 
 
-def _parse_list(value: object) -> object:
-    """Pulumi hands an array over as JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("it should be a list") from None
+class StackSettings(Section):
+    """The stack as a whole."""
+
+    stack: StackName = Field(exclude=True)
+    log_retention_days: int = setting(
+        365, Change.IN_PLACE, f"Days that logs are kept, one of {', '.join(map(str, LOG_RETENTIONS))}."
+    )
+    deletion_protection: bool = setting(
+        True,
+        Change.IN_PLACE,
+        "`pulumi destroy` leaves the bucket with its data and its protection. Without it, the bucket and everything "
+        "in it are deleted.",
+        note="run `pulumi up` before `pulumi destroy` for the change to count",
+    )
+    kms_key_arn: KeyArn | None = setting(
+        None,
+        Change.IN_PLACE,
+        "An existing KMS key for the bucket, the logs, the image repository, the topic and the functions' "
+        "environment; its policy must admit CloudWatch Logs. Default: AWS's own keys.",
+        note="an existing image repository keeps its key, with a warning; objects in the bucket keep theirs",
+    )
+
+    @property
+    def prefix(self) -> str:
+        """The start of every resource name."""
+        return resource_names.prefix(self.stack)
+
+    def name(self, rest: str, limit: int = 64) -> str:
+        """The name of a resource of this stack, such as `ftm-vllm-alb`, shortened to `limit` characters."""
+        return fit(f"{self.prefix}-{rest}", limit)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {"Project": resource_names.PROJECT, "Stack": self.stack, "ManagedBy": "pulumi"}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.log_retention_days not in LOG_RETENTIONS:
+            allowed = ", ".join(map(str, LOG_RETENTIONS))
+            raise ValueError(f"ftm:logRetentionDays is {self.log_retention_days}: it should be one of {allowed}")
+        return self
 
 
-def _arn(service: str, resource: str, example: str) -> AfterValidator:
-    return _matching(
-        rf"arn:aws[a-z-]*:{service}:[a-z0-9-]*:\d{{12}}:{resource}",
-        f"an ARN such as arn:aws:{example}",
+class RunSettings(Section):
+    """The run of a quarter."""
+
+    map_concurrency: int = setting(5, Change.NEXT_RUN, "Batches of a quarter that run at once.", ge=1, le=40)
+    checkpoint_interval: int = setting(
+        25, Change.NEXT_RUN, "Firms between two checkpoints of a batch.", ge=1, le=10_000
+    )
+    min_named_percent: int = setting(
+        round(DEFAULT_MIN_NAMED_SHARE * 100),
+        Change.IN_PLACE,
+        "A run fails when the LLM named a smaller share of its topics.",
+        ge=0,
+        le=100,
+    )
+
+    @property
+    def min_named_share(self) -> float:
+        return self.min_named_percent / 100
+
+
+class LlmSettings(Section):
+    """The LLM that names topics: this stack's vLLM or a hosted API."""
+
+    model_config = ConfigDict(alias_generator=lambda name: to_camel(f"llm_{name}"))
+
+    max_concurrent: int | None = setting(
+        None,
+        Change.NEXT_RUN,
+        "Requests in flight from one batch. Default: one batch's share of the requests that vLLM's KV cache holds.",
+        ge=1,
+        le=1024,
+    )
+    api_key_secret_arn: SecretArn | None = setting(
+        None,
+        Change.RESTARTS_VLLM,
+        "A secret in Secrets Manager whose value is the LLM's API key. vLLM then asks for it, and the worker sends it.",
     )
 
 
-_ROLE = _arn("iam", r"role/[\w+=,.@/-]+", "iam::123456789012:role/name")
-_PROFILE = _arn("iam", r"instance-profile/[\w+=,.@/-]+", "iam::123456789012:instance-profile/name")
-_SECRET = _arn("secretsmanager", r"secret:.+", "secretsmanager:us-east-1:123456789012:secret:name-AbCdEf")
-_BUCKET_NAME = _matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket")
-_INSTANCE_TYPE = _matching(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)?", "instance types or families, such as g6.xlarge or m7i")
+class VllmSettings(Section):
+    """vLLM and its GPUs."""
 
-_STACK_NAME = "lower-case letters and digits in words separated by single hyphens, at most 64 characters"
+    model_config = ConfigDict(alias_generator=lambda name: to_camel(f"vllm_{name}"))
 
-RoleArn = Annotated[str, _ROLE]
-ProfileArn = Annotated[str, _PROFILE]
-SecretArn = Annotated[str, _SECRET]
-BucketName = Annotated[str, _BUCKET_NAME]
-InstanceTypes = Annotated[list[str], BeforeValidator(_parse_list), _each(_INSTANCE_TYPE)]
-SubnetIds = Annotated[list[str], BeforeValidator(_parse_list), _each(_matching(r"subnet-[0-9a-f]+", "ids of subnets"))]
+    enabled: bool = setting(
+        True,
+        Change.IN_PLACE,
+        "Run vLLM. Without it the worker calls the hosted API with the key of `llmApiKeySecretArn`.",
+        note="creates or deletes the GPU group, its service and the load balancer; end the runs first",
+    )
+    model: Text = setting("Qwen/Qwen3-8B", Change.RESTARTS_VLLM, "The model's id on the Hugging Face hub.")
+    served_model_name: Text | None = setting(
+        None, Change.RESTARTS_VLLM, "The model's name in requests. Default: `vllmModel`."
+    )
+    image: PinnedImage = setting(
+        "vllm/vllm-openai:v0.32.0", Change.RESTARTS_VLLM, "vLLM's image, pinned to a version or a digest."
+    )
+    instance_types: InstanceTypes = setting(
+        ["g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge"],
+        Change.RESTARTS_VLLM,
+        "GPU instance types in order of preference. The model must fit the smallest GPU among them.",
+        note="only when the smallest GPU or host differs; running instances stay",
+        min_length=1,
+    )
+    min_instances: int = setting(
+        0,
+        Change.IN_PLACE,
+        "GPU instances that always run.",
+        note="a raised minimum starts instances without vLLM; the preview names the `ftm vllm scale` to run",
+        ge=0,
+        le=20,
+    )
+    max_instances: int = setting(2, Change.IN_PLACE, "The largest number that `ftm vllm scale` accepts.", ge=1, le=20)
+    on_demand_instances: int = setting(
+        0,
+        Change.IN_PLACE,
+        "Number of on-demand GPU instances; the rest are Spot.",
+        note="for instances started afterwards",
+        ge=0,
+        le=20,
+    )
+    root_volume_gib: int = setting(
+        120,
+        Change.IN_PLACE,
+        "Disk of a GPU instance in GiB: system, image (about 25) and model.",
+        note="for instances started afterwards",
+        ge=80,
+        le=1000,
+    )
+    memory_mib: int | None = setting(
+        None,
+        Change.RESTARTS_VLLM,
+        "Memory of the container in MiB. Default: the smallest host's, less 2 GiB for the system.",
+        ge=1024,
+    )
+    max_model_len: int = setting(
+        4096, Change.RESTARTS_VLLM, "Tokens of the longest prompt and its answer together.", ge=512, le=131_072
+    )
+    tokens_per_request: int = setting(
+        1024,
+        Change.RESTARTS_VLLM,
+        "Tokens of a usual prompt and its answer. The number of concurrent requests follows from it.",
+        ge=128,
+        le=131_072,
+    )
+    max_num_seqs: int | None = setting(
+        None,
+        Change.RESTARTS_VLLM,
+        "Requests that vLLM processes at once. Default: as many as the KV cache holds.",
+        ge=1,
+        le=1024,
+    )
+    certificate_arn: CertificateArn | None = setting(
+        None,
+        Change.IN_PLACE,
+        "An ACM certificate. The load balancer then accepts HTTPS only.",
+        note="running jobs keep the old address and are tried again",
+    )
+    hostname: HostName | None = setting(
+        None,
+        Change.IN_PLACE,
+        "The name in the certificate. Point it at the load balancer with a DNS alias.",
+    )
+    hugging_face_token_secret_arn: SecretArn | None = setting(
+        None,
+        Change.RESTARTS_VLLM,
+        "A secret in Secrets Manager whose value is a Hugging Face token, for a model that requires one.",
+        alias="huggingFaceTokenSecretArn",
+    )
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in requests."""
+        return self.served_model_name or self.model
+
+    @property
+    def container_mib(self) -> int:
+        return self.memory_mib or (self._smallest_host_gib - 2) * 1024
+
+    @property
+    def needs_half(self) -> bool:
+        """Whether a GPU of the group cannot compute in bf16."""
+        return not all(gpu.INSTANCES[kind].gpu.bf16 for kind in self.instance_types)
+
+    @cached_property
+    def model_fit(self) -> gpu.Fit | None:
+        """The model in the group's smallest GPU; None when the model is unknown."""
+        model = gpu.MODELS.get(self.model)
+        if model is None:
+            return None
+        smallest = min((gpu.INSTANCES[kind].gpu for kind in self.instance_types), key=lambda card: card.usable_gib)
+        return gpu.Fit(model, smallest)
+
+    @property
+    def concurrent_requests(self) -> int:
+        """Requests that vLLM processes at once: `--max-num-seqs`."""
+        if self.max_num_seqs:
+            return self.max_num_seqs
+        # For an unknown model this is a guess, which `Settings.warnings` mentions.
+        return self.model_fit.requests_at_once(self.tokens_per_request) if self.model_fit else 16
+
+    @property
+    def _smallest_host_gib(self) -> int:
+        return min(gpu.INSTANCES[kind].host_gib for kind in self.instance_types)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.enabled and (problems := [*self._check_numbers(), *self._check_fit()]):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _check_numbers(self) -> Iterator[str]:
+        if bool(self.certificate_arn) != bool(self.hostname):
+            yield "ftm:vllmCertificateArn and ftm:vllmHostname belong together: HTTPS needs both"
+        for key, value in (
+            ("vllmMinInstances", self.min_instances),
+            ("vllmOnDemandInstances", self.on_demand_instances),
+        ):
+            if value > self.max_instances:
+                yield f"ftm:{key} is {value}: it should be at most ftm:vllmMaxInstances, {self.max_instances}"
+
+    def _check_fit(self) -> Iterator[str]:
+        unknown = [kind for kind in self.instance_types if kind not in gpu.INSTANCES]
+        if unknown:
+            yield (
+                f"ftm:vllmInstanceTypes holds {', '.join(unknown)}: each should have one GPU that ftm knows, "
+                f"such as g4dn.xlarge, g5.xlarge, g6.xlarge or g6e.xlarge"
+            )
+            return
+        if self.model_fit and (refusal := self.model_fit.refusal(self.max_model_len)):
+            yield f"ftm:vllmModel {self.model} does not fit {', '.join(self.instance_types)}: {refusal}"
+        elif self.concurrent_requests < 1:
+            yield (
+                f"ftm:vllmTokensPerRequest is {self.tokens_per_request}: it should be at most the "
+                f"{self.model_fit.cache_tokens if self.model_fit else 0} tokens that the KV cache holds"
+            )
+        most = int(self._smallest_host_gib * 1024 * gpu.ECS_SHARE_OF_HOST)
+        if self.container_mib > most:
+            yield (
+                f"ftm:vllmMemoryMib is {self.container_mib}: it should be at most {most}, "
+                f"what ECS can place on the smallest host's {self._smallest_host_gib} GiB"
+            )
+
+
+class BatchSettings(Section):
+    """Batch jobs and their instances."""
+
+    model_config = ConfigDict(alias_generator=lambda name: to_camel(f"batch_{name}"))
+
+    instance_types: InstanceTypes = setting(
+        ["c7i", "c7a", "c6i", "c6a", "m7i", "m7a", "m6i", "m6a"],
+        Change.IN_PLACE,
+        "Instance families or types of the batch jobs. More of them make an interruption rarer.",
+        note="running jobs have an hour to finish, and are then tried again",
+        min_length=1,
+    )
+    topic_embedding_model: Text | None = setting(
+        None,
+        Change.NEXT_RUN,
+        "A sentence-transformers model, such as all-MiniLM-L6-v2, that finds topics in place of LSA. The worker's "
+        "image then needs the extra `embeddings`.",
+        alias="topicEmbeddingModel",
+    )
+    gpus: int = setting(
+        0,
+        Change.NEXT_RUN,
+        "GPUs of a batch job: 1 when an embedding model is used.",
+        note="running jobs have an hour to finish, and are then tried again",
+        ge=0,
+        le=1,
+    )
+    vcpus: int = setting(2, Change.NEXT_RUN, "vCPUs of a batch job.", ge=1, le=96)
+    memory_mib: int = setting(3500, Change.NEXT_RUN, "Memory of a batch job in MiB.", ge=512, le=393_216)
+    max_vcpus: int = setting(32, Change.IN_PLACE, "vCPUs that all batch jobs may use together.", ge=1, le=5000)
+    timeout_hours: int = setting(
+        12, Change.NEXT_RUN, "Hours after which an attempt of a batch job is ended.", ge=1, le=168
+    )
+    worker_image_tag: ImageTag = setting(
+        "v1",
+        Change.NEXT_RUN,
+        "The tag that `make push` gives the worker's image in the stack's repository.",
+        note="run `make push` after `pulumi up`: until then new jobs find no image",
+        alias="workerImageTag",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if problems := list(self._problems()):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if self.max_vcpus < self.vcpus:
+            yield (
+                f"ftm:batchMaxVcpus is {self.max_vcpus}: it should be at least the ftm:batchVcpus of one job, "
+                f"{self.vcpus}"
+            )
+        if arm := [kind for kind in self.instance_types if re.match(r"a1\b|[a-z]+\d+[a-z]*g[a-z]*(\.|$)", kind)]:
+            yield (
+                f"ftm:batchInstanceTypes holds {', '.join(arm)} with Arm processors, but the worker's image is built "
+                "for amd64: it should hold Intel or AMD types only, such as c7i or m7a"
+            )
+        without = [kind for kind in self.instance_types if not re.match(r"(g\d|gr\d|p\d)", kind)]
+        if self.gpus and without:
+            yield (
+                f"ftm:batchInstanceTypes holds {', '.join(without)}, without a GPU, but ftm:batchGpus is 1: "
+                "it should hold GPU families only, such as g4dn, g5, g6"
+            )
+
+
+class AdoptedResources(Section):
+    """Existing resources that are used instead of being created. With all the roles given, no IAM call is made."""
+
+    bucket_name: BucketName | None = setting(
+        None,
+        Change.REFUSED,
+        "An existing bucket of this account and region.",
+        note="when the stack created its own bucket: docs/teardown.md has the steps. Otherwise in place",
+    )
+    vpc_id: VpcId | None = setting(
+        None,
+        Change.REFUSED,
+        "An existing VPC. Default: the account's default VPC.",
+        note="`pulumi destroy`, then `pulumi up` with the new VPC; docs/teardown.md has the steps",
+    )
+    subnet_ids: SubnetIds | None = setting(
+        None,
+        Change.IN_PLACE,
+        "Subnets of `vpcId` with a way out to the internet, in at least two availability zones.",
+        note="of the same VPC",
+        min_length=1,
+    )
+    worker_image: ImageUri | None = setting(
+        None,
+        Change.REFUSED,
+        "An existing worker image by its URI. No repository is created then.",
+        note="while the stack's own repository exists: delete that first. Otherwise applies to the next run",
+    )
+    sns_topic_arn: TopicArn | None = setting(
+        None, Change.IN_PLACE, "An existing SNS topic that receives alarms and how each run ended."
+    )
+    access_logs_bucket: BucketName | None = setting(
+        None, Change.IN_PLACE, "An existing bucket for the access logs of the load balancer and of the bucket."
+    )
+    vllm_instance_profile_arn: ProfileArn | None = setting(
+        None, Change.IN_PLACE, "The GPU instances' profile.", note="for instances started afterwards"
+    )
+    vllm_execution_role_arn: RoleArn | None = setting(
+        None, Change.RESTARTS_VLLM, "The role with which ECS starts vLLM."
+    )
+    batch_instance_profile_arn: ProfileArn | None = setting(None, Change.IN_PLACE, "The batch instances' profile.")
+    batch_execution_role_arn: RoleArn | None = setting(
+        None, Change.NEXT_RUN, "The role with which ECS starts batch jobs."
+    )
+    batch_job_role_arn: RoleArn | None = setting(None, Change.NEXT_RUN, "The worker's own role.")
+    functions_role_arn: RoleArn | None = setting(None, Change.IN_PLACE, "The four functions' role.")
+    state_machine_role_arn: RoleArn | None = setting(None, Change.IN_PLACE, "The state machines' role.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.vpc_id) != bool(self.subnet_ids):
+            raise ValueError("ftm:vpcId and ftm:subnetIds belong together: give both, or neither for the default VPC")
+        return self
 
 
 class Settings(BaseModel):
-    """One stack's settings. Each field is a key of the project `ftm` in camelCase; its description is its manual."""
+    """All settings of one stack."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stack: Annotated[str, _matching(r"(?=.{1,64}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", _STACK_NAME)] = Field(exclude=True)
-
-    # The run
-    map_concurrency: int = Field(5, ge=1, le=40, description="Batches of a quarter that run at once.")
-    checkpoint_interval: int = Field(25, ge=1, le=10_000, description="Firms between two checkpoints of a batch.")
-    min_named_percent: int = Field(
-        round(DEFAULT_MIN_NAMED_SHARE * 100),
-        ge=0,
-        le=100,
-        description="A run fails when the LLM named a smaller share of its topics.",
-    )
-
-    # vLLM
-    vllm_enabled: bool = Field(
-        True, description="Run vLLM; without it the worker calls the hosted API with the key of llmApiKeySecretArn."
-    )
-    vllm_model: str = Field("Qwen/Qwen3-8B", min_length=1, description="The model's id on the Hugging Face hub.")
-    vllm_served_model_name: str = Field("", description="The name that requests use. Not given: vllmModel.")
-    vllm_image: Annotated[
-        str, _matching(r"\S+(:(?!latest)[\w.-]+|@sha256:[0-9a-f]{64})", "an image with a version or a digest")
-    ] = Field("vllm/vllm-openai:v0.32.0", min_length=1, description="vLLM's image, pinned to a version or a digest.")
-    vllm_instance_types: InstanceTypes = Field(
-        ["g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge"],
-        min_length=1,
-        description="GPU instance types in order of preference. The model must fit the smallest GPU among them.",
-    )
-    vllm_min_instances: int = Field(0, ge=0, le=20, description="GPU instances that always run.")
-    vllm_max_instances: int = Field(2, ge=1, le=20, description="The most that `ftm vllm scale` may ask for.")
-    vllm_on_demand_instances: int = Field(
-        0, ge=0, le=20, description="The first so many GPU instances are on-demand ones, which are not interrupted."
-    )
-    vllm_root_volume_gib: int = Field(
-        120, ge=80, le=1000, description="The GPU instances' disk: system, image (about 25 GiB) and model."
-    )
-    vllm_memory_mib: int = Field(
-        0, ge=0, description="The container's memory. Not given: the smallest host's, less 2 GiB for the system."
-    )
-    vllm_max_model_len: int = Field(
-        4096, ge=512, le=131_072, description="Tokens of the longest prompt and its answer together."
-    )
-    vllm_tokens_per_request: int = Field(
-        1024, ge=128, le=131_072, description="Tokens of a usual prompt and its answer: what concurrency is sized by."
-    )
-    vllm_max_num_seqs: int = Field(
-        0, ge=0, le=1024, description="Requests that vLLM works on at once. Not given: what the KV cache holds."
-    )
-    vllm_certificate_arn: Annotated[
-        str, _arn("acm", r"certificate/[\w-]+", "acm:us-east-1:123456789012:certificate/1234abcd-...")
-    ] = Field("", description="An ACM certificate: the load balancer then speaks HTTPS only.")
-    vllm_hostname: Annotated[str, _matching(r"[a-z0-9-]+(\.[a-z0-9-]+)+", "a DNS name")] = Field(
-        "", description="The certificate's name; point it at the load balancer with a DNS alias."
-    )
-    llm_max_concurrent: int = Field(
-        0, ge=0, le=1024, description="Requests in flight from one batch. Not given: the KV cache's share of one batch."
-    )
-    llm_api_key_secret_arn: SecretArn = Field(
-        "", description="A secret whose value is the LLM's API key; vLLM then asks for it, and the worker sends it."
-    )
-    hugging_face_token_secret_arn: SecretArn = Field(
-        "", description="A secret whose value is a Hugging Face token, for a model that asks for one."
-    )
-
-    # Batch
-    batch_instance_types: InstanceTypes = Field(
-        ["c7i", "c7a", "c6i", "c6a", "m7i", "m7a", "m6i", "m6a"],
-        min_length=1,
-        description="Instance families or types of the batch jobs; the more, the rarer an interruption.",
-    )
-    topic_embedding_model: str = Field(
-        "",
-        description="A sentence-transformers model, such as all-MiniLM-L6-v2, that finds topics in the place of LSA; "
-        "the worker's image then needs the extra `embeddings`.",
-    )
-    batch_gpus: int = Field(0, ge=0, le=1, description="GPUs of a batch job: 1 where an embedding model is used.")
-    batch_vcpus: int = Field(2, ge=1, le=96, description="vCPUs of a batch job.")
-    batch_memory_mib: int = Field(3500, ge=512, le=393_216, description="Memory of a batch job.")
-    batch_max_vcpus: int = Field(32, ge=1, le=5000, description="vCPUs that all batch jobs may take together.")
-    batch_timeout_hours: int = Field(12, ge=1, le=168, description="An attempt of a batch job is ended after this.")
-    worker_image_tag: Annotated[str, _matching(r"[\w][\w.-]{0,127}", "an image tag")] = Field(
-        "v1", min_length=1, description="The tag that `make push` gave the worker's image in the stack's repository."
-    )
-
-    # Things that exist already, and are used instead of being created
-    bucket_name: BucketName = Field("", description="An existing bucket of this account and region.")
-    vpc_id: Annotated[str, _matching(r"vpc-[0-9a-f]+", "a VPC's id")] = Field(
-        "", description="An existing VPC. Not given: the account's default VPC."
-    )
-    subnet_ids: SubnetIds = Field(
-        [], description="Subnets of vpcId with a way out to the internet, in two availability zones at least."
-    )
-    worker_image: Annotated[str, _matching(r"\S+", "an image's URI")] = Field(
-        "", description="An existing worker image by URI; no repository is created then."
-    )
-    sns_topic_arn: Annotated[str, _arn("sns", r"[\w-]+", "sns:us-east-1:123456789012:topic")] = Field(
-        "", description="An existing SNS topic that is told how each run ended."
-    )
-    kms_key_arn: Annotated[str, _arn("kms", r"key/[\w-]+", "kms:us-east-1:123456789012:key/1234abcd-...")] = Field(
-        "",
-        description="An existing KMS key for the bucket, the logs, the repository and the functions' environment; "
-        "its policy must admit CloudWatch Logs. Not given: AWS's own keys.",
-    )
-    access_logs_bucket: BucketName = Field(
-        "", description="An existing bucket for the access logs of the load balancer and of the bucket."
-    )
-    vllm_instance_profile_arn: ProfileArn = Field("", description="The GPU instances' profile.")
-    vllm_execution_role_arn: RoleArn = Field("", description="ECS's role to start vLLM.")
-    batch_instance_profile_arn: ProfileArn = Field("", description="The batch instances' profile.")
-    batch_execution_role_arn: RoleArn = Field("", description="ECS's role to start batch jobs.")
-    batch_job_role_arn: RoleArn = Field("", description="The worker's own role.")
-    functions_role_arn: RoleArn = Field("", description="The four functions' role.")
-    state_machine_role_arn: RoleArn = Field("", description="The state machine's role.")
-
-    # The house's rules
-    log_retention_days: int = Field(365, description=f"Days that logs are kept, one of {LOG_RETENTIONS}.")
-    deletion_protection: bool = Field(
-        False, description="Protect bucket and load balancer from deletion; `pulumi destroy` leaves the bucket's data."
-    )
+    stack: StackSettings
+    run: RunSettings
+    llm: LlmSettings
+    vllm: VllmSettings
+    batch: BatchSettings
+    adopted: AdoptedResources
 
     @classmethod
     def load(cls, stack: str, read: Callable[[str], str | None], given: Iterable[str] = ()) -> Self:
         """Read the settings of `stack`.
 
         Args:
-            read: Gives a key's value as Pulumi keeps it, or None.
+            read: Returns a key's value as Pulumi stores it, or None.
             given: All keys of the stack's config, such as `ftm:vllmModel`, so that a mistyped one is noticed.
 
         Raises:
             SettingsError: naming each wrong key, its value and what is allowed.
         """
-        known = {f"{names.PROJECT}:{key}" for key in cls.config_keys()}
-        for key in given:
-            if key.startswith(f"{names.PROJECT}:") and key not in known:
-                (near, *_) = [*get_close_matches(key, known, n=1), "docs/configuration.md"]
-                raise SettingsError(f"{key} is not a setting: see {near}")
-        raw = {key: value for key in cls.config_keys() if (value := read(key)) is not None}
+        if problems := list(_unknown_keys(given)):
+            raise SettingsError("; ".join(problems))
+        raw: dict[str, dict[str, str]] = {
+            name: {key: value for key in section.config_keys() if (value := read(key)) is not None}
+            for name, section in SECTIONS.items()
+        }
+        raw["stack"]["stack"] = stack
         try:
-            return cls.model_validate({"stack": stack, **raw})
+            return cls.model_validate(raw)
         except ValidationError as error:
             raise SettingsError("; ".join(_sentence(detail) for detail in error.errors())) from None
 
-    @classmethod
-    def config_keys(cls) -> list[str]:
-        """The keys that a stack's config may hold, without their prefix `ftm:`."""
-        return [to_camel(name) for name in cls.model_fields if name != "stack"]
-
-    @property
-    def prefix(self) -> str:
-        return names.prefix(self.stack)
-
-    def name(self, rest: str, limit: int = 64) -> str:
-        """The name of a resource of this stack: `ftm-vllm-alb`, shortened where AWS allows only `limit` characters."""
-        return fit(f"{self.prefix}-{rest}", limit)
-
-    @property
-    def tags(self) -> dict[str, str]:
-        return {"Project": names.PROJECT, "Stack": self.stack, "ManagedBy": "pulumi"}
-
-    @property
-    def min_named_share(self) -> float:
-        return self.min_named_percent / 100
-
-    @property
-    def served_model_name(self) -> str:
-        return self.vllm_served_model_name or self.vllm_model
-
-    @property
-    def vllm_container_mib(self) -> int:
-        smallest_host = min(gpu.INSTANCES[kind].host_gib for kind in self.vllm_instance_types)
-        return self.vllm_memory_mib or (smallest_host - 2) * 1024
-
-    @property
-    def vllm_needs_half(self) -> bool:
-        """Whether a GPU of the group cannot compute in bf16."""
-        return not all(gpu.INSTANCES[kind].gpu.bf16 for kind in self.vllm_instance_types)
-
-    @cached_property
-    def vllm_fit(self) -> gpu.Fit | None:
-        """The model in the group's smallest GPU; None when the model is unknown."""
-        model = gpu.MODELS.get(self.vllm_model)
-        if model is None:
-            return None
-        smallest = min((gpu.INSTANCES[kind].gpu for kind in self.vllm_instance_types), key=lambda card: card.usable_gib)
-        return gpu.Fit(model, smallest)
-
-    @property
-    def vllm_seqs(self) -> int:
-        """Requests that vLLM works on at once: `--max-num-seqs`."""
-        if self.vllm_max_num_seqs:
-            return self.vllm_max_num_seqs
-        # An unknown model gets what one of the smallest known fits holds; a guess, and said to be one by `warnings`.
-        return self.vllm_fit.requests_at_once(self.vllm_tokens_per_request) if self.vllm_fit else 16
+    def arns(self) -> Iterator[tuple[str, str]]:
+        """Every ARN that is given, with its key."""
+        for name, section in SECTIONS.items():
+            for field, info in section.model_fields.items():
+                if field.endswith("_arn") and (arn := getattr(getattr(self, name), field)):
+                    yield str(info.alias), arn
 
     @property
     def llm_concurrency(self) -> int:
-        """Requests in flight from one batch: all batches together send what the KV cache holds, and no more."""
-        return self.llm_max_concurrent or max(1, self.vllm_seqs // self.map_concurrency)
+        """Requests in flight from one batch: all batches together send as many as the KV cache holds."""
+        return self.llm.max_concurrent or max(1, self.vllm.concurrent_requests // self.run.map_concurrency)
 
-    def warnings(self) -> list[str]:
-        """What is allowed, and yet worth a second look."""
-        found: list[str] = []
-        if self.vllm_enabled and self.vllm_fit is None:
-            found.append(
-                f"ftm:vllmModel {self.vllm_model!r} is not a model whose memory ftm knows: "
-                f"whether it fits {', '.join(self.vllm_instance_types)} shows when vLLM starts"
+    def warnings(self) -> Iterator[str]:
+        """What is allowed but deserves a second look."""
+        if self.vllm.enabled and self.vllm.model_fit is None:
+            yield (
+                f"ftm:vllmModel {self.vllm.model!r} is not a model whose memory use ftm knows: whether it fits "
+                f"{', '.join(self.vllm.instance_types)} is only known when vLLM starts"
             )
-        if not self.vllm_enabled and not self.llm_api_key_secret_arn:
-            found.append("ftm:vllmEnabled is false and ftm:llmApiKeySecretArn is not given: the hosted API needs a key")
-        if self.batch_max_vcpus < self.map_concurrency * self.batch_vcpus:
-            found.append(
-                f"ftm:batchMaxVcpus {self.batch_max_vcpus} holds fewer than the ftm:mapConcurrency "
-                f"{self.map_concurrency} jobs of {self.batch_vcpus} vCPUs: the others wait in the queue"
+        if not self.vllm.enabled and not self.llm.api_key_secret_arn:
+            yield "ftm:vllmEnabled is false and ftm:llmApiKeySecretArn is not given: the hosted API needs a key"
+        if self.batch.max_vcpus < self.run.map_concurrency * self.batch.vcpus:
+            yield (
+                f"ftm:batchMaxVcpus {self.batch.max_vcpus} is less than ftm:mapConcurrency {self.run.map_concurrency} "
+                f"jobs of {self.batch.vcpus} vCPUs need: the others wait in the queue"
             )
-        return found
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = [*self._check_run(), *self._check_network()]
-        if self.vllm_enabled:
-            problems += self._check_vllm()
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
 
-    def _check_run(self) -> list[str]:
-        problems: list[str] = []
-        if self.log_retention_days not in LOG_RETENTIONS:
-            problems.append(f"ftm:logRetentionDays is {self.log_retention_days}: it should be one of {LOG_RETENTIONS}")
-        if self.batch_max_vcpus < self.batch_vcpus:
-            problems.append(
-                f"ftm:batchMaxVcpus is {self.batch_max_vcpus}: it should be at least the "
-                f"ftm:batchVcpus of one job, {self.batch_vcpus}"
-            )
-        if self.batch_gpus:
-            without = [kind for kind in self.batch_instance_types if not re.match(r"(g\d|gr\d|p\d)", kind)]
-            if without:
-                problems.append(
-                    f"ftm:batchInstanceTypes holds {', '.join(without)}, without a GPU, but ftm:batchGpus is 1: "
-                    "it should hold GPU families only, such as g4dn, g5, g6"
-                )
-        return problems
+SECTIONS: dict[str, type[Section]] = {
+    "stack": StackSettings,
+    "run": RunSettings,
+    "llm": LlmSettings,
+    "vllm": VllmSettings,
+    "batch": BatchSettings,
+    "adopted": AdoptedResources,
+}
+"""The sections by their name in `Settings`."""
 
-    def _check_network(self) -> list[str]:
-        if bool(self.vpc_id) != bool(self.subnet_ids):
-            return ["ftm:vpcId and ftm:subnetIds belong together: give both, or neither for the default VPC"]
-        return []
+KEYS = [key for section in SECTIONS.values() for key in section.config_keys()]
+"""All keys of a stack's config, without the prefix `ftm:`."""
 
-    def _check_vllm(self) -> list[str]:
-        problems: list[str] = []
-        if bool(self.vllm_certificate_arn) != bool(self.vllm_hostname):
-            problems.append("ftm:vllmCertificateArn and ftm:vllmHostname belong together: HTTPS needs both")
-        for key, value in (
-            ("vllmMinInstances", self.vllm_min_instances),
-            ("vllmOnDemandInstances", self.vllm_on_demand_instances),
-        ):
-            if value > self.vllm_max_instances:
-                problems.append(
-                    f"ftm:{key} is {value}: it should be at most ftm:vllmMaxInstances, {self.vllm_max_instances}"
-                )
-        unknown = [kind for kind in self.vllm_instance_types if kind not in gpu.INSTANCES]
-        if unknown:
-            problems.append(
-                f"ftm:vllmInstanceTypes holds {', '.join(unknown)}: each should have one GPU that ftm knows, "
-                f"such as g4dn.xlarge, g5.xlarge, g6.xlarge or g6e.xlarge"
-            )
-            return problems
-        if self.vllm_fit and (refusal := self.vllm_fit.refusal(self.vllm_max_model_len)):
-            problems.append(
-                f"ftm:vllmModel {self.vllm_model} does not fit {', '.join(self.vllm_instance_types)}: {refusal}"
-            )
-        elif self.vllm_seqs < 1:
-            problems.append(
-                f"ftm:vllmTokensPerRequest is {self.vllm_tokens_per_request}: it should be at most the "
-                f"{self.vllm_fit.cache_tokens if self.vllm_fit else 0} tokens that the KV cache holds"
-            )
-        smallest_host = min(gpu.INSTANCES[kind].host_gib for kind in self.vllm_instance_types)
-        most = int(smallest_host * 1024 * gpu.ECS_SHARE_OF_HOST)
-        if self.vllm_container_mib > most:
-            problems.append(
-                f"ftm:vllmMemoryMib is {self.vllm_container_mib}: it should be at most {most}, "
-                f"what ECS can place on the smallest host's {smallest_host} GiB"
-            )
-        return problems
+
+def _unknown_keys(given: Iterable[str]) -> Iterator[str]:
+    known = [f"{resource_names.PROJECT}:{key}" for key in KEYS]
+    for key in given:
+        if key.startswith(f"{resource_names.PROJECT}:") and key not in known:
+            near = get_close_matches(key, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else "docs/configuration.md lists them all"
+            yield f"{key} is not a setting: {meant}"
 
 
 def _sentence(detail: ErrorDetails) -> str:
     message = re.sub(r"^(Input|String|List) should", "it should", detail["msg"].removeprefix("Value error, "))
-    if not detail["loc"]:
+    if len(detail["loc"]) < 2:  # a section's own check, which names its keys
         return message
-    key, value = str(detail["loc"][0]), detail["input"]
+    key, value = str(detail["loc"][1]), detail["input"]
     where = "the stack's name" if key == "stack" else f"ftm:{key}"
     return f"{where} is {value!r}: {message}"
-
-
-def document() -> str:
-    """docs/configuration.md: every key, from the model."""
-    lines = [
-        "# Configuration",
-        "",
-        "The keys of a stack's config, `Pulumi.<stack>.yaml`, each with the prefix `ftm:`. `Pulumi.prod.yaml` is a",
-        "complete example. An empty string, an empty list and 0 mean: not given. A wrong value stops `pulumi preview`",
-        "with a sentence that names the key and what is allowed.",
-        "",
-        "This page is made from `components/settings.py`: `python -m components.settings > docs/configuration.md`.",
-        "",
-        "| key | type | default | what it is for |",
-        "|---|---|---|---|",
-    ]
-    properties = cast(Mapping[str, Mapping[str, Any]], Settings.model_json_schema()["properties"])
-    for key in Settings.config_keys():
-        schema = properties[key]
-        default = json.dumps(schema["default"])
-        limits = [f"{word} {schema[name]}" for name, word in (("minimum", "from"), ("maximum", "to")) if name in schema]
-        kind = " ".join([str(schema["type"]), *limits])
-        lines.append(f"| `{key}` | {kind} | `{default}` | {schema['description']} |")
-    return "\n".join([*lines, ""])
-
-
-if __name__ == "__main__":
-    print(document(), end="")

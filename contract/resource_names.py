@@ -1,6 +1,12 @@
-"""How things of a stack are named, in AWS and for its operator."""
+"""How resources of a stack are named, in AWS and for its operator."""
 
 PROJECT = "ftm"
+
+LOCAL_STACK = "local"
+"""The stack of the embedded AWS on one machine."""
+
+EMBEDDED_ACCOUNT = "123456789012"
+"""The account id of the embedded AWS: moto's default. No real account has it."""
 
 
 def prefix(stack: str) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 
 from contract import env
 from contract.project import find_project
+from contract.resource_names import EMBEDDED_ACCOUNT, LOCAL_STACK
 
-STACK = "local"
+STACK = LOCAL_STACK
 REGION = "us-east-1"
-ACCOUNT = "123456789012"
+ACCOUNT = EMBEDDED_ACCOUNT
 
 ACCESS_KEY = SECRET_KEY = "local"  # noqa: S105 - the embedded AWS accepts any
 """The credentials that clients of the embedded AWS sign with."""

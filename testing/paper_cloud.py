@@ -1,4 +1,4 @@
-"""An account that exists on paper only, what the program registers in it, and the variants of a stack."""
+"""An account that exists only as data, what the program registers in it, and the variants of a stack."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +27,19 @@ class PaperCloud:
     )
     """VPC and availability zone of each subnet."""
     default_vpc: str | None = "vpc-1"
+    private_subnets: tuple[str, ...] = ()
+    """Subnets that give instances no public address."""
+    default_routes: dict[str, str] = field(default_factory=dict[str, str])
+    """Subnets with a route table of their own, and the gateway or NAT gateway of its default route."""
+    account: str = ACCOUNT
+    security_groups: dict[str, str] = field(default_factory=dict[str, str])
+    """Names and VPCs of security groups that the stack has already."""
+    parameters: tuple[str, ...] = ()
+    """Names of SSM parameters that exist already."""
+    repositories: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    """Names of existing image repositories, with their `tags` and `kmsKey`."""
+    desired_capacity: int | None = None
+    """Of the stack's Auto Scaling group, if it exists."""
     invoked: list[str] = field(default_factory=list[str])
 
     def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
@@ -37,6 +50,7 @@ class PaperCloud:
             "arnPrefix": arn,
             "latestVersion": 7,
             "dnsName": f"internal-{resource.inputs.get('name')}.elb.amazonaws.com",
+            "arnSuffix": f"app/{resource.inputs.get('name')}/0123456789abcdef",
             "repositoryUrl": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{resource.inputs.get('name')}",
         }
         return f"{resource.name}-id", made
@@ -45,7 +59,9 @@ class PaperCloud:
         self.invoked.append(token)
         match token.split(":")[-1]:
             case "getCallerIdentity":
-                return {"accountId": ACCOUNT, "arn": f"arn:aws:iam::{ACCOUNT}:user/operator"}
+                return {"accountId": self.account, "arn": f"arn:aws:iam::{self.account}:user/operator"}
+            case "getPartition":
+                return {"partition": "aws", "dnsSuffix": "amazonaws.com"}
             case "getRegion":
                 return {"region": REGION}
             case "getSubnets":
@@ -54,7 +70,39 @@ class PaperCloud:
                 return {"ids": [subnet for subnet, (vpc, _) in self.subnets.items() if vpc == inside]}
             case "getSubnet" if args["id"] in self.subnets:
                 vpc, zone = self.subnets[args["id"]]
-                return {"id": args["id"], "vpcId": vpc, "availabilityZone": zone}
+                public = args["id"] not in self.private_subnets
+                return {"id": args["id"], "vpcId": vpc, "availabilityZone": zone, "mapPublicIpOnLaunch": public}
+            case "getRouteTables":
+                ((wanted, (value,)),) = [(one["name"], one["values"]) for one in args["filters"]]
+                if wanted == "association.main":
+                    return {"ids": ["rtb-main"]}
+                return {"ids": [f"rtb-{value}"] if value in self.default_routes else []}
+            case "getRouteTable":
+                gateway = self.default_routes.get(args["routeTableId"].removeprefix("rtb-"), "igw-1")
+                routes = [
+                    {"cidrBlock": "172.31.0.0/16", "gatewayId": "local"},
+                    {
+                        "cidrBlock": "0.0.0.0/0",
+                        "gatewayId": gateway if gateway.startswith("igw-") else "",
+                        "natGatewayId": gateway if gateway.startswith("nat-") else "",
+                    },
+                ]
+                return {"routes": routes}
+            case "getSecurityGroups":
+                (name,) = args["filters"][0]["values"]
+                return {"vpcIds": [vpc for group, vpc in self.security_groups.items() if group == name]}
+            case "getParametersByPath":
+                return {"names": [name for name in self.parameters if name.startswith(args["path"])]}
+            case "getRepositories":
+                return {"names": list(self.repositories)}
+            case "getRepository":
+                one = self.repositories[args["name"]]
+                key = {"encryptionType": "KMS", "kmsKey": one["kmsKey"]}
+                return {"name": args["name"], "tags": one["tags"], "encryptionConfigurations": [key]}
+            case "getAmiIds":
+                return {"names": [] if self.desired_capacity is None else args["names"]}
+            case "getGroup":
+                return {"desiredCapacity": self.desired_capacity}
             case "getParameter":
                 return {"value": "ami-0123456789abcdef0"}
             case "getBuckets":

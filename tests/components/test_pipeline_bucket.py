@@ -34,11 +34,26 @@ def test_half_uploads_and_old_versions_do_not_stay_for_ever(deploy: Deploy) -> N
 
 
 def test_its_data_outlives_a_protected_stack(deploy: Deploy) -> None:
-    (kept,) = deploy("dev", deletionProtection=True).all("s3/bucket:Bucket")
-    assert (kept.protect, kept.retain_on_delete) == (True, True)
-    (let_go,) = deploy("dev").all("s3/bucket:Bucket")
-    assert (let_go.protect, let_go.retain_on_delete) == (False, False)
-    assert "forceDestroy" not in let_go.inputs
+    deployed = deploy("dev", deletionProtection=True, accessLogsBucket="access-logs")
+    kept = [resource for resource in deployed.custom if resource.type.startswith("aws:s3/")]
+    assert len(kept) == 7  # with what keeps it private, encrypted and versioned
+    assert all(resource.retain_on_delete and not resource.protect for resource in kept)
+    assert deployed.one("s3/bucket:Bucket")["forceDestroy"] is False
+
+
+def test_an_unprotected_bucket_is_deleted_with_its_data(deploy: Deploy) -> None:
+    deployed = deploy("dev", deletionProtection=False)
+    assert not [resource for resource in deployed.custom if resource.retain_on_delete or resource.protect]
+    assert deployed.one("s3/bucket:Bucket")["forceDestroy"] is True
+
+
+def test_a_parameter_exists_exactly_while_pulumi_manages_the_bucket(deploy: Deploy) -> None:
+    deployed = deploy("dev")
+    marker = deployed.one("ssm/parameter:Parameter", "bucket-created")
+    assert (marker["name"], marker["value"]) == ("/ftm-dev/bucket/created", NAME)
+    (bucket,) = deployed.all("s3/bucket:Bucket")
+    assert [urn for urn in bucket.depends_on if urn.endswith("::bucket-created")]
+    assert "bucket-created" not in [resource.name for resource in deploy("dev", bucketName="calls").custom]
 
 
 def test_a_given_key_encrypts_and_a_given_bucket_takes_the_access_log(deploy: Deploy) -> None:

@@ -9,7 +9,7 @@ from components import policies
 from components.account import Account
 from testing.paper_cloud import ACCOUNT, REGION, VARIANTS, Deploy
 
-HERE = Account(ACCOUNT, REGION, "aws", "vpc-1", [])
+HERE = Account(ACCOUNT, REGION, "aws", "amazonaws.com", "vpc-1", [])
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
 
 

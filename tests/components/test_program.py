@@ -171,7 +171,7 @@ def test_adopted_things_are_not_created(deploy: Deploy) -> None:
         ),
         (
             {"vpcId": "vpc-1", "subnetIds": ["subnet-a1"]},
-            "ftm:subnetIds are all in us-east-1a: a load balancer needs two availability zones at least",
+            "ftm:subnetIds are all in us-east-1a: a load balancer needs at least two availability zones",
         ),
         (
             {"vpcId": "vpc-9", "subnetIds": ["subnet-a1"]},
@@ -207,13 +207,13 @@ def test_nothing_is_created_before_a_refusal(
 
 def test_a_mistyped_key_stops_the_preview(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_CONFIG", '{"ftm:vllmModle": "Qwen/Qwen3-4B"}')  # as Pulumi's launcher hands it over
-    with pytest.raises(LocalError, match="ftm:vllmModle is not a setting: see ftm:vllmModel"):
+    with pytest.raises(LocalError, match="ftm:vllmModle is not a setting: did you mean ftm:vllmModel"):
         deploy(preview=True, mapConcurrency=6)
 
 
 def test_an_unknown_model_is_a_warning(deploy: Deploy) -> None:
     (warning,) = deploy(vllmModel="acme/Oracle-7B").run.warnings
-    assert "ftm:vllmModel 'acme/Oracle-7B' is not a model whose memory ftm knows" in warning
+    assert "ftm:vllmModel 'acme/Oracle-7B' is not a model whose memory use ftm knows" in warning
 
 
 def test_the_example_stack_previews_without_a_warning(cloud: PaperCloud) -> None:

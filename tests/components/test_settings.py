@@ -1,18 +1,20 @@
-"""The settings: what is refused and how it is said, what follows from them, and that the documents are in step."""
+"""The settings: what is refused with which message, what is derived from them, and the page that documents them."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from components import settings
-from components.settings import Settings, SettingsError
+from components import configuration_page
+from components.setting_types import Change
+from components.settings import KEYS, SECTIONS, Settings, SettingsError
 
 ROOT = Path(__file__).parents[2]
 
 
 def load(stack: str = "dev", /, **raw: str) -> Settings:
-    """The settings as Pulumi hands them over: text, with lists as JSON."""
+    """The settings as Pulumi passes them: text, with lists as JSON."""
     return Settings.load(stack, raw.get)
 
 
@@ -35,7 +37,7 @@ def load(stack: str = "dev", /, **raw: str) -> Settings:
         ({"vpcId": "default"}, "ftm:vpcId is 'default': it should be a VPC's id"),
         ({"vpcId": "vpc-1"}, "ftm:vpcId and ftm:subnetIds belong together"),
         ({"subnetIds": "subnet-1"}, "ftm:subnetIds is 'subnet-1': it should be a list"),
-        ({"logRetentionDays": "2"}, "ftm:logRetentionDays is 2: it should be one of (1, 3, 5,"),
+        ({"logRetentionDays": "2"}, "ftm:logRetentionDays is 2: it should be one of 1, 3, 5,"),
         (
             {"batchMaxVcpus": "1"},
             "ftm:batchMaxVcpus is 1: it should be at least the ftm:batchVcpus of one job, 2",
@@ -59,6 +61,12 @@ def load(stack: str = "dev", /, **raw: str) -> Settings:
         ({"vllmInstanceTypes": '["g6e.xlarge", "g4dn.xlarge"]'}, "the T4's 14.56 GiB"),
         ({"vllmMemoryMib": "16000"}, "ftm:vllmMemoryMib is 16000: it should be at most 15400"),
         ({"vllmTokensPerRequest": "30000"}, "ftm:vllmTokensPerRequest is 30000: it should be at most the 20174"),
+        ({"vllmMemoryMib": "0"}, "ftm:vllmMemoryMib is '0': it should be greater than or equal to 1024"),
+        ({"bucketName": ""}, "ftm:bucketName is '': it should be the name of a bucket"),
+        (
+            {"batchInstanceTypes": '["c7g", "c7i", "m6gd.large", "a1", "g4dn"]'},
+            "ftm:batchInstanceTypes holds c7g, m6gd.large, a1 with Arm processors, but the worker's image is",
+        ),
         ({"vllmHostname": "vllm.example.com"}, "ftm:vllmCertificateArn and ftm:vllmHostname belong together"),
     ],
 )
@@ -81,7 +89,7 @@ def test_several_wrong_values_are_all_named() -> None:
 
 
 def test_a_mistyped_key_is_noticed() -> None:
-    with pytest.raises(SettingsError, match=r"^ftm:vllmModle is not a setting: see ftm:vllmModel$"):
+    with pytest.raises(SettingsError, match=r"^ftm:vllmModle is not a setting: did you mean ftm:vllmModel\?$"):
         Settings.load("dev", lambda _: None, given=["aws:region", "ftm:vllmModel", "ftm:vllmModle"])
 
 
@@ -91,31 +99,37 @@ def test_without_vllm_its_contradictions_do_not_matter() -> None:
 
 def test_concurrency_follows_from_the_cache_unless_it_is_given() -> None:
     usual = load()
-    assert (usual.vllm_seqs, usual.llm_concurrency) == (19, 3)
-    assert usual.llm_concurrency * usual.map_concurrency <= usual.vllm_seqs
-    assert load(vllmInstanceTypes='["g6e.xlarge"]').vllm_seqs == 162
+    assert (usual.vllm.concurrent_requests, usual.llm_concurrency) == (19, 3)
+    assert usual.llm_concurrency * usual.run.map_concurrency <= usual.vllm.concurrent_requests
+    assert load(vllmInstanceTypes='["g6e.xlarge"]').vllm.concurrent_requests == 162
     assert load(mapConcurrency="40").llm_concurrency == 1
     given = load(vllmMaxNumSeqs="64", llmMaxConcurrent="8")
-    assert (given.vllm_seqs, given.llm_concurrency) == (64, 8)
+    assert (given.vllm.concurrent_requests, given.llm_concurrency) == (64, 8)
 
 
 def test_warnings() -> None:
-    assert load().warnings() == []
-    assert "the hosted API needs a key" in load(vllmEnabled="false").warnings()[0]
-    assert "the others wait in the queue" in load(batchMaxVcpus="4").warnings()[0]
+    assert list(load().warnings()) == []
+    assert "the hosted API needs a key" in next(load(vllmEnabled="false").warnings())
+    assert "the others wait in the queue" in next(load(batchMaxVcpus="4").warnings())
 
 
 def test_the_example_stack_is_complete_and_valid() -> None:
     text = (ROOT / "Pulumi.prod.yaml").read_text()
     example = yaml.safe_load(text)["config"]
-    raw = {key.removeprefix("ftm:"): value for key, value in example.items() if key.startswith("ftm:")}
-    assert raw.keys() <= set(Settings.config_keys())
-    assert Settings.model_validate({"stack": "prod", **raw}).deletion_protection
-    adopted = [key for key in Settings.config_keys() if key.endswith(("Arn", "Id", "Ids")) or key == "bucketName"]
-    assert [key for key in adopted if f"ftm:{key}:" not in text] == []
+    raw = {key.removeprefix("ftm:"): json.dumps(value).strip('"') for key, value in example.items()}
+    assert Settings.load("prod", raw.get, given=example).stack.deletion_protection
+    assert [key for key in SECTIONS["adopted"].config_keys() if f"ftm:{key}:" not in text] == []
 
 
 def test_the_configuration_page_is_made_from_the_model() -> None:
-    assert (ROOT / "docs/configuration.md").read_text() == settings.document(), (
-        "python -m components.settings > docs/configuration.md"
-    )
+    page = (ROOT / "docs/configuration.md").read_text()
+    assert page == configuration_page.document(), "python -m components.configuration_page > docs/configuration.md"
+    assert all(f"| `{key}` |" in page for key in KEYS)
+
+
+def test_every_setting_declares_what_changing_it_does() -> None:
+    for section in SECTIONS.values():
+        schema = section.model_json_schema()["properties"]
+        for key in section.config_keys():
+            assert schema[key]["change"] in list(Change)
+            assert schema[key]["change"] != Change.REFUSED or schema[key]["note"], f"{key} lacks the way around"

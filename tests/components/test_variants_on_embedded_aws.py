@@ -73,6 +73,8 @@ def make_everything(aws: Aws) -> dict[str, Any]:
         ]
         for n, zone in enumerate("ab")
     ]
+    for subnet in subnets:
+        ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
     iam = aws.client("iam")
     for key, arn in EVERYTHING_GIVEN.items():
         name = str(arn).rsplit("/", 1)[-1]

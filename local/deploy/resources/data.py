@@ -99,6 +99,32 @@ def get_parameter(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@answers("aws:ssm/getParametersByPath:getParametersByPath")
+def get_parameters_by_path(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    found = aws.client("ssm").get_parameters_by_path(Path=args["path"])["Parameters"]
+    return {"names": [one["Name"] for one in found], "values": [one["Value"] for one in found]}
+
+
+@answers("aws:ecr/getRepositories:getRepositories")
+def get_repositories(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every answer takes both
+    found = aws.client("ecr").describe_repositories()["repositories"]
+    return {"names": [one["repositoryName"] for one in found]}
+
+
+@answers("aws:ecr/getRepository:getRepository")
+def get_repository(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    ecr = aws.client("ecr")
+    (found,) = ecr.describe_repositories(repositoryNames=[args["name"]])["repositories"]
+    tags = ecr.list_tags_for_resource(resourceArn=found["repositoryArn"])["tags"]
+    key = found["encryptionConfiguration"]
+    return {
+        "name": args["name"],
+        "arn": found["repositoryArn"],
+        "tags": {tag["Key"]: tag["Value"] for tag in tags},
+        "encryptionConfigurations": [{"encryptionType": key["encryptionType"], "kmsKey": key.get("kmsKey", "")}],
+    }
+
+
 @answers("aws:s3/getBuckets:getBuckets")
 def get_buckets(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
     found = aws.client("s3").list_buckets()["Buckets"]

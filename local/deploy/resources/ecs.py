@@ -4,7 +4,7 @@ from typing import Any
 
 from local.deploy.program import Resource
 from local.deploy.resources.calls import Aws, physical_name
-from local.deploy.resources.registry import Created, creates
+from local.deploy.resources.registry import Created, answers, creates
 
 
 @creates("aws:autoscaling/group:Group")
@@ -98,3 +98,24 @@ def _volume(volume: dict[str, Any]) -> dict[str, Any]:
     """Pulumi puts a volume's host path next to its name; ECS nests it in `host`."""
     others = {key: value for key, value in volume.items() if key not in ("hostPath", "configureAtLaunch")}
     return {**others, "host": {"sourcePath": volume["hostPath"]}} if volume.get("hostPath") else others
+
+
+@answers("aws:autoscaling/getAmiIds:getAmiIds")
+def list_groups(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    """Pulumi's misleading name for the list of Auto Scaling groups."""
+    found = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=args.get("names") or [])
+    return {"names": [group["AutoScalingGroupName"] for group in found["AutoScalingGroups"]]}
+
+
+@answers("aws:autoscaling/getGroup:getGroup")
+def get_group(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    (found,) = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[args["name"]])[
+        "AutoScalingGroups"
+    ]
+    return {
+        "name": args["name"],
+        "arn": found["AutoScalingGroupARN"],
+        "minSize": found["MinSize"],
+        "maxSize": found["MaxSize"],
+        "desiredCapacity": found["DesiredCapacity"],
+    }

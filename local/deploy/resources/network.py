@@ -63,6 +63,33 @@ def launch_template(aws: Aws, resource: Resource) -> Created:
     return identity, {"name": name, "arn": arn, "latestVersion": 1, "defaultVersion": 1}
 
 
+@answers("aws:ec2/getSecurityGroups:getSecurityGroups")
+def get_security_groups(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    found = aws.client("ec2").describe_security_groups(Filters=_filters(args))["SecurityGroups"]
+    return {"ids": [group["GroupId"] for group in found], "vpcIds": [group["VpcId"] for group in found]}
+
+
+@answers("aws:ec2/getRouteTables:getRouteTables")
+def get_route_tables(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    filters = [*_filters(args), {"Name": "vpc-id", "Values": [args["vpcId"]]}]
+    found = aws.client("ec2").describe_route_tables(Filters=filters)["RouteTables"]
+    return {"ids": [table["RouteTableId"] for table in found]}
+
+
+@answers("aws:ec2/getRouteTable:getRouteTable")
+def get_route_table(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
+    (table,) = aws.client("ec2").describe_route_tables(RouteTableIds=[args["routeTableId"]])["RouteTables"]
+    routes = [
+        {
+            "cidrBlock": route.get("DestinationCidrBlock", ""),
+            "gatewayId": route.get("GatewayId", ""),
+            "natGatewayId": route.get("NatGatewayId", ""),
+        }
+        for route in table["Routes"]
+    ]
+    return {"id": table["RouteTableId"], "vpcId": table["VpcId"], "routes": routes}
+
+
 @answers("aws:ec2/getSubnets:getSubnets")
 def get_subnets(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
     found = aws.client("ec2").describe_subnets(Filters=_filters(args))["Subnets"]

@@ -1,0 +1,210 @@
+"""Changes to a deployed stack: what the preview refuses, what the stack keeps, and in which order it is destroyed."""
+
+from typing import Any
+
+import pytest
+
+from local.deploy.program import Resource, Run
+from local.state import LocalError
+from testing.paper_cloud import ACCOUNT, EVERYTHING_GIVEN, REGION, VARIANTS, Deploy, PaperCloud
+
+OWN_BUCKET = f"ftm-{ACCOUNT}-{REGION}"
+TAGS = {"Project": "ftm", "Stack": "prod", "ManagedBy": "pulumi"}
+AWS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/99999999-1234-1234-1234-123456789012"
+
+
+@pytest.fixture
+def deployed_cloud(cloud: PaperCloud) -> PaperCloud:
+    """An account in which the stack prod is deployed with the default settings."""
+    cloud.security_groups["ftm-batch"] = "vpc-1"
+    cloud.parameters = ("/ftm/bucket/created",)
+    cloud.buckets[OWN_BUCKET] = REGION
+    cloud.repositories["ftm-worker"] = {"tags": TAGS, "kmsKey": AWS_KEY}
+    cloud.desired_capacity = 0
+    return cloud
+
+
+def refusal(deploy: Deploy, **settings: Any) -> str:
+    with pytest.raises(LocalError) as caught:
+        deploy(preview=True, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_same_settings_again_pass_without_a_warning(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+    assert deploy(preview=True).run.warnings == []
+
+
+def test_another_vpc_is_refused(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+    deployed_cloud.subnets |= {"subnet-a3": ("vpc-3", "us-east-1a"), "subnet-b3": ("vpc-3", "us-east-1b")}
+    sentence = refusal(deploy, vpcId="vpc-3", subnetIds=["subnet-a3", "subnet-b3"])
+    assert sentence.startswith("ftm:vpcId is vpc-3, but the stack is deployed in vpc-1")
+    assert "`pulumi destroy`, then `pulumi up`" in sentence
+
+
+def test_dropping_the_vpc_for_the_default_one_is_refused(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+    deployed_cloud.security_groups["ftm-batch"] = "vpc-2"
+    assert refusal(deploy).startswith("ftm:vpcId is not given, which means vpc-1, but the stack is deployed in vpc-2")
+
+
+def test_other_subnets_of_the_same_vpc_are_fine(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+    deployed_cloud.subnets["subnet-c1"] = ("vpc-1", "us-east-1c")
+    assert deploy(preview=True, vpcId="vpc-1", subnetIds=["subnet-a1", "subnet-c1"]).run.warnings == []
+
+
+@pytest.mark.parametrize("bucket", ["calls", OWN_BUCKET])
+def test_the_stacks_own_bucket_is_not_dropped(deploy: Deploy, deployed_cloud: PaperCloud, bucket: str) -> None:
+    sentence = refusal(deploy, bucketName=bucket)
+    assert sentence.startswith(f"ftm:bucketName is {bucket}, but the stack created its own bucket, {OWN_BUCKET}")
+    assert "pulumi config rm ftm:bucketName" in sentence
+
+
+def test_a_bucket_that_outlived_its_stack_is_adopted_by_name(deploy: Deploy, cloud: PaperCloud) -> None:
+    cloud.buckets[OWN_BUCKET] = REGION
+    assert f"`pulumi config set ftm:bucketName {OWN_BUCKET}`" in refusal(deploy)
+    deployed = deploy(bucketName=OWN_BUCKET)
+    assert deployed.run.outputs["bucket"] == OWN_BUCKET
+    assert not [resource for resource in deployed.custom if resource.type.startswith("aws:s3/")]
+
+
+def test_the_stacks_own_images_are_not_dropped(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+    sentence = refusal(deploy, workerImage="registry.example.com/worker:v3")
+    assert "its own image repository, ftm-worker, which would be deleted with its images" in sentence
+    assert "aws ecr delete-repository --region us-east-1 --repository-name ftm-worker --force" in sentence
+
+
+def test_a_repository_that_an_operator_made_does_not_matter(deploy: Deploy, cloud: PaperCloud) -> None:
+    cloud.repositories["ftm-worker"] = {"tags": {}, "kmsKey": AWS_KEY}
+    image = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/ftm-worker:v3"
+    assert deploy(workerImage=image).run.outputs["worker_image"] == image
+
+
+def test_the_repository_keeps_its_key_with_a_warning(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+    deployed = deploy(kmsKeyArn=EVERYTHING_GIVEN["kmsKeyArn"])
+    (warning,) = deployed.run.warnings
+    assert warning.startswith(f"ftm:kmsKeyArn is {EVERYTHING_GIVEN['kmsKeyArn']}, but the image repository ftm-worker")
+    (repository,) = deployed.all("ecr/repository:Repository")
+    assert repository.ignore_changes == ["encryptionConfigurations"]
+    assert repository.inputs["forceDelete"] is True  # `pulumi destroy` would fail at a repository that holds images
+
+
+def test_a_raised_minimum_says_what_to_run(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+    (warning,) = deploy(vllmMinInstances=1).run.warnings
+    assert "starts the others, without vLLM on them; run `ftm vllm scale 1` after it" in warning
+    deployed_cloud.desired_capacity = 1
+    assert deploy(vllmMinInstances=1).run.warnings == []
+
+
+def test_the_stack_local_is_refused_in_a_real_account(deploy: Deploy, cloud: PaperCloud) -> None:
+    cloud.account = "999999999999"
+    with pytest.raises(LocalError, match=r"account 999999999999: run `ftm local up`"):
+        deploy("local", preview=True)
+    cloud.account = ACCOUNT
+    deploy("local", preview=True)
+
+
+@pytest.mark.parametrize(
+    ("routes", "cut_off"),
+    [
+        ({}, True),  # the VPC's main route table leads to an internet gateway
+        ({"subnet-b1": "igw-1"}, True),
+        ({"subnet-b1": "nat-1"}, False),
+    ],
+)
+def test_subnets_without_a_way_out_are_refused(
+    deploy: Deploy, cloud: PaperCloud, routes: dict[str, str], cut_off: bool
+) -> None:
+    cloud.private_subnets = ("subnet-b1",)
+    cloud.default_routes = routes
+    if not cut_off:
+        assert deploy(preview=True).run.warnings == []
+        return
+    assert "instances in subnet-b1 would get no public address" in refusal(deploy)
+
+
+# `pulumi destroy` deletes a resource only after everything that depends on it is gone.
+NEEDED = {
+    "aws:ecs/service:Service vllm-service": [
+        "aws:ecs/clusterCapacityProviders:ClusterCapacityProviders vllm",
+        "aws:lb/listener:Listener vllm",
+        "aws:lb/loadBalancer:LoadBalancer vllm-alb",
+        "aws:lb/targetGroup:TargetGroup vllm",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule vllm-alb-to-instance",
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule vllm-alb-to-instance",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule vllm-instance-out",
+        "aws:iam/rolePolicy:RolePolicy vllm-instance",
+        "aws:iam/rolePolicy:RolePolicy vllm-execution",
+        "aws:autoscaling/group:Group vllm-asg",
+        "aws:ecs/cluster:Cluster vllm-cluster",
+        "aws:cloudwatch/logGroup:LogGroup vllm",
+    ],
+    "aws:autoscaling/group:Group vllm-asg": [
+        "aws:ecs/cluster:Cluster vllm-cluster",
+        "aws:iam/instanceProfile:InstanceProfile vllm-instance",
+        "aws:iam/rolePolicy:RolePolicy vllm-instance",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule vllm-instance-out",
+        "aws:ec2/launchTemplate:LaunchTemplate vllm",
+    ],
+    "aws:batch/computeEnvironment:ComputeEnvironment batch": [
+        "aws:iam/instanceProfile:InstanceProfile batch-instance",
+        "aws:iam/rolePolicy:RolePolicy batch-instance",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule batch-out",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule batch-to-vllm",
+        "aws:ec2/securityGroup:SecurityGroup batch",
+    ],
+    "aws:batch/jobQueue:JobQueue batch": ["aws:batch/computeEnvironment:ComputeEnvironment batch"],
+    "aws:sfn/stateMachine:StateMachine quarter-processor": [
+        "aws:iam/rolePolicy:RolePolicy quarter-processor",
+        "aws:batch/jobQueue:JobQueue batch",
+        "aws:lambda/function:Function summarize-results",
+    ],
+    "aws:lambda/function:Function summarize-results": [
+        "aws:iam/rolePolicy:RolePolicy summarize-results",
+        "aws:cloudwatch/logGroup:LogGroup summarize-results",
+    ],
+    "aws:s3/bucket:Bucket bucket": ["aws:ssm/parameter:Parameter bucket-created"],
+}
+
+
+def key(resource: Resource) -> str:
+    return f"{resource.type} {resource.name}"
+
+
+def destroyed_before(run: Run) -> dict[str, set[str]]:
+    """For each resource, those that `pulumi destroy` deletes before it: everything that depends on it, directly or not.
+
+    Pulumi deletes independent resources at the same time, so that only dependencies give an order.
+    """
+    custom = [resource for resource in run.resources if resource.custom]
+    names = {f"{resource.type}::{resource.name}": key(resource) for resource in custom}
+    needs = {
+        key(resource): {
+            names[needed]
+            for urn in resource.depends_on
+            if (needed := "::".join(urn.split("$")[-1].split("::")[-2:])) in names
+        }
+        for resource in custom
+    }
+    before: dict[str, set[str]] = {name: set() for name in needs}
+
+    def visit(user: str, name: str) -> None:
+        for needed in needs[name]:
+            if user not in before[needed]:
+                before[needed].add(user)
+                visit(user, needed)
+
+    for user in needs:
+        visit(user, user)
+    return before
+
+
+@pytest.mark.parametrize("variant", ["default", "HTTPS", "GPU Batch"])
+def test_destroy_deletes_nothing_before_what_needs_it(deploy: Deploy, variant: str) -> None:
+    before = destroyed_before(deploy(**VARIANTS[variant]).run)
+    for user, needed in NEEDED.items():
+        for one in needed:
+            assert user in before[one], f"{one} would be deleted before {user}"
+
+
+def test_a_rollback_finds_the_previous_task_definition(deploy: Deploy) -> None:
+    assert deploy().one("ecs/taskDefinition:TaskDefinition")["skipDestroy"] is True

@@ -85,6 +85,7 @@ def test_an_item_without_its_quarter_is_a_failed_quarter(stack: Stack, machine: 
         {"quarters": items("2023Q1"), "at_once": 0},
         {"quarters": items("2023Q1"), "at_once": 41},
         {"quarters": items("2023Q1"), "at_once": "2"},
+        {"quarters": items("2023Q1"), "at_once": 1.5},
     ],
 )
 def test_a_wrong_list_is_refused(stack: Stack, machine: str, run_input: dict[str, Any]) -> None:

@@ -29,6 +29,8 @@ def given(aws: Aws) -> dict[str, Any]:
         ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.9.{n}.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
         for n, zone in enumerate(("us-east-1a", "us-east-1b"))
     ]
+    for subnet in subnets:
+        ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
     for key, arn in EVERYTHING_GIVEN.items():
         name = str(arn).rsplit("/", 1)[-1]
         if key.endswith("RoleArn"):

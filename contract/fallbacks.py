@@ -29,6 +29,11 @@ class FallbackKind(StrEnum):
     TOO_LONG = "too_long"
     FIRM_NAME = "firm_name"
     KEYWORD_LIST = "keyword_list"
+    VACUOUS = "vacuous"
+    LOOPING_SUMMARY = "looping_summary"
+    COPIED_EXAMPLE = "copied_example"
+    FOREIGN_NAME = "foreign_name"
+    UNRELATED = "unrelated"
     REPEATED_NAME = "repeated_name"
 
 

@@ -40,4 +40,6 @@ class FirmTopics:
     topics: list[Topic] = field(default_factory=list[Topic])
     names: frozenset[str] = frozenset()
     """Words, in lower case, of the firm's, its speakers' and its products' names, and the firm's whole name."""
+    call_words: frozenset[str] = frozenset()
+    """All words of the call and of the firm's name, in lower case."""
     skipped: str = ""

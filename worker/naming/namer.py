@@ -86,7 +86,7 @@ class Namer:
         if answer.truncated:
             problem = Problem(FallbackKind.CUT_OFF, "it is too long, and was cut off")
             return _Asked(messages, answer.content, problem, counts)
-        result = read_answer(answer.content, topic, firm.firm_id, found.names)
+        result = read_answer(answer.content, topic, firm.firm_id, found)
         return _Asked(messages, answer.content, result, counts)
 
     def _named(self, topic: Topic, result: Name | Problem) -> NamedTopic:

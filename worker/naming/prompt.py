@@ -22,13 +22,16 @@ MAX_TOKENS = 512
 Chinese. The longest one of Burmese takes 613, and any script more where the LLM escapes its letters: such an answer is
 cut off, which is detected."""
 
-INSTRUCTIONS = """\
+EXAMPLES = ("Foreign exchange headwinds", "Gross margin expansion", "Share repurchase program")
+"""Good names that the prompt shows. A weak model copies them; `validation` finds that."""
+
+INSTRUCTIONS = f"""\
 You name topics found in earnings calls, for a financial researcher who compares many companies.
 You get a topic's keywords and some of its sentences. Answer with a JSON object of two strings:
 "name": a noun phrase of 2 to 6 words that would label this topic on a chart across companies.
 "summary": one sentence of at most 30 words on what the sentences say about it.
 Rules:
-- Name the business subject: "Foreign exchange headwinds", "Gross margin expansion", "Share repurchase program".
+- Name the business subject: {", ".join(f'"{name}"' for name in EXAMPLES)}.
 - Be specific to the sentences. "Business update", "Company performance" and "Financial results" say nothing.
 - Never name a company, brand, product or person; write "the company", "a new drug", "the acquired business".
 - Do not list the keywords. No figures and no dates in the name.

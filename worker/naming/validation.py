@@ -6,13 +6,18 @@ the second request.
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from contract.fallbacks import FallbackKind
-from worker.firm import Topic
-from worker.naming.prompt import MAX_NAME_CHARS, MAX_NAME_WORDS, MAX_SUMMARY_CHARS
+from worker.firm import FirmTopics, Topic
+from worker.naming import content
+from worker.naming.prompt import EXAMPLES, MAX_NAME_CHARS, MAX_NAME_WORDS, MAX_SUMMARY_CHARS
+from worker.naming.relation import Relation, weight_of
+from worker.vocabulary import stem
 from worker.words import all_words, one_line
+
+_FIRST_WORD = re.compile(r"\W+([^\W\d_]+)")
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,16 @@ class Name:
     summary: str
 
 
-def read_answer(content: str, topic: Topic, firm_id: str, names: Iterable[str]) -> Name | Problem:
+def read_answer(text: str, topic: Topic, firm_id: str, found: FirmTopics) -> Name | Problem:
     """The name in an answer, or the problem with it.
 
     Args:
-        content: the LLM's text; JSON, in which raw control characters are accepted.
+        text: the LLM's answer; JSON, in which raw control characters are accepted.
         firm_id: the firm's ticker; the answer may contain it only if the shown sentences do.
-        names: in lower case, words of the firm's, its people's and its products' names, and the firm's whole name.
+        found: the topics of the topic's firm, for the names and the words of its call.
     """
     try:
-        record = json.loads(content, strict=False)
+        record = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return Problem(FallbackKind.UNREADABLE, "it is not a JSON object")
     match record:
@@ -46,29 +51,17 @@ def read_answer(content: str, topic: Topic, firm_id: str, names: Iterable[str]) 
         case _:
             sentence = 'it is not a JSON object with the strings "name" and "summary"'
             return Problem(FallbackKind.UNREADABLE, sentence)
-    return find_problem(answer, topic, firm_id, frozenset(names)) or answer
+    return find_problem(answer, topic, firm_id, found) or answer
 
 
-def find_problem(answer: Name, topic: Topic, firm_id: str, names: frozenset[str]) -> Problem | None:
+def find_problem(answer: Name, topic: Topic, firm_id: str, found: FirmTopics) -> Problem | None:
     """The first problem with an answer's content, if there is one. Arguments as for `read_answer`."""
-    if not any(character.isalpha() for character in answer.name):
-        return Problem(FallbackKind.EMPTY, "the name is empty")
-    if len(all_words(answer.name)) > MAX_NAME_WORDS or len(answer.name) > MAX_NAME_CHARS:
-        sentence = f"the name has more than {MAX_NAME_WORDS} words or {MAX_NAME_CHARS} characters"
-        return Problem(FallbackKind.TOO_LONG, sentence)
-    if not answer.summary:
-        return Problem(FallbackKind.EMPTY, "the summary is empty")
-    if len(answer.summary) > MAX_SUMMARY_CHARS:
-        return Problem(FallbackKind.TOO_LONG, "the summary is longer than one short sentence")
-    text = f" {same_name(answer.name)} | {same_name(answer.summary)} "
-    said = sorted(name for name in names if f" {name} " in text)
-    if said:
-        return Problem(FallbackKind.FIRM_NAME, f"it says {said[0]!r}, the name of a company, person or product")
-    if _says_ticker(answer, topic, firm_id):
-        return Problem(FallbackKind.FIRM_NAME, f"it says {firm_id!r}, the company's ticker")
-    if _is_list_of_keywords(answer.name, topic):
-        return Problem(FallbackKind.KEYWORD_LIST, "the name only lists the keywords")
-    return None
+    return (
+        _wrong_length(answer)
+        or _says_own_name(answer, topic, firm_id, found.names)
+        or _says_nothing(answer, topic)
+        or _comes_from_elsewhere(answer, topic, found.call_words)
+    )
 
 
 def repeated_name(name: str) -> Problem:
@@ -80,6 +73,67 @@ def repeated_name(name: str) -> Problem:
 def same_name(name: str) -> str:
     """A key that is equal for two names which a reader would take for the same."""
     return " ".join(all_words(name))
+
+
+def _wrong_length(answer: Name) -> Problem | None:
+    if not any(character.isalpha() for character in answer.name):
+        return Problem(FallbackKind.EMPTY, "the name is empty")
+    if len(all_words(answer.name)) > MAX_NAME_WORDS or len(answer.name) > MAX_NAME_CHARS:
+        sentence = f"the name has more than {MAX_NAME_WORDS} words or {MAX_NAME_CHARS} characters"
+        return Problem(FallbackKind.TOO_LONG, sentence)
+    if not answer.summary:
+        return Problem(FallbackKind.EMPTY, "the summary is empty")
+    if len(answer.summary) > MAX_SUMMARY_CHARS:
+        return Problem(FallbackKind.TOO_LONG, "the summary is longer than one short sentence")
+    return None
+
+
+def _says_own_name(answer: Name, topic: Topic, firm_id: str, names: frozenset[str]) -> Problem | None:
+    said = sorted(name for name in names if any(_says(text, name, names) for text in (answer.name, answer.summary)))
+    if said:
+        return Problem(FallbackKind.FIRM_NAME, f"it says {said[0]!r}, the name of a company, person or product")
+    if _says_ticker(answer, topic, firm_id):
+        return Problem(FallbackKind.FIRM_NAME, f"it says {firm_id!r}, the company's ticker")
+    return None
+
+
+def _says_nothing(answer: Name, topic: Topic) -> Problem | None:
+    if _is_list_of_keywords(answer.name, topic):
+        return Problem(FallbackKind.KEYWORD_LIST, "the name only lists the keywords")
+    if content.is_vacuous(answer.name):
+        sentence = f"the name {answer.name!r} would fit any company; name what most of the sentences share"
+        return Problem(FallbackKind.VACUOUS, sentence)
+    if content.loops(answer.summary):
+        return Problem(FallbackKind.LOOPING_SUMMARY, "the summary repeats itself")
+    return None
+
+
+def _comes_from_elsewhere(answer: Name, topic: Topic, call_words: frozenset[str]) -> Problem | None:
+    relation = Relation(topic.shown, topic.keywords)
+    if content.is_copied(answer.name, EXAMPLES, relation):
+        sentence = f"the name {answer.name!r} is copied from the instructions, and the sentences are not about that"
+        return Problem(FallbackKind.COPIED_EXAMPLE, sentence)
+    for text in (answer.name, answer.summary):
+        if foreign := content.name_from_elsewhere(text, relation, call_words):
+            return Problem(FallbackKind.FOREIGN_NAME, f"it says {foreign!r}, which the call does not mention")
+    if content.is_unrelated(answer.name, answer.summary, relation):
+        sentence = "it is not about what the sentences say; use their subject and not another one"
+        return Problem(FallbackKind.UNRELATED, sentence)
+    return None
+
+
+def _says(text: str, name: str, names: frozenset[str]) -> bool:
+    """Whether a text contains a name, which is given in lower case.
+
+    A word in lower case has its common meaning, and so has the first word of "Sporting goods" where both are names.
+    """
+    pattern = r"\b" + r"[\W_]+".join(map(re.escape, name.split())) + r"\b"
+    for match in re.finditer(pattern, text, re.IGNORECASE):
+        following = _FIRST_WORD.match(text[match.end() :])
+        common = match.start() == 0 and following and following[1] in names
+        if " " in name or not (match[0][0].islower() or common):
+            return True
+    return False
 
 
 def _says_ticker(answer: Name, topic: Topic, firm_id: str) -> bool:
@@ -95,16 +149,32 @@ def _says_ticker(answer: Name, topic: Topic, firm_id: str) -> bool:
 
 
 def _is_list_of_keywords(name: str, topic: Topic) -> bool:
-    """Whether the name only strings keywords together: two with a comma, or three.
+    """Whether the name only strings keywords together: two with a comma, or three that make no phrase.
 
-    "Crude oil prices" and "Prices and drilling" consist of two keywords and are still labels for a chart; so is a
-    phrase that the sentences use, such as "loan loss provision".
+    "Crude oil prices" and "Prices and drilling" consist of two keywords and are still labels for a chart.
     """
     parts = [part for part in re.split(r"\s*(?:,|\band\b)\s*", name.lower()) if part]
     if len(parts) > (1 if "," in name else 2) and all(part in topic.keywords for part in parts):
         return True
-    said = row = f" {same_name(name)} "
-    for keyword in sorted(topic.keywords, key=len, reverse=True):
-        row = row.replace(f" {keyword} ", " , ")
-    in_a_row = len(row.split()) > 2 and set(row.split()) == {","}
-    return in_a_row and not any(said in f" {same_name(text)} " for text in topic.shown)
+    row = f" {same_name(name)} "
+    found = sorted(
+        (row.find(f" {word} "), number, word) for number, word in enumerate(topic.keywords) if f" {word} " in row
+    )
+    for _, _, word in sorted(found, key=lambda one: -len(one[2])):
+        row = row.replace(f" {word} ", " , ")
+    if len(row.split()) < 3 or set(row.split()) != {","}:
+        return False
+    return not _is_phrase(name, topic, [number for _, number, _ in found])
+
+
+def _is_phrase(name: str, topic: Topic, order: list[int]) -> bool:
+    """Whether a row of keywords reads as one phrase: by its last word, or by the sentences, which have it in part.
+
+    A row in the keywords' own order is copied from their list, unless the sentences have all of it.
+    """
+    words = all_words(name)
+    if weight_of(stem(words[-1])) < 1:
+        return True
+    said = [f" {same_name(text)} " for text in topic.shown]
+    pairs = [any(f" {first} {second} " in text for text in said) for first, second in pairwise(words)]
+    return all(pairs) or (any(pairs) and order != sorted(order))

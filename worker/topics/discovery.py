@@ -90,6 +90,7 @@ def _find_topics(firm: Firm, embed: Embed | None) -> FirmTopics:
             for rows, words_of_topic in zip(members, keywords, strict=True)
         ],
         names=names,
+        call_words=text.call_words(firm),
     )
 
 

@@ -222,6 +222,12 @@ def names(firm: Firm) -> frozenset[str]:
     return frozenset((of_the_firm | of_others) - _TERMS)
 
 
+def call_words(firm: Firm) -> frozenset[str]:
+    """All words of a call and of its firm's name, in lower case."""
+    texts = [firm.firm_name, *(sentence.raw_text for sentence in firm.sentences)]
+    return frozenset(word for text in texts for word in all_words(text))
+
+
 def with_one_number(words: list[list[str]]) -> list[list[str]]:
     """The words of each sentence, singulars and plurals as one: as the one of them that the call says more often."""
     said = Counter(word for sentence in words for word in sentence)

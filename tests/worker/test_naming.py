@@ -7,17 +7,21 @@ import pytest
 
 from contract.fallbacks import FallbackKind
 from testing.worker import Bucket, LlmServer, Reply, Worker, call, completion, good_name
-from worker.firm import Firm, Sentence, Topic
+from worker.firm import Firm, FirmTopics, Sentence, Topic
 from worker.naming.prompt import MAX_SENTENCE_BYTES, ask_again, prompt
 from worker.naming.validation import Name, Problem, read_answer
 from worker.topics.discovery import find_topics
+from worker.words import all_words
 
 TOPIC = Topic(
     ["crude oil", "prices", "drilling", "rigs", "permits"],
     ["a", "b", "c"],
     ["Oil prices fell.", "Drilling rigs' permits expire.", "IT costs rose."],
 )
-NAMES = frozenset({"acme", "smith", "keytruda", "at t"})
+FOUND = FirmTopics(
+    names=frozenset({"acme", "smith", "keytruda", "at t"}),
+    call_words=frozenset(word for text in TOPIC.shown for word in all_words(text)),
+)
 
 
 def answer(name: object, summary: object = "Lower prices slow drilling.", **more: object) -> str:
@@ -42,7 +46,7 @@ def answer(name: object, summary: object = "Lower prices slow drilling.", **more
     ],
 )
 def test_a_good_answer_is_a_name(content: str, name: str) -> None:
-    result = read_answer(content, TOPIC, "IT", NAMES)
+    result = read_answer(content, TOPIC, "IT", FOUND)
     assert isinstance(result, Name)
     assert result.name == name
 
@@ -76,13 +80,13 @@ def test_a_good_answer_is_a_name(content: str, name: str) -> None:
     ],
 )
 def test_a_bad_answer_is_told_why(content: str, problem: str) -> None:
-    result = read_answer(content, TOPIC, "XOM", NAMES)
+    result = read_answer(content, TOPIC, "XOM", FOUND)
     assert isinstance(result, Problem)
     assert problem in result.sentence
 
 
 def test_an_id_without_a_letter_is_no_ticker() -> None:
-    assert isinstance(read_answer(answer("Oil price decline", "Prices fell by 10 percent."), TOPIC, "10", NAMES), Name)
+    assert isinstance(read_answer(answer("Oil price decline", "Prices fell by 10 percent."), TOPIC, "10", FOUND), Name)
 
 
 def test_a_ticker_that_is_a_term_may_be_said() -> None:
@@ -92,8 +96,8 @@ def test_a_ticker_that_is_a_term_may_be_said() -> None:
     sentences = [Sentence(f"s{n}", text, text.lower(), position=n) for n, text in enumerate(texts)]
     found = find_topics(Firm("AI", "C3.ai, Inc.", None, None, None, sentences))
     (topic,) = found.topics
-    assert isinstance(read_answer(answer("Enterprise AI adoption"), topic, "AI", found.names), Name)
-    assert read_answer(answer("C3.ai software"), topic, "AI", found.names) == Problem(
+    assert isinstance(read_answer(answer("Enterprise AI adoption"), topic, "AI", found), Name)
+    assert read_answer(answer("C3.ai software"), topic, "AI", found) == Problem(
         FallbackKind.FIRM_NAME, "it says 'c3', the name of a company, person or product"
     )
 
@@ -146,10 +150,7 @@ def test_no_two_topics_of_a_firm_share_a_name(bucket: Bucket, llm: LlmServer, wo
 
     def behave(_number: int, request: dict[str, Any]) -> Reply:
         stubborn = "oil" in request["messages"][1]["content"] or "freight" in request["messages"][1]["content"]
-        if len(request["messages"]) == 2 or stubborn:
-            return Reply(body=completion(answer("Market outlook")))
-        assert "another topic of this company has the name 'Market outlook'" in request["messages"][3]["content"]
-        return Reply()
+        return Reply(body=completion(answer("Freight and crude oil costs"))) if stubborn else Reply()
 
     llm.behave = behave
     assert worker.run().returncode == 0
@@ -158,6 +159,9 @@ def test_no_two_topics_of_a_firm_share_a_name(bucket: Bucket, llm: LlmServer, wo
     for firm in ("ALPHA", "BRAVO"):
         names = [row["name"] for row in topics if row["firm_id"] == firm]
         assert len(set(names)) == len(names) == 5
-        assert names.count("Market outlook") == 1
+        assert names.count("Freight and crude oil costs") == 1
     # One of a firm's two stubborn topics has the name; the other, asked twice, keeps its keywords.
+    again = [request["messages"][3]["content"] for request in llm.requests if len(request["messages"]) == 4]
+    assert len(again) == 2
+    assert all("another topic of this company has the name 'Freight and crude oil costs'" in text for text in again)
     assert bucket.progress().counts.named == 8

@@ -82,7 +82,9 @@ def name_from_elsewhere(text: str, relation: Relation, call_words: frozenset[str
 def _is_known(lower: str, words: frozenset[str]) -> bool:
     """Whether a word is the call's own, or one of the trade's vocabulary."""
     parts = all_words(lower)
-    if all(part in words or part in ACRONYMS or part in _MONTHS.split() for part in parts) or lower in ACRONYMS:
+    if lower.replace(".", "").replace("&", "") in ACRONYMS:
+        return True
+    if all(part in words or part in ACRONYMS or part in _MONTHS.split() for part in parts):
         return True
     return all(_has_form(part, words) for part in parts)
 

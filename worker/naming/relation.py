@@ -82,7 +82,8 @@ class Relation:
             stems = content_stems(text)
             words = english_words(text)
             self._stems.update(stems)
-            self._concepts.update({concept for one in stems for concept in concepts_of(one)})
+            specific = [one for one in stems if weight_of(one) == 1]
+            self._concepts.update({concept for one in specific for concept in concepts_of(one)})
             self._words.update(words)
             initials.update(abbreviation for abbreviation, _ in _abbreviations(words))
         self.initials = frozenset(initials)

@@ -9,6 +9,8 @@ from local.deploy.program import Resource, Run
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 
+_HEX = "01234567-89ab-cdef-0123-456789abcdef"
+
 Deploy = Callable[..., "Deployed"]
 
 
@@ -110,6 +112,52 @@ class PaperCloud:
                 return {"buckets": [{"name": name, "bucketRegion": region} for name, region in own]}
             case _:
                 raise LookupError(f"{token} finds nothing for {args}")
+
+
+_SHAPES = {
+    "autoscaling/group": ("{name}", "autoscaling:{at}:autoScalingGroup:" + _HEX + ":autoScalingGroupName/{name}"),
+    "batch/computeEnvironment": ("{name}", "batch:{at}:compute-environment/{name}"),
+    "batch/jobDefinition": ("{name}", "batch:{at}:job-definition/{name}:1"),
+    "batch/jobQueue": ("{name}", "batch:{at}:job-queue/{name}"),
+    "cloudwatch/logGroup": ("{name}", "logs:{at}:log-group:{name}"),
+    "ec2/launchTemplate": ("lt-0123456789abcdef0", "ec2:{at}:launch-template/lt-0123456789abcdef0"),
+    "ec2/securityGroup": ("sg-0123456789abcdef0", "ec2:{at}:security-group/sg-0123456789abcdef0"),
+    "ecs/taskDefinition": ("{name}", "ecs:{at}:task-definition/{name}:1"),
+    "iam/instanceProfile": ("{name}", "iam::{account}:instance-profile/{name}"),
+    "iam/role": ("{name}", "iam::{account}:role/{name}"),
+    "lambda/function": ("{name}", "lambda:{at}:function:{name}"),
+    "lb/loadBalancer": ("{name}", "elasticloadbalancing:{at}:loadbalancer/app/{name}/0123456789abcdef"),
+    "lb/targetGroup": ("{name}", "elasticloadbalancing:{at}:targetgroup/{name}/0123456789abcdef"),
+    "s3/bucket": ("{name}", "s3:::{name}"),
+    "sfn/stateMachine": ("{name}", "states:{at}:stateMachine:{name}"),
+    "sns/topic": ("{name}", "sns:{at}:{name}"),
+}
+"""Id and ARN of the types to which others refer."""
+
+
+@dataclass
+class LifelikeCloud(PaperCloud):
+    """A paper account whose ids and ARNs have the form that AWS gives them, for checks of that form."""
+
+    subnets: dict[str, tuple[str, str]] = field(
+        default_factory=lambda: {
+            "subnet-0123456789abcdef0": ("vpc-0123456789abcdef0", "us-east-1a"),
+            "subnet-0123456789abcdef1": ("vpc-0123456789abcdef0", "us-east-1b"),
+        }
+    )
+    default_vpc: str | None = "vpc-0123456789abcdef0"
+
+    def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
+        plain_id, made = super().create(resource)
+        if (kind := resource.type.split(":")[1]) not in _SHAPES:
+            return plain_id, made
+        inputs = resource.inputs
+        keys = ("name", "namePrefix", "family", "bucket")
+        name = next((inputs[key] for key in keys if key in inputs), resource.name)
+        known = {"name": name, "at": f"{REGION}:{ACCOUNT}", "account": ACCOUNT}
+        id_, arn = (shape.format(**known) for shape in _SHAPES[kind])
+        arns = {"arn": f"arn:aws:{arn}", "arnPrefix": f"arn:aws:{arn}".removesuffix(":1")}
+        return id_, made | arns
 
 
 @dataclass

@@ -1,0 +1,171 @@
+"""Every registered resource of several stacks against AWS's own resource schemas, which cfn-lint ships, and against
+limits that those schemas lack.
+
+`pytest -n0 -s tests/components/test_aws_schemas.py` prints how many resources of which stacks were judged.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import parliament
+import pytest
+import yaml
+from cfnlint import api
+
+from local.deploy.program import Resource
+from testing.cloudformation import MappingError, write_template
+from testing.paper_cloud import EVERYTHING_GIVEN, REGION, VARIANTS, Deploy, LifelikeCloud
+
+ROOT = Path(__file__).parents[2]
+
+GIVEN = EVERYTHING_GIVEN | {"vpcId": LifelikeCloud().default_vpc, "subnetIds": list(LifelikeCloud().subnets)}
+KEY_AND_LOGS = {key: GIVEN[key] for key in ("kmsKeyArn", "accessLogsBucket", "snsTopicArn")}
+
+DESCRIPTION = r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{0,255}"
+BALANCER_NAME = r"(?!internal-)[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
+WORDS = r"[a-z0-9]+([._-][a-z0-9]+)*"
+LIMITS = {
+    ("aws:ec2/securityGroup:SecurityGroup", "description"): DESCRIPTION,
+    ("aws:ec2/securityGroup:SecurityGroup", "name"): rf"(?!sg-){DESCRIPTION}",
+    ("aws:ecr/repository:Repository", "name"): rf"{WORDS}(/{WORDS})*",
+    ("aws:lb/loadBalancer:LoadBalancer", "name"): BALANCER_NAME,
+    ("aws:lb/targetGroup:TargetGroup", "name"): BALANCER_NAME,
+    ("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "description"): DESCRIPTION,
+    ("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "description"): DESCRIPTION,
+}
+"""What AWS takes and the schemas do not know, by type and input."""
+
+NOT_NEEDED = ("batch:SubmitJob job/*", "states:DescribeExecution express:*:*:*")
+"""Resources that parliament demands and AWS does not: a job is named by its queue and definition before it is there,
+and only an express workflow has executions of the second form."""
+
+
+def stack_file(stack: str) -> dict[str, Any]:
+    """The settings of Pulumi.<stack>.yaml."""
+    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    return {key[4:]: value for key, value in config.items() if key.startswith("ftm:")}
+
+
+STACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "prod": ("prod", stack_file("prod")),
+    "local": ("local", stack_file("local")),
+    "everything adopted": ("prod", GIVEN),
+    "KMS and certificate": ("prod", KEY_AND_LOGS | VARIANTS["HTTPS"]),
+    "no vLLM": ("prod", VARIANTS["vLLM disabled"]),
+    "embeddings with GPUs": ("prod", VARIANTS["GPU Batch"] | {"topicEmbeddingModel": "all-MiniLM-L6-v2"}),
+    "on-demand floor": ("prod", VARIANTS["on-demand floor"]),
+    "the longest name": ("a" + "b" * 62 + "c", {}),
+}
+
+
+_CREATED: dict[str, list[Resource]] = {}
+
+
+@pytest.fixture
+def cloud() -> LifelikeCloud:
+    return LifelikeCloud()
+
+
+@pytest.fixture
+def resources(deploy: Deploy) -> Callable[[str], list[Resource]]:
+    """The created resources of one of STACKS."""
+
+    def create(name: str) -> list[Resource]:
+        if name not in _CREATED:
+            _CREATED[name] = deploy(STACKS[name][0], **STACKS[name][1]).custom
+        return _CREATED[name]
+
+    return create
+
+
+def judge(resources: Iterable[Resource]) -> list[str]:
+    """What AWS's schemas and the further limits object to, one sentence each."""
+    resources = list(resources)
+    findings = [
+        f"{resource}: {key} is {value!r}"
+        for resource in resources
+        for (type_, key), allowed in LIMITS.items()
+        if resource.type == type_ and not re.fullmatch(allowed, value := str(resource.inputs.get(key, "")))
+    ]
+    matches = api.lint_all(json.dumps(write_template(resources, REGION)))
+    return findings + [
+        f"{match.rule.id} {'/'.join(map(str, getattr(match, 'path', [])))}: {match.message}"
+        for match in matches
+        if match.rule.id[0] in "EW"
+    ]
+
+
+def test_aws_takes_every_resource_of_every_stack(resources: Callable[[str], list[Resource]]) -> None:
+    judged: dict[str, str] = {}
+    for stack in STACKS:
+        registered = {repr((one.type, one.name, without_archive(one))): one for one in resources(stack)}
+        new = [one for key, one in registered.items() if key not in judged]
+        print(f"{stack}: {len(registered)} resources, {len(new)} unlike those of the stacks before")
+        assert judge(new) == []
+        judged |= dict.fromkeys(registered, stack)
+    print(f"{len(judged)} distinct resources of {len({key.split(chr(39))[1] for key in judged})} types")
+
+
+def test_the_check_finds_what_aws_refuses(resources: Callable[[str], list[Resource]]) -> None:
+    """The last three pass the schemas."""
+    spoilt = {
+        ("aws:ec2/securityGroup:SecurityGroup", "description"): "vLLM's load balancer",
+        ("aws:ecs/service:Service", "propagateTags"): "CLUSTER",
+        ("aws:lb/loadBalancer:LoadBalancer", "name"): "a" * 33,
+        ("aws:lb/targetGroup:TargetGroup", "name"): "ftm-",
+        ("aws:ecr/repository:Repository", "name"): "ftm-prod--worker",
+    }
+    found = judge([spoil(resources("prod"), type_, key, value) for (type_, key), value in spoilt.items()])
+    assert [one for one in found if "GroupDescription" in one and "E3031" in one]
+    assert [one for one in found if "PropagateTags" in one and "E3030" in one]
+    for (_, key), value in list(spoilt.items())[2:]:
+        assert [one for one in found if one.endswith(f": {key} is {value!r}")]
+
+
+def test_parliament_finds_nothing_in_any_policy(resources: Callable[[str], list[Resource]]) -> None:
+    policies = {
+        one.inputs["policy"]
+        for stack in STACKS
+        for one in resources(stack)
+        if one.type in ("aws:iam/rolePolicy:RolePolicy", "aws:s3/bucketPolicy:BucketPolicy")
+    }
+    print(f"{len(policies)} distinct policies")
+    found = {finding for policy in policies for finding in lint_policy(policy)}
+    assert {one for one in found if not one.endswith(NOT_NEEDED)} == set()
+
+
+def test_parliament_finds_an_action_that_does_not_exist() -> None:
+    statement = {"Effect": "Allow", "Action": ["s3:GetObjects"], "Resource": ["*"]}
+    assert lint_policy(json.dumps({"Version": "2012-10-17", "Statement": [statement]})) == ["UNKNOWN_ACTION"]
+
+
+def test_a_type_or_an_input_without_a_mapping_fails(resources: Callable[[str], list[Resource]]) -> None:
+    one = resources("prod")[0]
+    with pytest.raises(MappingError, match="no mapping for aws:sqs/queue:Queue"):
+        write_template([replace(one, type="aws:sqs/queue:Queue")], REGION)
+    with pytest.raises(MappingError, match="has no property for the input colour"):
+        write_template([replace(one, inputs=one.inputs | {"colour": "red"})], REGION)
+
+
+def spoil(resources: Iterable[Resource], type_: str, key: str, value: str) -> Resource:
+    """The first resource of a type, with one input changed."""
+    one = next(one for one in resources if one.type == type_)
+    return replace(one, inputs=one.inputs | {key: value})
+
+
+def lint_policy(policy: str) -> list[str]:
+    """What parliament objects to, such as `RESOURCE_MISMATCH batch:SubmitJob job/*`."""
+    return [
+        " ".join([one.issue, *(f"{each['action']} {each['required_format'].split(':', 5)[-1]}" for each in one.detail)])
+        if one.issue == "RESOURCE_MISMATCH"
+        else one.issue
+        for one in parliament.analyze_policy_string(policy).findings
+    ]
+
+
+def without_archive(resource: Resource) -> str:
+    return json.dumps({key: value for key, value in resource.inputs.items() if key != "code"}, sort_keys=True)

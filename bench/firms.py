@@ -3,16 +3,15 @@
 import asyncio
 import sys
 import tempfile
-from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from contract.bucket import Bucket, Stored
 from contract.layout import prefetch_manifest_key
 from contract.prefetch import parse_prefetch_manifest
 from local.samples import writer as samples
 from worker.firm import Firm
 from worker.prefetch import read_firms
-from worker.s3 import Bucket
 
 SAMPLE_QUARTER = "2023Q1"
 
@@ -23,13 +22,8 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def get(self, key: str, _what: str) -> Any:
-        return _Body((self.root / key).read_bytes())
-
-
-class _Body(BytesIO):
-    def iter_chunks(self, size: int) -> Any:
-        return iter(lambda: self.read(size), b"")
+    def get(self, key: str) -> Stored:
+        return Stored((self.root / key).read_bytes(), etag="")
 
 
 def load(folder: Path | None, count: int) -> list[Firm]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from contract import ContractError
+from contract.bucket import S3UnavailableError
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -86,6 +87,8 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
         return str(error), error.code
     if isinstance(error, ContractError):
         return str(error), ExitCode.USAGE
+    if isinstance(error, S3UnavailableError):
+        return str(error), ExitCode.NOT_FOUND
     if "botocore.exceptions" in sys.modules and (explained := _explain_aws(error)):
         return explained
     if type(error).__module__.startswith("local."):
@@ -103,6 +106,8 @@ def is_temporary(error: BaseException) -> bool:
     True for a lost connection, throttling, an error inside AWS, and credentials that expired: an SSO session can be
     renewed while a command waits.
     """
+    if isinstance(error, S3UnavailableError):
+        return True
     if "botocore.exceptions" not in sys.modules:
         return False
     from botocore import exceptions

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
 
+    from contract.bucket import Bucket
+
 PULUMI_SECONDS = 60.0
 
 LOCAL = "local"
@@ -87,6 +89,13 @@ class Stack:
     @cached_property
     def s3(self) -> "S3Client":
         return self.client("s3")
+
+    @cached_property
+    def bucket(self) -> "Bucket":
+        """The pipeline's bucket: objects and records."""
+        from contract.bucket import Bucket
+
+        return Bucket(self.s3, self.output("bucket"), retry_seconds=20)
 
     @cached_property
     def stepfunctions(self) -> "SFNClient":

@@ -124,10 +124,13 @@ def task_execution(
 
 
 def batch_job(bucket_arn: str, kms_key_arn: str | None) -> str:
-    """What the worker does: read the prefetch and the batch manifests, keep progress, write topics."""
+    """What the worker does: read the prefetch and the batch manifests, keep progress records, write topics."""
     return document(
         allow(["s3:GetObject"], [f"{bucket_arn}/{prefix}/*" for prefix in ("prefetch", "manifests", "progress")]),
         allow(["s3:PutObject"], [f"{bucket_arn}/{prefix}/*" for prefix in ("intermediate/firm-topics", "progress")]),
+        # An attempt that a newer one has overtaken removes its parts that no record lists. HEAD, by which a writer
+        # recognises its own part after a lost answer, needs the permission to read.
+        allow(["s3:DeleteObject", "s3:GetObject"], [f"{bucket_arn}/intermediate/firm-topics/*"]),
         # Without this S3 answers 403 instead of 404 for a missing key, such as a first progress record.
         allow(["s3:ListBucket"], [bucket_arn]),
         *use_key(kms_key_arn),
@@ -149,9 +152,11 @@ def create_batch_manifest_function(bucket_arn: str, kms_key_arn: str | None) -> 
 
 
 def summarize_results_function(bucket_arn: str, kms_key_arn: str | None) -> list[Statement]:
-    """Read a run's results and the states of its jobs; write the record of the run."""
+    """Read a run's results and Batch's descriptions of its jobs; write how the run ended, and remove parts that no
+    record lists."""
     return [
         *_read(bucket_arn, "manifests/*", "progress/*"),
+        allow(["s3:DeleteObject"], [f"{bucket_arn}/intermediate/firm-topics/*"]),
         allow(["s3:PutObject"], [f"{bucket_arn}/manifests/*/summary_*", f"{bucket_arn}/progress/*/latest.json"]),
         allow(["batch:DescribeJobs", "batch:ListJobs"], ["*"]),
         *use_key(kms_key_arn),

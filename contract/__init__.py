@@ -1,8 +1,8 @@
-"""What the rooms agree on: quarters, the bucket's layout, the records that pass between them, environment names.
+"""What the other packages agree on: quarters and runs, the bucket's layout and records, environment-variable names.
 
-Standard library only: this package travels in the Lambda zip, in the worker's image and in the operator's CLI.
+Standard library only: this package is part of the Lambda zip, of the worker's image and of the operator's CLI.
 """
 
 
 class ContractError(ValueError):
-    """A quarter, a manifest or a progress record that is not what the contract says; the text is for a person."""
+    """A quarter, a run id, a manifest or a record is not valid; the text is a sentence for the operator."""

@@ -1,12 +1,13 @@
-"""One batch of a run: its line of the batch manifest, and its progress, which is checkpoint and result in one."""
+"""One batch of a run: its line of the batch manifest, and its progress record, which is both checkpoint and result."""
 
 import json
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, cast, get_args
 
 from contract import ContractError
 from contract.fallbacks import Fallback, add_fallbacks, fallback_records, parse_fallbacks
+from contract.layout import RunRef
 
 State = Literal["running", "complete", "failed"]
 
@@ -25,10 +26,10 @@ class BatchLine:
 
 
 def find_batch(lines: Iterable[bytes], batch_id: str) -> BatchLine:
-    """The line of `batch_id`; the other lines are read past, not parsed.
+    """Find the line of `batch_id`; the other lines are not parsed.
 
     Raises:
-        ContractError: when no line is this batch's, or when its line is broken.
+        ContractError: when no line is that of the batch, or when its line is broken.
     """
     quoted = f'"{batch_id}"'.encode()
     for line in lines:
@@ -53,11 +54,11 @@ def parse_batch_line(line: bytes | str) -> BatchLine:
 
 @dataclass
 class Counts:
-    """What naming cost and gave, for a firm, a batch or a run. Tokens are the LLM's own count."""
+    """The results and the cost of naming, for a firm, a batch or a run. Tokens are counted by the LLM's server."""
 
     topics: int = 0
     named: int = 0
-    """Topics that the LLM named; the others fell back to their keywords."""
+    """Topics that the LLM named; the others keep their keywords as their name."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -73,35 +74,49 @@ class Counts:
         return total
 
 
+@dataclass(frozen=True)
+class Part:
+    """A Parquet part as it was written, so that one that was replaced is noticed."""
+
+    etag: str
+    """Without quotes."""
+    rows: int
+    """Topics in it."""
+
+
 @dataclass
 class BatchProgress:
-    """`progress/{quarter}/{run}/{batch_id}.json`: which firms are done, and what came of them.
+    """`progress/{quarter}/{run}/{batch_id}.json`: which firms are done, and their results.
 
     A firm is in at most one of `completed`, `skipped` and `failed`. A batch is `complete` when each of its firms is
-    completed or skipped; until then a restarted worker goes on with the firms that are in neither.
+    completed or skipped; until then another attempt processes the firms that are in neither.
     """
 
     batch_id: str
-    quarter: str
-    run: str
+    run: RunRef
     firms: int
     """Firms in the batch."""
     state: State = "running"
     completed: dict[str, Counts] = field(default_factory=dict[str, Counts])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
-    """Firm to the reason."""
+    """Firm to the reason why it has no topics."""
     failed: dict[str, str] = field(default_factory=dict[str, str])
     """Firm to the error."""
-    parts: list[str] = field(default_factory=list[str])
-    """Keys of the Parquet parts that count; one that is not listed was half a checkpoint."""
+    parts: dict[str, Part] = field(default_factory=dict[str, Part])
+    """The Parquet parts that hold the topics of the completed firms, by key. Any other part of the batch was left by an
+    attempt that ended between a part and the record that would have listed it."""
     checkpoints: int = 0
-    """How many checkpoints were written: the number of the next part."""
+    """Checkpoints written so far: the number of the next part."""
+    attempts: int = 0
+    """Attempts at the batch that have started."""
+    owner: str = ""
+    """The newest attempt: only it may write the record."""
     error: str = ""
     """Why the batch failed as a whole."""
     started_at: str = ""
     updated_at: str = ""
     seconds: float = 0.0
-    """Seconds of work, over all attempts."""
+    """Seconds of work, summed over all attempts."""
 
     @property
     def counts(self) -> Counts:
@@ -111,8 +126,8 @@ class BatchProgress:
         total = self.counts
         record = {
             "batch_id": self.batch_id,
-            "quarter": self.quarter,
-            "run": self.run,
+            "quarter": self.run.quarter,
+            "run": self.run.run,
             "state": self.state,
             "error": self.error,
             "firms": {
@@ -133,8 +148,10 @@ class BatchProgress:
             "completed": {firm: asdict(counts) for firm, counts in self.completed.items()},
             "skipped": self.skipped,
             "failed": self.failed,
-            "parts": self.parts,
+            "parts": {key: vars(part) for key, part in self.parts.items()},
             "checkpoints": self.checkpoints,
+            "attempts": self.attempts,
+            "owner": self.owner,
             "started_at": self.started_at,
             "updated_at": self.updated_at,
             "seconds": round(self.seconds, 3),
@@ -146,40 +163,41 @@ def parse_progress(body: bytes) -> BatchProgress:
     """Read a progress record.
 
     Raises:
-        ContractError: when it is not one; whoever counts must take that as a failure, never as a success.
+        ContractError: when it is not a valid record; its batch then counts as failed.
     """
     record = _object(body, "the progress record")
     try:
         return BatchProgress(
             batch_id=record["batch_id"],
-            quarter=record["quarter"],
-            run=record["run"],
+            run=RunRef(record["quarter"], record["run"]),
             firms=int(record["firms"]["total"]),
             state=_state(record["state"]),
             completed={firm: _counts(counts) for firm, counts in record["completed"].items()},
             skipped=dict(record["skipped"]),
             failed=dict(record["failed"]),
-            parts=list(record["parts"]),
+            parts={key: Part(part["etag"], int(part["rows"])) for key, part in record["parts"].items()},
             checkpoints=int(record["checkpoints"]),
+            attempts=int(record["attempts"]),
+            owner=record["owner"],
             error=record["error"],
             started_at=record["started_at"],
             updated_at=record["updated_at"],
             seconds=float(record["seconds"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ContractError(f"the progress record is not one of ftm's: {type(error).__name__}: {error}") from error
+        raise ContractError(f"the progress record is not valid: {type(error).__name__}: {error}") from error
 
 
-def why_incomplete(line: BatchLine, run: str, progress: BatchProgress, parts: Container[str]) -> str:
-    """Why a batch does not count as complete, in a sentence; empty when it does. What is not known to be good is bad.
+def why_incomplete(line: BatchLine, run: RunRef, progress: BatchProgress, parts: Mapping[str, str]) -> str:
+    """Why a batch does not count as complete, in a sentence; empty when it does. Whatever is in doubt is incomplete.
 
     Args:
         line: the batch in its run's manifest.
-        progress: what its worker says of it.
-        parts: the keys of the run's parts that are in the bucket.
+        progress: its progress record.
+        parts: the ETags of the run's parts that are in the bucket, by key.
     """
-    if (progress.batch_id, progress.quarter, progress.run) != (line.batch_id, line.quarter, run):
-        return f"its result is that of {progress.batch_id!r:.80} of run {progress.run!r:.80}"
+    if (progress.batch_id, progress.run) != (line.batch_id, run):
+        return f"its result is that of {progress.batch_id!r:.80} of run {progress.run.run!r:.80}"
     if progress.error:
         return progress.error
     if progress.failed:
@@ -192,11 +210,24 @@ def why_incomplete(line: BatchLine, run: str, progress: BatchProgress, parts: Co
         return f"{len(missing)} firms are unaccounted for, the first is {missing[0]}"
     if done - set(line.firm_ids) or progress.completed.keys() & progress.skipped.keys():
         return "its result counts firms that are not in the batch, or counts a firm twice"
-    if lost := [part for part in progress.parts if part not in parts]:
+    if problem := find_lost_part(progress, parts):
+        return problem
+    counts, rows = progress.counts, sum(part.rows for part in progress.parts.values())
+    if not 0 <= counts.named <= counts.topics or counts.topics != rows:
+        return f"its result contradicts itself: {counts.topics} topics, {counts.named} named, {rows} in its parts"
+    return ""
+
+
+def find_lost_part(progress: BatchProgress, parts: Mapping[str, str]) -> str:
+    """Which parts of a batch are gone or were replaced, in a sentence; empty when all are as they were written.
+
+    Args:
+        parts: the ETags of the parts that are in the bucket, by key.
+    """
+    if lost := [key for key in progress.parts if key not in parts]:
         return f"{len(lost)} of its parts are not in the bucket, the first is {lost[0]}"
-    counts = progress.counts
-    if not 0 <= counts.named <= counts.topics or (counts.topics and not progress.parts):
-        return f"its result is absurd: {counts.topics} topics, {counts.named} named, {len(progress.parts)} parts"
+    if replaced := [key for key, part in progress.parts.items() if parts[key] != part.etag]:
+        return f"{len(replaced)} of its parts were replaced after they were written, the first is {replaced[0]}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The names of the environment variables that one room sets and another reads, and the rule of the one secret."""
+"""The names of the environment variables that one package sets and another reads, and functions that read them."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ BATCH_ID = "BATCH_ID"
 MANIFEST_S3_KEY = "MANIFEST_S3_KEY"
 CHECKPOINT_INTERVAL = "CHECKPOINT_INTERVAL"
 TOPIC_EMBEDDING_MODEL = "TOPIC_EMBEDDING_MODEL"
-"""A sentence-transformers model; absent, topics are found by LSA."""
+"""A sentence-transformers model; without it topics are found by LSA."""
 
 # The worker: its LLM (job definition). Absent when the stack has no vLLM.
 LLM_BASE_URL = "LLM_BASE_URL"
@@ -20,15 +20,15 @@ LLM_MODEL_NAME = "LLM_MODEL_NAME"
 LLM_MAX_CONCURRENT = "LLM_MAX_CONCURRENT"
 LLM_API_KEY = "LLM_API_KEY"
 
-# The worker: a measuring job (`ftm vllm bench`).
+# The worker's image as a load generator (`ftm vllm bench`).
 BENCH_LEVELS = "BENCH_LEVELS"
-"""Requests in flight, one level after the other: `1,2,4`."""
+"""The concurrency levels in their order, as requests in flight: `1,2,4`."""
 BENCH_SECONDS = "BENCH_SECONDS"
-"""Of each level."""
+"""Duration of each concurrency level, in seconds."""
 BENCH_START = "BENCH_START"
-"""Seconds since the epoch; the jobs' levels meet by it."""
+"""When the first level starts, in seconds since the epoch: it synchronises the jobs."""
 BENCH_PAUSE_SECONDS = 10
-"""Between two levels, for the requests of the last one to end."""
+"""Pause between two levels, in which the requests of the last one end."""
 
 # The operator's machine.
 FTM_PROJECT = "FTM_PROJECT"

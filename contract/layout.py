@@ -1,6 +1,7 @@
-"""Where each thing lies in the bucket. Every key is made here, and taken apart here."""
+"""The layout of the bucket: every key is built and parsed here."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from contract import ContractError
@@ -8,7 +9,46 @@ from contract import ContractError
 RUN_FORMAT = "%Y%m%d_%H%M%S"
 
 _RUN = re.compile(r"\d{8}_\d{6}")
-_MANIFEST_KEY = re.compile(r"manifests/[^/]+/manifest_(\d{8}_\d{6})\.jsonl")
+_MANIFEST_KEY = re.compile(r"manifests/([^/]+)/manifest_(\d{8}_\d{6})\.jsonl")
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """One run of a quarter, and where its objects are in the bucket."""
+
+    quarter: str
+    run: str
+    """The run id, such as `20230405_101500`."""
+
+    @property
+    def manifest_key(self) -> str:
+        """The batch manifest: one line for each batch."""
+        return f"{manifests_prefix(self.quarter)}manifest_{self.run}.jsonl"
+
+    @property
+    def summary_key(self) -> str:
+        """The record of how the run ended, whether it succeeded or not."""
+        return f"{manifests_prefix(self.quarter)}summary_{self.run}.json"
+
+    @property
+    def parts_prefix(self) -> str:
+        return f"intermediate/firm-topics/quarter={self.quarter}/run={self.run}/"
+
+    @property
+    def progress_prefix(self) -> str:
+        return f"progress/{self.quarter}/{self.run}/"
+
+    def progress_key(self, batch_id: str) -> str:
+        """The progress record of a batch."""
+        return f"{self.progress_prefix}{batch_id}.json"
+
+    def batch_parts_prefix(self, batch_id: str) -> str:
+        """What the keys of all parts of a batch begin with."""
+        return f"{self.parts_prefix}{batch_id}_part_"
+
+    def part_key(self, batch_id: str, number: int, attempt: str) -> str:
+        """A part of a batch. `attempt` is unique to the process that writes it: no two attempts write one key."""
+        return f"{self.batch_parts_prefix(batch_id)}{number:04d}_{attempt}.parquet"
 
 
 def run_id(moment: datetime) -> str:
@@ -17,14 +57,26 @@ def run_id(moment: datetime) -> str:
 
 
 def check_run(text: object) -> str:
-    """Return `text` if it has the shape of a run id.
+    """Return `text` if it is a run id.
 
     Raises:
         ContractError: with a sentence that says what a run id looks like.
     """
     if isinstance(text, str) and _RUN.fullmatch(text):
         return text
-    raise ContractError(f"{text!r} is not a run: runs are named by the time they started, such as 20230405_101500")
+    raise ContractError(f"{text!r} is not a run id: a run is named after the time it started, such as 20230405_101500")
+
+
+def run_of_manifest(key: str) -> RunRef:
+    """The run that the batch manifest at `key` belongs to.
+
+    Raises:
+        ContractError: when `key` is not the key of a batch manifest.
+    """
+    match = _MANIFEST_KEY.fullmatch(key)
+    if not match:
+        raise ContractError(f"{key!r} is not a batch manifest: manifests/{{quarter}}/manifest_{{run}}.jsonl is")
+    return RunRef(match[1], match[2])
 
 
 def batch_id(quarter: str, number: int) -> str:
@@ -45,46 +97,9 @@ def chunk_key(quarter: str, chunk: str) -> str:
     return f"{prefetch_prefix(quarter)}{chunk}"
 
 
-def manifest_key(quarter: str, run: str) -> str:
-    return f"manifests/{quarter}/manifest_{run}.jsonl"
-
-
 def manifests_prefix(quarter: str) -> str:
-    """Where the batch manifests and the summaries of a quarter's runs lie."""
+    """What the keys of the batch manifests and summaries of a quarter's runs begin with."""
     return f"manifests/{quarter}/"
-
-
-def summary_key(quarter: str, run: str) -> str:
-    """The record of how a run ended, whether it succeeded or not."""
-    return f"manifests/{quarter}/summary_{run}.json"
-
-
-def run_of_manifest(key: str) -> str:
-    """The run that the batch manifest at `key` belongs to.
-
-    Raises:
-        ContractError: when `key` is not the key of a batch manifest.
-    """
-    match = _MANIFEST_KEY.fullmatch(key)
-    if not match:
-        raise ContractError(f"{key!r} is not a batch manifest: manifests/{{quarter}}/manifest_{{run}}.jsonl is")
-    return match[1]
-
-
-def parts_prefix(quarter: str, run: str) -> str:
-    return f"intermediate/firm-topics/quarter={quarter}/run={run}/"
-
-
-def part_key(quarter: str, run: str, batch: str, number: int) -> str:
-    return f"{parts_prefix(quarter, run)}{batch}_part_{number:04d}.parquet"
-
-
-def progress_prefix(quarter: str, run: str) -> str:
-    return f"progress/{quarter}/{run}/"
-
-
-def progress_key(quarter: str, run: str, batch: str) -> str:
-    return f"{progress_prefix(quarter, run)}{batch}.json"
 
 
 def latest_key(quarter: str) -> str:
@@ -93,5 +108,5 @@ def latest_key(quarter: str) -> str:
 
 
 def claim_key(quarter: str) -> str:
-    """Names the quarter's execution: who starts another one must find here that it has ended."""
+    """The lock that names the quarter's current execution; a new run may start only once that one has ended."""
     return f"progress/{quarter}/claim.json"

@@ -1,4 +1,4 @@
-"""What a prefetch leaves in the bucket: sentences in Parquet chunks, and a manifest that maps firms to chunks."""
+"""A prefetch in the bucket: sentences in Parquet chunks, and a manifest that maps firms to chunks."""
 
 import gzip
 import json
@@ -13,21 +13,22 @@ T = TypeVar("T")
 MAX_FIRM_ID = 64
 _NOT_IN_ID = frozenset("/\\\"'`")
 
-SENTENCE_COLUMNS = (
-    "firm_id",
-    "firm_name",
-    "permno",
-    "gvkey",
-    "transcript_id",
-    "earnings_call_date",
-    "sentence_id",
-    "raw_text",
-    "cleaned_text",
-    "speaker_type",
-    "position",
-    "quarter",
-)
-"""A chunk's columns, one row a sentence."""
+SENTENCE_COLUMNS = {
+    "firm_id": "string",
+    "firm_name": "string",
+    "permno": "int64",
+    "gvkey": "string",
+    "transcript_id": "string",
+    "earnings_call_date": "date32",
+    "sentence_id": "string",
+    "raw_text": "string",
+    "cleaned_text": "string",
+    "speaker_type": "string",
+    "position": "int32",
+    "quarter": "string",
+}
+"""A chunk's columns, one row for each sentence, with Arrow's names of their types: `pyarrow.type_for_alias` reads them.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class PrefetchManifest:
 
 
 def check_firm_id(firm: str) -> str:
-    """Return `firm` if it can be a firm's id: 1 to 64 printable characters, no slash, backslash, quote or outer blank.
+    """Return `firm` if it is a valid firm id: 1 to 64 printable characters without slash, backslash, quote, and without
+    blanks at its ends.
 
     Raises:
         ContractError: with a sentence that quotes the start of the id.

@@ -1,4 +1,4 @@
-"""How resources of a stack are named, in AWS and for its operator."""
+"""The names of a stack's resources and jobs in AWS."""
 
 PROJECT = "ftm"
 

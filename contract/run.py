@@ -1,24 +1,30 @@
-"""A run of a quarter: the state machine's input, what its functions hand on, and how it ended."""
+"""A run of a quarter: the state machine's input, the events and answers of its functions, and the record of its end."""
 
+import math
 from typing import NotRequired, TypedDict
 
 from contract.fallbacks import FallbackRecord
 
 DEFAULT_BATCH_SIZE = 1000
-"""Firms a batch, unless the input says otherwise."""
+"""Firms in a batch, unless the input says otherwise."""
 
 MAX_BATCH_SIZE = 10_000
-"""Firms a batch at most: one batch should end within a day."""
+"""Upper bound on the firms in a batch: a batch should end within a day."""
 
 MAX_BATCHES = 2_000
-"""Batches a run at most: a batch costs ten of an execution's 25,000 events, which leaves room to retry 1,600 throttled
-submissions, and about 100 bytes of the 256 KiB of a state. The tests of the state machine do the sums."""
+"""Upper bound on the batches of a run: a batch takes 10 of an execution's 25,000 events, which leaves room to retry
+1,600 throttled submissions, and about 100 bytes of the 256 KiB of a state. The state machine's tests check this."""
 
 MAX_FIRMS = 200_000
-"""Firms a run at most: their prefetch manifest is read within the 256 MB of a function."""
+"""Upper bound on the firms of a run: their prefetch manifest is read within the 256 MB of a function."""
 
 DEFAULT_MIN_NAMED_SHARE = 0.98
-"""Below this share of topics named by the LLM a run has failed."""
+"""A run fails when the LLM has named less than this share of its topics."""
+
+
+def fit_batch_size(firms: int, wanted: int) -> int:
+    """The batch size that was asked for, or the smallest that keeps a run of `firms` within MAX_BATCHES."""
+    return max(wanted, math.ceil(firms / MAX_BATCHES))
 
 
 class QuarterInput(TypedDict):
@@ -30,7 +36,7 @@ class QuarterInput(TypedDict):
 
 
 class PrefetchCheck(TypedDict):
-    """What `prefetch_check` answers. `error` and `cause` are the Fail state's, when the run cannot start."""
+    """The answer of `prefetch_check`. `error` and `cause` go to the Fail state when the run cannot start."""
 
     exists: bool
     error: NotRequired[str]
@@ -38,17 +44,17 @@ class PrefetchCheck(TypedDict):
 
 
 class ManifestRequest(TypedDict):
-    """What `create_batch_manifest` is asked."""
+    """The event of `create_batch_manifest`."""
 
     input: QuarterInput
     execution: str
-    """The execution's ARN: tells the retry of a function from another execution of the same second."""
+    """The execution's ARN: distinguishes a retry of the function from another execution in the same second."""
     started_at: str
-    """When the execution started, ISO 8601: the run is named after it, so that a retry names the same run."""
+    """When the execution started, ISO 8601: the run is named after it, so that a retry creates the same run."""
 
 
 class BatchManifest(TypedDict):
-    """What `create_batch_manifest` answers: batch ids only, since a state holds at most 256 KiB."""
+    """The answer of `create_batch_manifest`: batch ids only, since a state holds at most 256 KiB."""
 
     run: str
     manifest_key: str
@@ -58,16 +64,7 @@ class BatchManifest(TypedDict):
     batch_ids: list[str]
     """The batches to process: of a resumed run, those that are not complete."""
     note: NotRequired[str]
-    """Said when the batch size is not the one that was asked for."""
-
-
-class BatchOutcome(TypedDict):
-    """What one iteration of the Map returns."""
-
-    batch_id: str
-    status: str
-    """`SUCCEEDED` or `FAILED`."""
-    error: NotRequired[str]
+    """Present when the batch size is not the one that was asked for."""
 
 
 class Failure(TypedDict):
@@ -75,9 +72,9 @@ class Failure(TypedDict):
 
     batch_id: str
     reason: str
-    """One sentence: what the bucket or the state machine says of it."""
+    """One sentence, from the progress record or the state machine."""
     status_reason: NotRequired[str]
-    """Batch's own, of the job and its last attempt."""
+    """Batch's reasons for the end of the job and of its last attempt."""
     exit_code: NotRequired[int]
     log_stream: NotRequired[str]
     attempts: NotRequired[int]
@@ -109,7 +106,7 @@ class TokenCounts(TypedDict):
 
 
 class Summary(TypedDict):
-    """What `summarize_results` answers, counted from the bucket as well as from the Map."""
+    """The answer of `summarize_results`, counted from the bucket and from the outcomes of the Map."""
 
     quarter: str
     run: str
@@ -125,13 +122,13 @@ class Summary(TypedDict):
     seconds: float
     """Seconds of work of all batches together."""
     failures: list[Failure]
-    """The first failed batches, few enough for a state; the record in the bucket has them all."""
+    """The first failed batches, few enough for a state; the run's record in the bucket has all of them."""
 
 
 class RunState(TypedDict):
     """The state machine's data when its Map has ended.
 
-    A state that failed leaves `{"Error", "Cause"}` where its answer would be: the summary reports it.
+    A state that failed leaves `{"Error", "Cause"}` in the place of its answer, and the summary reports it.
     """
 
     quarter: str
@@ -141,7 +138,7 @@ class RunState(TypedDict):
 
 
 class SummaryRequest(TypedDict):
-    """What `summarize_results` is asked."""
+    """The event of `summarize_results`."""
 
     state: RunState
     execution: str
@@ -160,7 +157,7 @@ class BatchRecord(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """How a run ended: `manifests/{quarter}/summary_{run}.json`, and `progress/{quarter}/latest.json` if it is that."""
+    """How a run ended. It is `manifests/{quarter}/summary_{run}.json`, and of the last success `.../latest.json`."""
 
     quarter: str
     run: str
@@ -172,15 +169,15 @@ class RunRecord(TypedDict):
 
 
 class NotificationRequest(TypedDict):
-    """What `notify_completion` is asked."""
+    """The event of `notify_completion`."""
 
     summary: Summary
     execution: str
 
 
 class Notification(TypedDict):
-    """What `notify_completion` answers."""
+    """The answer of `notify_completion`."""
 
     notified: bool
     reason: str
-    """One sentence: who was told, or why nobody was."""
+    """One sentence: where the notice was published, or why it was not."""

@@ -22,8 +22,7 @@ from worker import WorkerError
 from worker.__main__ import exit_code
 
 if TYPE_CHECKING:
-    from worker.batch import Outcome
-    from worker.firm import Firm
+    from worker.firm import Firm, Outcome
     from worker.prefetch import Unreadable
 
 
@@ -78,7 +77,7 @@ async def _name(
     from worker.batch import do_firm
     from worker.naming.namer import Namer
     from worker.prefetch import read_firms
-    from worker.s3 import Bucket
+    from worker.storage import open_bucket
     from worker.topics.process import TopicProcess
 
     places = asyncio.Semaphore(settings.max_concurrent + 2)
@@ -94,7 +93,7 @@ async def _name(
         with TopicProcess(embedding_model) as topics:
             try:
                 async with asyncio.TaskGroup() as group:
-                    async for firm in read_firms(Bucket(bucket_name), quarter, firm_ids):
+                    async for firm in read_firms(open_bucket(bucket_name), quarter, firm_ids):
                         await places.acquire()
                         group.create_task(do(firm))
             except ExceptionGroup as errors:

@@ -1,4 +1,4 @@
-"""Tells who asked for it how a run ended. A run never fails because nobody could be told."""
+"""Publishes how a run ended on the stack's SNS topic. A run does not fail because the notice could not be published."""
 
 # boto3-stubs overloads boto3.client with every service, and only the installed ones are known.
 # pyright: reportUnknownMemberType=false
@@ -18,7 +18,7 @@ _MAX_SUBJECT = 100
 
 
 def handler(event: NotificationRequest, _context: object) -> Notification:
-    """Publish the summary on the configured topic; say so when there is none, or when SNS refuses."""
+    """Publish the summary on the configured topic; the answer says why not when there is none, or when SNS refuses."""
     topic = os.environ.get(env.SNS_TOPIC_ARN)
     if not topic:
         return {"notified": False, "reason": "no SNS topic is configured for this stack"}
@@ -26,7 +26,7 @@ def handler(event: NotificationRequest, _context: object) -> Notification:
     try:
         sns.publish(TopicArn=topic, Subject=subject(summary), Message=message(summary, event["execution"]))
     except (BotoCoreError, ClientError) as error:
-        return {"notified": False, "reason": f"SNS did not take the message: {error}"}
+        return {"notified": False, "reason": f"SNS refused the message: {error}"}
     return {"notified": True, "reason": f"published on {topic}"}
 
 
@@ -36,7 +36,7 @@ def subject(summary: Summary) -> str:
 
 
 def message(summary: Summary, execution: str) -> str:
-    """What an operator wants to know first, and where to look next."""
+    """The text of the notice: the outcome, the counts, the failures, and what to do next."""
     batches, firms, topics = summary["batches"], summary["firms"], summary["topics"]
     lines = [
         summary["message"],
@@ -49,7 +49,9 @@ def message(summary: Summary, execution: str) -> str:
         f"Execution: {execution}",
     ]
     if summary["has_failures"] and summary["run"]:
-        lines.append(f"What is complete stands. The rest: ftm resume {summary['quarter']} {summary['run']}")
+        lines.append(
+            f"Complete batches are kept. To process the others: ftm resume {summary['quarter']} {summary['run']}"
+        )
     return "\n".join(lines)
 
 
@@ -60,7 +62,7 @@ def _failure_lines(failures: list[Failure]) -> list[str]:
     for failure in failures:
         lines.append(f"- {failure['batch_id']}: {failure['reason']}")
         details = {
-            "Batch says": failure.get("status_reason"),
+            "Batch reports": failure.get("status_reason"),
             "exit code": failure.get("exit_code"),
             "attempts": failure.get("attempts"),
             "log stream": failure.get("log_stream"),

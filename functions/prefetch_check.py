@@ -1,37 +1,36 @@
-"""The first step of a run: is the input sound, and is there a prefetch to work on?
+"""The first step of a run: checks the input and that the quarter has a prefetch.
 
-An execution may be started by hand in the console, so the input is checked here, whatever the CLI checked before.
+An execution may be started by hand in the console, so the input is checked here although the CLI has checked it.
 """
-
-# boto3-stubs overloads boto3.client with every service, and only the installed ones are known.
-# pyright: reportUnknownMemberType=false
 
 import re
 from typing import Any, cast
 
-import boto3
 from botocore.exceptions import ClientError
 
 from contract import ContractError
 from contract.layout import check_run, prefetch_manifest_key
 from contract.quarter import check_quarter
 from contract.run import MAX_BATCH_SIZE, PrefetchCheck, QuarterInput
-
-s3 = boto3.client("s3")
+from functions.storage import open_bucket
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
-# Step Functions' own key for an execution that another one started; its console links the two by it.
+# The key under which Step Functions' console finds the execution that started this one.
 _STARTED_BY = "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"
 _MAX_ARN = 300
 
 
 class InvalidInput(Exception):  # noqa: N818 - the name is what an operator reads as the error
-    """The input is not even an object, so no answer can be put into it: the execution fails under this name."""
+    """The input is not an object, so the answer has no place in it: the execution fails with this name as its error."""
 
 
 def handler(event: object, _context: object) -> PrefetchCheck:
-    """Say whether the run may go on, with one HEAD request; if not, with the error and cause of the Fail state."""
+    """Decide with one HEAD request whether the run may start; if not, return the error and cause of the Fail state.
+
+    Raises:
+        S3UnavailableError: when S3 fails; the state machine tries again.
+    """
     if not isinstance(event, dict):
         raise InvalidInput(f'the input is {event!r:.80}, not an object: write {{"quarter": "2023Q1", "bucket": "..."}}')
     try:
@@ -39,17 +38,23 @@ def handler(event: object, _context: object) -> PrefetchCheck:
     except ContractError as error:
         return {"exists": False, "error": "InvalidInput", "cause": str(error)}
 
-    quarter, bucket = run_input["quarter"], run_input["bucket"]
+    quarter, bucket = run_input["quarter"], open_bucket(run_input["bucket"])
     key = prefetch_manifest_key(quarter)
     try:
-        s3.head_object(Bucket=bucket, Key=key)
+        found = bucket.describe(key)
     except ClientError as error:
-        return {"exists": False, "error": "PrefetchRequired", "cause": _explain(error, quarter, f"s3://{bucket}/{key}")}
+        return {"exists": False, "error": "PrefetchRequired", "cause": _explain(error, quarter, bucket.url(key))}
+    if not found:
+        cause = (
+            f"{quarter} has no prefetch: {bucket.url(key)} does not exist. "
+            f"Upload one with `ftm prefetch put {quarter} DIR`."
+        )
+        return {"exists": False, "error": "PrefetchRequired", "cause": cause}
     return {"exists": True}
 
 
 def check_input(event: dict[str, Any]) -> QuarterInput:
-    """Return `event` if it is an input of the state machine.
+    """Return `event` if it is a valid input of the state machine.
 
     Raises:
         ContractError: with a sentence that names the first field that is wrong.
@@ -76,7 +81,7 @@ def check_input(event: dict[str, Any]) -> QuarterInput:
 
 
 def _check_batch_size(size: object) -> None:
-    # In Python true is 1.
+    # bool is a subclass of int.
     if not isinstance(size, int) or isinstance(size, bool):
         raise ContractError(f"batch_size is {size!r:.80}: write a whole number, without quotes")
     if not 1 <= size <= MAX_BATCH_SIZE:
@@ -86,8 +91,6 @@ def _check_batch_size(size: object) -> None:
 def _explain(error: ClientError, quarter: str, url: str) -> str:
     # An answer to HEAD has no body: its code is the HTTP status.
     match error.response.get("Error", {}).get("Code"):
-        case "404" | "NoSuchKey" | "NoSuchBucket":
-            return f"{quarter} has no prefetch: {url} does not exist. Upload one with `ftm prefetch put {quarter} DIR`."
         case "403" | "AccessDenied":
             return f"{quarter} cannot be read: this stack's functions may not read {url}. Is it this stack's bucket?"
         case code:

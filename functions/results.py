@@ -1,33 +1,23 @@
-"""What the workers of a run left in the bucket, held against the run's batch manifest.
+"""What the workers of a run left in the bucket, compared with the run's batch manifest.
 
-Both the summary of a run and its resumption ask the same question, is this batch complete?, and get the same answer.
+The summary of a run and its resumption decide by the same function whether a batch is complete.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from contract import ContractError
-from contract.batch import BatchLine, BatchProgress, Counts, parse_batch_line, parse_progress, why_incomplete
-from contract.layout import manifest_key, parts_prefix, progress_key
+from contract.batch import BatchLine, BatchProgress, Counts, why_incomplete
+from contract.bucket import THREADS, Bucket, read_batch_manifest, read_progress
+from contract.layout import RunRef
 from contract.run import FirmCounts
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-_THREADS = 16
-
-S3_CONFIG = Config(max_pool_connections=_THREADS)
-"""For the client that `read_results` gets: a connection for each of its threads."""
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """One batch of the manifest, and what its worker says of it."""
+    """The result of one batch of the manifest."""
 
     batch_id: str
     firms: FirmCounts
@@ -37,49 +27,53 @@ class BatchResult:
     """Why the batch is not complete, in a sentence; empty when it is."""
 
 
-def read_results(s3: "S3Client", bucket: str, quarter: str, run: str) -> list[BatchResult]:
-    """The results of all batches of a run, in the manifest's order.
+@dataclass(frozen=True)
+class RunResults:
+    """The results of a run."""
+
+    batches: list[BatchResult]
+    """In the manifest's order."""
+    unlisted_parts: list[str]
+    """Keys of parts that no progress record lists: an attempt left them that ended, or was overtaken, before it could
+    write its record."""
+
+
+def read_results(bucket: Bucket, run: RunRef) -> RunResults:
+    """Read all progress records of a run, and one listing of its parts.
+
+    The parts are listed first: a part that is in the listing and in no record that was read later will not be listed
+    by any record, once the run's batches are complete.
 
     Raises:
         ContractError: when the run has no batch manifest, or a broken one.
+        S3UnavailableError: when S3 fails.
     """
-    lines = list(_read_manifest(s3, bucket, quarter, run))
-    parts = list_keys(s3, bucket, parts_prefix(quarter, run))
+    lines = read_batch_manifest(bucket, run)
+    parts = bucket.keys(run.parts_prefix)
 
-    def result(line: BatchLine) -> BatchResult:
-        return _judge(line, run, _read_progress(s3, bucket, progress_key(quarter, run, line.batch_id)), parts)
+    def find(line: BatchLine) -> BatchProgress | str:
+        return _read_progress(bucket, run, line.batch_id)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(result, lines))
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(find, lines))
+    listed = {key for progress in found if isinstance(progress, BatchProgress) for key in progress.parts}
+    return RunResults(
+        [_judge(line, run, progress, parts) for line, progress in zip(lines, found, strict=True)],
+        sorted(parts.keys() - listed),
+    )
 
 
-def _read_manifest(s3: "S3Client", bucket: str, quarter: str, run: str) -> Iterator[BatchLine]:
-    key = manifest_key(quarter, run)
+def _read_progress(bucket: Bucket, run: RunRef, batch_id: str) -> BatchProgress | str:
+    """The progress record of a batch, or why there is none."""
     try:
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"]
-    except s3.exceptions.NoSuchKey as error:
-        raise ContractError(f"{quarter} has no run {run}: s3://{bucket}/{key} does not exist") from error
-    return map(parse_batch_line, body.iter_lines(chunk_size=1 << 20))
-
-
-def list_keys(s3: "S3Client", bucket: str, prefix: str) -> set[str]:
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return {item.get("Key", "") for page in pages for item in page.get("Contents", [])}
-
-
-def _read_progress(s3: "S3Client", bucket: str, key: str) -> BatchProgress | str:
-    """The progress record at `key`, or why there is none."""
-    try:
-        return parse_progress(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    except s3.exceptions.NoSuchKey:
-        return "it left no result"
+        return read_progress(bucket, run, batch_id) or "it left no result"
     except ContractError as error:
         return str(error)
     except ClientError as error:
         return f"its result cannot be read: {error}"
 
 
-def _judge(line: BatchLine, run: str, progress: BatchProgress | str, parts: set[str]) -> BatchResult:
+def _judge(line: BatchLine, run: RunRef, progress: BatchProgress | str, parts: dict[str, str]) -> BatchResult:
     firms = set(line.firm_ids)
     if isinstance(progress, str):
         nothing = FirmCounts(total=len(firms), completed=0, skipped=0, failed=len(firms))

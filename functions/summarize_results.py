@@ -1,7 +1,7 @@
-"""Says how a run ended, and records it in the bucket.
+"""Counts the results of a run, decides whether it succeeded, and records that in the bucket.
 
-A run is judged by what lies in the bucket, held against its batch manifest, and by what the Map reports; each must
-agree that all is well. Whatever is missing, unreadable or of an unknown shape counts as a failure.
+A run is judged by the records and parts in the bucket, compared with its batch manifest, and by what the Map reports;
+both must agree that the run succeeded. Whatever is missing, unreadable or of an unknown shape counts as a failure.
 """
 
 # boto3-stubs overloads boto3.client with every service, and only the installed ones are known.
@@ -9,6 +9,7 @@ agree that all is well. Whatever is missing, unreadable or of an unknown shape c
 
 import json
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError, env
 from contract.batch import Counts
+from contract.bucket import JSON, Bucket, ChangedError
 from contract.fallbacks import fallback_lines, fallback_records
-from contract.layout import latest_key, manifest_key, summary_key
+from contract.layout import RunRef, latest_key
 from contract.resource_names import batch_job_name
 from contract.run import (
     DEFAULT_MIN_NAMED_SHARE,
@@ -34,26 +36,27 @@ from contract.run import (
     TokenCounts,
     TopicCounts,
 )
-from functions.results import S3_CONFIG, BatchResult, read_results
+from functions.results import BatchResult, read_results
+from functions.storage import open_bucket
 
-s3 = boto3.client("s3", config=S3_CONFIG)
 batch = boto3.client("batch")
 
-# What one state may hold, with room to spare: so many failures in full, and so many characters of a text of others.
+# A state holds at most 256 KiB: the number of failures that are described, and the characters of a text from elsewhere.
 _MAX_FAILURES = 20
 _MAX_TEXT = 500
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its state and the bucket show it."""
+    """A run, as its state and the bucket show it."""
 
-    quarter: str
-    run: str
+    ref: RunRef
+    """Its run id is empty when the run failed before it had one."""
     results: list[BatchResult]
+    unlisted_parts: list[str]
     note: str = ""
-    trouble: str = ""
-    """What went wrong beside the batches, in a sentence; empty when nothing did."""
+    problem: str = ""
+    """What went wrong apart from the batches, in a sentence; empty when nothing did."""
 
     @property
     def failed(self) -> list[BatchResult]:
@@ -65,13 +68,20 @@ class Run:
 
 
 def handler(event: SummaryRequest, _context: object) -> Summary:
-    """Count the run, record it, and answer with its summary."""
+    """Count the run, write its record, and return its summary.
+
+    Raises:
+        S3UnavailableError: when S3 fails; the state machine tries again.
+    """
     state, execution = event["state"], event["execution"]
-    run = read_run(state)
+    bucket = open_bucket(state["bucket"])
+    run = read_run(bucket, state)
     summary = summarize(run, min_named_share())
-    explain(summary["failures"], run.run)
-    if run.run:
-        record(state["bucket"], run, summary, execution)
+    explain(summary["failures"], run.ref)
+    if not summary["has_failures"]:
+        remove_unlisted_parts(bucket, run, summary)
+    if run.ref.run:
+        record(bucket, run, summary, execution)
     return summary
 
 
@@ -79,32 +89,36 @@ def min_named_share() -> float:
     return float(os.environ.get(env.MIN_NAMED_SHARE, DEFAULT_MIN_NAMED_SHARE))
 
 
-def read_run(state: RunState) -> Run:
-    """What the state machine and the bucket say of this run; what they do not say is its trouble."""
-    quarter, bucket, manifest = state["quarter"], state["bucket"], state.get("manifest")
+def read_run(bucket: Bucket, state: RunState) -> Run:
+    """Read the run from the state machine's data and from the bucket; what these lack is the run's problem."""
+    quarter, manifest = state["quarter"], state.get("manifest")
     match manifest:
         case {"run": str(run), "batch_ids": list()}:
             known = cast(dict[str, Any], manifest)
             submitted, note = [str(batch_id) for batch_id in known["batch_ids"]], str(known.get("note", ""))
         case {"Error": str(error), "Cause": str(cause)}:
-            return Run(quarter, "", [], trouble=_sentence(error, cause))
+            return Run(RunRef(quarter, ""), [], [], problem=_sentence(error, cause))
         case _:
-            return Run(quarter, "", [], trouble=f"the run has no batch manifest: {manifest!r:.{_MAX_TEXT}}")
+            problem = f"the run has no batch manifest: {manifest!r:.{_MAX_TEXT}}"
+            return Run(RunRef(quarter, ""), [], [], problem=problem)
+    ref = RunRef(quarter, run)
     try:
-        results = read_results(s3, bucket, quarter, run)
+        results = read_results(bucket, ref)
     except ContractError as error:
-        return Run(quarter, run, [], note, trouble=str(error))
-    outcomes, trouble = _outcomes(state.get("batches"))
+        return Run(ref, [], [], note, problem=str(error))
+    outcomes, problem = _outcomes(state.get("batches"))
     reported = {batch_id: outcomes.get(batch_id, "") for batch_id in submitted}
-    if unknown := reported.keys() - {result.batch_id for result in results}:
-        trouble = trouble or f"{len(unknown)} batches were processed that {manifest_key(quarter, run)} does not name"
-    return Run(quarter, run, [_with_outcome(result, reported) for result in results], note, trouble)
+    if unknown := reported.keys() - {result.batch_id for result in results.batches}:
+        problem = problem or f"{len(unknown)} batches were processed that {ref.manifest_key} does not name"
+    return Run(
+        ref, [_with_outcome(result, reported) for result in results.batches], results.unlisted_parts, note, problem
+    )
 
 
 def summarize(run: Run, min_share: float) -> Summary:
-    """The summary of a run, without what Batch knows of its failures."""
+    """The summary of a run, without Batch's description of the failed jobs."""
     failed, counts = run.failed, run.counts
-    problem = run.trouble or _describe(failed, len(run.results)) or _judge_naming(counts, min_share)
+    problem = run.problem or _describe(failed, len(run.results)) or _judge_naming(counts, min_share)
     firms = FirmCounts(
         total=_total(run, "total"),
         completed=_total(run, "completed"),
@@ -113,10 +127,10 @@ def summarize(run: Run, min_share: float) -> Summary:
     )
     outcome = f"failed: {problem}" if problem else f"succeeded: {_achievement(firms, counts)}"
     return Summary(
-        quarter=run.quarter,
-        run=run.run,
+        quarter=run.ref.quarter,
+        run=run.ref.run,
         has_failures=bool(problem),
-        message=" ".join(filter(None, [f"{run.quarter} {outcome}.", run.note])),
+        message=" ".join(filter(None, [f"{run.ref.quarter} {outcome}.", run.note])),
         batches={"total": len(run.results), "succeeded": len(run.results) - len(failed), "failed": len(failed)},
         firms=firms,
         topics=_topics(counts),
@@ -129,11 +143,11 @@ def summarize(run: Run, min_share: float) -> Summary:
     )
 
 
-def explain(failures: list[Failure], run: str) -> None:
-    """Add what Batch knows of each failed batch's last job: Batch keeps a job for about a week."""
+def explain(failures: list[Failure], run: RunRef) -> None:
+    """Add Batch's description of each failed batch's last job, which Batch keeps for about a week."""
     for failure in failures:
         try:
-            job = _last_job(batch_job_name(os.environ[env.JOB_NAME_PREFIX], run, failure["batch_id"]))
+            job = _last_job(batch_job_name(os.environ[env.JOB_NAME_PREFIX], run.run, failure["batch_id"]))
         except (BotoCoreError, ClientError):
             continue
         if job:
@@ -141,7 +155,7 @@ def explain(failures: list[Failure], run: str) -> None:
 
 
 def add_job(failure: Failure, job: dict[str, Any]) -> None:
-    """Add what the description of a batch's job says of its end."""
+    """Add how a batch's job ended, from its description by Batch."""
     attempts: list[dict[str, Any]] = job.get("attempts", [])
     # The log stream is missing on the job when its host was lost; the attempts have theirs.
     containers = [job.get("container", {}), *(attempt.get("container", {}) for attempt in reversed(attempts))]
@@ -157,24 +171,32 @@ def add_job(failure: Failure, job: dict[str, Any]) -> None:
         failure["attempts"] = len(attempts)
 
 
-def record(bucket: str, run: Run, summary: Summary, execution: str) -> None:
-    """Write the run's record; when it succeeded, also as the quarter's latest, unless a newer run is that already."""
+def remove_unlisted_parts(bucket: Bucket, run: Run, summary: Summary) -> None:
+    """Remove the parts that no record lists, so that a reader of the run's whole folder finds each topic once."""
+    try:
+        bucket.delete(run.unlisted_parts)
+    except ClientError as error:
+        summary["message"] += f" {len(run.unlisted_parts)} parts that no record lists could not be removed: {error}."
+
+
+def record(bucket: Bucket, run: Run, summary: Summary, execution: str) -> None:
+    """Write the run's record; when it succeeded, also as the quarter's latest one, unless that is of a newer run."""
     run_record = RunRecord(
-        quarter=run.quarter,
-        run=run.run,
+        quarter=run.ref.quarter,
+        run=run.ref.run,
         execution=execution,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         summary=summary,
         batches=[_batch_record(result) for result in run.results],
     )
     body = json.dumps(run_record, ensure_ascii=False).encode()
-    s3.put_object(Bucket=bucket, Key=summary_key(run.quarter, run.run), Body=body, ContentType="application/json")
+    bucket.put(run.ref.summary_key, body, JSON)
     if not summary["has_failures"]:
-        _make_latest(bucket, run, body)
+        _make_latest(bucket, run.ref, body)
 
 
 def _outcomes(batches: object) -> tuple[dict[str, str], str]:
-    """Batch id to `SUCCEEDED` or to the error, as the Map reports them; and what is wrong with the report."""
+    """Map each batch id to `SUCCEEDED` or to its error, as the Map reports them; and what is wrong with the report."""
     match batches:
         case {"Error": str(error), "Cause": str(cause)}:
             return {}, _sentence(error, cause)
@@ -198,7 +220,7 @@ def _read_outcomes(items: list[object]) -> tuple[dict[str, str], str]:
 
 
 def _with_outcome(result: BatchResult, reported: dict[str, str]) -> BatchResult:
-    """A batch fails by its result, or by its job; one that was not submitted, being complete already, has no job."""
+    """A batch fails by its result or by its job. One that was complete already was not submitted, and has no job."""
     outcome = reported.get(result.batch_id, "SUCCEEDED")
     if outcome == "SUCCEEDED":
         return result
@@ -259,7 +281,7 @@ def _batch_record(result: BatchResult) -> BatchRecord:
 
 
 def _sentence(error: str, cause: str) -> str:
-    """What a state failed with. A function's cause is JSON around the sentence that it raised."""
+    """The error of a state in words. The cause of a function's failure is JSON around the sentence that it raised."""
     try:
         text = json.loads(cause)["errorMessage"]
     except (ValueError, TypeError, KeyError):
@@ -270,7 +292,7 @@ def _sentence(error: str, cause: str) -> str:
 
 
 def _last_job(name: str) -> dict[str, Any] | None:
-    """The description of the newest job of this name: a resumed batch has had several."""
+    """The description of the newest job of this name: a batch that was resumed has had several."""
     queue = os.environ[env.JOB_QUEUE_ARN]
     pages = batch.get_paginator("list_jobs").paginate(jobQueue=queue, filters=[{"name": "JOB_NAME", "values": [name]}])
     jobs = [job for page in pages for job in page["jobSummaryList"]]
@@ -285,29 +307,23 @@ def _first(containers: list[dict[str, Any]], get: Callable[[dict[str, Any]], Any
     return next((value for value in map(get, containers) if value is not None), None)
 
 
-def _make_latest(bucket: str, run: Run, body: bytes) -> None:
-    """Replace the quarter's latest record on the condition that nobody else did in between; if so, look again."""
+def _make_latest(bucket: Bucket, run: RunRef, body: bytes) -> None:
+    """Replace the quarter's latest record if it is of an older run; after a change by another writer, decide again."""
     key = latest_key(run.quarter)
     while True:
-        run_before, condition = _latest(bucket, key)
-        if run_before > run.run:
+        latest = bucket.get(key)
+        if latest and _run_of(latest.body) > run.run:
             return
         try:
-            s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition)
+            bucket.put_if(key, body, JSON, etag=latest.etag if latest else None, writer=secrets.token_hex(8))
             return
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") not in ("PreconditionFailed", "ConditionalRequestConflict"):
-                raise
+        except ChangedError:
+            continue
 
 
-def _latest(bucket: str, key: str) -> tuple[str, dict[str, Any]]:
-    """The run that is the latest so far, and the condition under which its record may be replaced."""
+def _run_of(record: bytes) -> str:
+    """The run of a latest record; empty when it cannot be read, so that any run that succeeded replaces it."""
     try:
-        answer = s3.get_object(Bucket=bucket, Key=key)
-    except s3.exceptions.NoSuchKey:
-        return "", {"IfNoneMatch": "*"}
-    try:
-        run = str(json.loads(answer["Body"].read())["run"])
+        return str(json.loads(record)["run"])
     except (ValueError, TypeError, KeyError):
-        run = ""  # Nobody can read it: any run that succeeded is better.
-    return run, {"IfMatch": answer["ETag"]}
+        return ""

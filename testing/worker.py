@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 
 from contract import env
 from contract.batch import BatchLine, BatchProgress, parse_progress
-from contract.layout import chunk_key, manifest_key, prefetch_manifest_key, progress_key
+from contract.layout import RunRef, chunk_key, prefetch_manifest_key
+from contract.prefetch import SENTENCE_COLUMNS
 from llm.client import Clock
 from worker.__main__ import main
 
 BUCKET = "worker-tests"
 QUARTER = "2023Q1"
-RUN = "20230405_101500"
+RUN = RunRef(QUARTER, "20230405_101500")
 BATCH = "2023Q1_batch_0000"
 MODEL = "tiny-model"
 
@@ -194,10 +195,10 @@ class Bucket:
         self.put(prefetch_manifest_key(QUARTER), json.dumps(manifest).encode())
         other = BatchLine("2023Q1_batch_0001", QUARTER, ["OTHER"])
         line = BatchLine(BATCH, QUARTER, batch if batch is not None else list(firm_to_chunk))
-        self.put(manifest_key(QUARTER, RUN), f"{other.to_json()}\n{line.to_json()}\n".encode())
+        self.put(RUN.manifest_key, f"{other.to_json()}\n{line.to_json()}\n".encode())
 
     def progress(self) -> BatchProgress:
-        return parse_progress(self.get(progress_key(QUARTER, RUN, BATCH)))
+        return parse_progress(self.get(RUN.progress_key(BATCH)))
 
     def keys(self, prefix: str) -> list[str]:
         return [item["Key"] for item in self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
@@ -207,22 +208,7 @@ class Bucket:
         return [row for key in self.progress().parts for row in pq.read_table(BytesIO(self.get(key))).to_pylist()]
 
 
-CHUNK_SCHEMA = pa.schema(
-    [
-        ("firm_id", pa.string()),
-        ("firm_name", pa.string()),
-        ("permno", pa.int64()),
-        ("gvkey", pa.string()),
-        ("transcript_id", pa.string()),
-        ("earnings_call_date", pa.date32()),
-        ("sentence_id", pa.string()),
-        ("raw_text", pa.string()),
-        ("cleaned_text", pa.string()),
-        ("speaker_type", pa.string()),
-        ("position", pa.int32()),
-        ("quarter", pa.string()),
-    ]
-)
+CHUNK_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in SENTENCE_COLUMNS.items()])
 
 
 def sentence(firm: str, position: int, raw_text: str, **other: Any) -> dict[str, Any]:
@@ -295,7 +281,7 @@ def batch_environment(bucket: Bucket, base_url: str) -> dict[str, str]:
         env.S3_BUCKET: BUCKET,
         env.QUARTER: QUARTER,
         env.BATCH_ID: BATCH,
-        env.MANIFEST_S3_KEY: manifest_key(QUARTER, RUN),
+        env.MANIFEST_S3_KEY: RUN.manifest_key,
         env.CHECKPOINT_INTERVAL: "2",
         env.LLM_BASE_URL: base_url,
         env.LLM_MAX_CONCURRENT: "8",

@@ -7,6 +7,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from testing.faulty_s3 import FaultyS3, faulty_s3
 from testing.worker import BUCKET, Bucket, LlmServer, Worker, batch_environment, serving
 
 
@@ -40,6 +41,13 @@ def bucket(aws: dict[str, str]) -> Iterator[Bucket]:
     for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
         s3.delete_object(Bucket=BUCKET, Key=item["Key"])
     s3.delete_bucket(Bucket=BUCKET)
+
+
+@pytest.fixture
+def proxy(aws: dict[str, str]) -> Iterator[FaultyS3]:
+    """A way to moto's server on which requests fail as they do on the way to S3."""
+    with faulty_s3(aws["AWS_ENDPOINT_URL"]) as server:
+        yield server
 
 
 @pytest.fixture

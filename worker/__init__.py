@@ -2,8 +2,8 @@
 
 
 class WorkerError(Exception):
-    """The batch cannot go on; the text is one sentence for a person, and says what to do next."""
+    """The batch cannot be completed; the text is a sentence for the operator that says what to do next."""
 
 
 class TemporaryError(WorkerError):
-    """The batch cannot go on now; another attempt later continues from its progress."""
+    """The batch cannot be completed now; another attempt later continues from its progress."""

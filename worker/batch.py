@@ -1,87 +1,79 @@
-"""One batch, from its line of the manifest to its last part.
+"""One batch, from its line of the batch manifest to its last part.
 
-Firms flow through a window: another process finds the topics of the next ones while the LLM names those before them,
-and outcomes are taken in the order of the batch, so that parts are the same however fast the answers came. Every
-`CHECKPOINT_INTERVAL` firms a part is written, and then the progress that lists it; a worker killed in between writes
-the same part again. Memory holds one chunk of the prefetch and the window.
+Firms flow through a window: another process finds the topics of the next firms while the LLM names those of the
+firms before them. Outcomes are taken in the order of the batch, so that the parts do not depend on how fast the answers
+come. Every `CHECKPOINT_INTERVAL` firms a part is written, and then the progress record that lists it; another attempt
+continues from the record. Memory holds one chunk of the prefetch and the window.
 """
 
 import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError
-from contract.batch import BatchProgress, Counts
+from contract.batch import BatchProgress
+from contract.bucket import Bucket, S3UnavailableError
 from contract.fallbacks import fallback_lines
 from llm import LlmError
 from llm.client import Clock, Llm
 from worker import TemporaryError, WorkerError, parts
-from worker.firm import Firm
+from worker.firm import Firm, Outcome
 from worker.naming.namer import Namer
 from worker.prefetch import Unreadable, read_firms
-from worker.s3 import Bucket
 from worker.settings import Settings
-from worker.storage import BatchStorage
+from worker.storage import BatchStorage, OvertakenError, open_bucket
 from worker.topics.process import TopicProcess
 
 STOPPING_SECONDS = 20.0
-"""From SIGTERM, for the firms under way; SIGKILL follows after 30 s where nobody asked for more."""
+"""Seconds to finish in-flight firms after SIGTERM. The default SIGKILL comes at 30 s."""
 
-
-@dataclass
-class Outcome:
-    """What came of one firm: topics, or why it was skipped, or why it failed."""
-
-    firm_id: str
-    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    counts: Counts = field(default_factory=Counts)
-    skipped: str = ""
-    failed: str = ""
+OWNER_CHECK_SECONDS = 30.0
+"""An attempt that has written nothing for this long looks whether a newer attempt has taken over the batch."""
 
 
 async def process_batch(settings: Settings, clock: Clock | None = None) -> BatchProgress:
-    """Do the batch, or what earlier attempts left of it.
+    """Process the batch, or the firms that earlier attempts have left.
 
     Returns:
         Its progress, which is complete.
 
     Raises:
         ContractError: when the batch manifest is broken.
-        WorkerError: when a firm failed, or the batch cannot go on; its progress says why.
-        TemporaryError: when another attempt can.
+        WorkerError: when a firm failed, or the batch cannot be completed; its progress says why.
+        OvertakenError: when a newer attempt has taken over the batch.
+        TemporaryError, S3UnavailableError, LlmUnavailableError: when another attempt can complete it.
     """
-    bucket = Bucket(settings.bucket)
+    bucket = open_bucket(settings.bucket)
     storage = BatchStorage(bucket, settings)
     line = storage.line()
     firm_ids = list(dict.fromkeys(line.firm_ids))
-    progress = storage.progress(firm_ids) or BatchProgress(
-        line.batch_id, line.quarter, settings.run, len(firm_ids), started_at=_now().isoformat()
-    )
-    if progress.state == "complete" and len(progress.completed) + len(progress.skipped) == len(firm_ids):
+    if not storage.take(firm_ids, _now().isoformat()):
         print(f"{line.batch_id}: complete already", flush=True)
-        return progress
+        return storage.progress
 
-    batch = _Batch(settings, bucket, storage, progress, clock or Clock())
+    batch = _Batch(settings, bucket, storage, clock or Clock())
     try:
         await batch.run(firm_ids)
-    except Exception as error:
-        progress.state, progress.error = "failed", _sentence(error)
-        with suppress(BotoCoreError, ClientError):  # it may be the very reason, which must not be hidden
-            batch.put_progress()
+    except OvertakenError:
         raise
-    return progress
+    except Exception as error:
+        storage.progress.state, storage.progress.error = "failed", _sentence(error)
+        # The record may be what cannot be written, which must not hide the reason.
+        with suppress(BotoCoreError, ClientError, S3UnavailableError, OvertakenError):
+            batch.write_record()
+        raise
+    return storage.progress
 
 
 async def do_firm(firm: Firm | Unreadable, quarter: str, topics: TopicProcess, namer: Namer) -> Outcome:
-    """Find and name the topics of one firm; its own trouble is an outcome, and not the batch's.
+    """Find and name the topics of one firm; a problem of its own is its outcome, and does not fail the batch.
 
     Raises:
         WorkerError, LlmError: when no other firm could be done either.
@@ -101,49 +93,54 @@ async def do_firm(firm: Firm | Unreadable, quarter: str, topics: TopicProcess, n
 
 
 class _Batch:
-    def __init__(
-        self, settings: Settings, bucket: Bucket, storage: BatchStorage, progress: BatchProgress, clock: Clock
-    ) -> None:
+    def __init__(self, settings: Settings, bucket: Bucket, storage: BatchStorage, clock: Clock) -> None:
         self._settings = settings
         self._bucket = bucket
         self._storage = storage
-        self._progress = progress
+        self._progress = storage.progress
         self._clock = clock
-        self._began = time.monotonic() - progress.seconds
-        self._under_way: deque[asyncio.Task[Outcome]] = deque()
+        self._began = time.monotonic() - self._progress.seconds
+        self._in_flight: deque[asyncio.Task[Outcome]] = deque()
         """In the order of the batch."""
         self._done: list[Outcome] = []
         """Since the last checkpoint."""
+        self._writing = asyncio.Lock()
+        self._owned_at = time.monotonic()
+        """When this attempt last knew that it owns the batch."""
         self._stopping = asyncio.Event()
 
     async def run(self, firm_ids: list[str]) -> None:
-        """Do the firms that are not done yet.
+        """Process the firms that are not done yet.
 
         Raises:
-            WorkerError, LlmError, ContractError: after what was done is written.
+            WorkerError, LlmError, ContractError, S3UnavailableError: after the firms that are done were written.
         """
         progress = self._progress
-        progress.state, progress.error, progress.failed = "running", "", {}
         todo = [firm for firm in firm_ids if firm not in progress.completed and firm not in progress.skipped]
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
         async with Llm(self._settings.llm, self._clock) as llm:
             namer = Namer(llm)
             with TopicProcess(self._settings.embedding_model) as topics:
+                overtaken = False
                 try:
                     await self._unless_stopped(self._flow(todo, llm, topics, namer))
+                except OvertakenError:
+                    overtaken = True
+                    raise
                 finally:
                     for line in fallback_lines(namer.fallbacks):
                         print(f"{progress.batch_id}: {line}", flush=True)
-                    await self._keep_what_is_done()
+                    await self._end_in_flight()
+                    if not overtaken:
+                        await self._checkpoint()
         self._end()
 
-    def put_progress(self) -> None:
-        self._progress.seconds = time.monotonic() - self._began
-        self._progress.updated_at = _now().isoformat()
-        self._storage.put_progress(self._progress)
+    def write_record(self) -> None:
+        self._stamp()
+        self._storage.write_record()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work`; after SIGTERM it gets a little time to end by itself."""
+        """Do `work`; after SIGTERM it gets STOPPING_SECONDS to end by itself."""
         flow, stop = asyncio.create_task(work), asyncio.create_task(self._stop())
         try:
             await asyncio.wait({flow, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -151,11 +148,14 @@ class _Batch:
             flow.cancel()
             stop.cancel()
             await asyncio.gather(flow, stop, return_exceptions=True)
-        if not flow.cancelled():
-            flow.result()
+        for task in (flow, stop):
+            if not task.cancelled():
+                task.result()
 
     async def _stop(self) -> None:
+        """Write what is done at once: the next attempt may start before the in-flight firms have ended."""
         await self._stopping.wait()
+        await self._checkpoint()
         await self._clock.sleep(STOPPING_SECONDS)
 
     async def _flow(self, firm_ids: list[str], llm: Llm, topics: TopicProcess, namer: Namer) -> None:
@@ -165,67 +165,63 @@ class _Batch:
             f" {llm.settings.base_url} names, {llm.settings.max_concurrent} topics at once",
             flush=True,
         )
-        # More firms than the LLM takes topics at once, so that it never waits for the next firm; a firm that waits for
+        # More firms than the LLM takes topics at once, so that it never waits for the next firm. A firm that waits for
         # its turn to be taken holds no place, so that one slow answer does not keep the others waiting.
         places = asyncio.Semaphore(llm.settings.max_concurrent + 2)
-        async for firm in read_firms(self._bucket, self._settings.quarter, firm_ids):
+        async for firm in read_firms(self._bucket, self._settings.run.quarter, firm_ids):
             await places.acquire()
             if self._stopping.is_set():
                 break
-            self._under_way.append(asyncio.create_task(do_firm(firm, self._settings.quarter, topics, namer)))
-            self._under_way[-1].add_done_callback(lambda _: places.release())
-            while self._under_way and self._under_way[0].done():
+            self._in_flight.append(asyncio.create_task(do_firm(firm, self._settings.run.quarter, topics, namer)))
+            self._in_flight[-1].add_done_callback(lambda _: places.release())
+            while self._in_flight and self._in_flight[0].done():
                 await self._take_first()
-        while self._under_way:
+        while self._in_flight:
             await self._take_first()
 
     async def _take_first(self) -> None:
-        task = self._under_way[0]
+        task = self._in_flight[0]
         await asyncio.wait([task])
         self._done.append(task.result())
-        self._under_way.popleft()
-        if len(self._done) == self._settings.checkpoint_interval:
-            await self._checkpoint_in_a_thread()
+        self._in_flight.popleft()
+        if len(self._done) >= self._settings.checkpoint_interval:
+            await self._checkpoint()
+        elif time.monotonic() - self._owned_at > OWNER_CHECK_SECONDS:
+            await self._in_thread(self._storage.check_owner)
 
-    async def _checkpoint_in_a_thread(self) -> None:
-        """Return when it is written, and not before: whoever is cancelled meanwhile may not write beside the thread."""
-        writing = asyncio.create_task(asyncio.to_thread(self._checkpoint))
+    async def _checkpoint(self) -> None:
+        """Write the firms that are done; those that could not be written stay in `_done`."""
+        async with self._writing:
+            done, self._done = self._done, []
+            if not done:
+                return
+            self._stamp()
+            try:
+                await self._in_thread(lambda: self._storage.checkpoint(done))
+            finally:
+                self._done = [outcome for outcome in done if not self._storage.holds(outcome)] + self._done
+        print(_checkpoint_line(self._progress), flush=True)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        """Return when `work` has ended, and not before: a cancelled caller must not write beside its own thread."""
+        working = asyncio.create_task(asyncio.to_thread(work))
         try:
-            await asyncio.shield(writing)
+            await asyncio.shield(working)
         finally:
-            await asyncio.gather(writing, return_exceptions=True)
+            await asyncio.gather(working, return_exceptions=True)
+        self._owned_at = time.monotonic()
 
-    async def _keep_what_is_done(self) -> None:
-        for task in self._under_way:
+    async def _end_in_flight(self) -> None:
+        """Cancel the firms in flight, except those that have just ended."""
+        for task in self._in_flight:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
-        self._done += [task.result() for task in self._under_way if not task.cancelled() and not task.exception()]
-        self._under_way.clear()
-        if self._done:
-            self._checkpoint()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+        self._done += [task.result() for task in self._in_flight if not task.cancelled() and not task.exception()]
+        self._in_flight.clear()
 
-    def _checkpoint(self) -> None:
-        """Write a part of the firms done since the last one, and then the progress that lists it."""
-        progress = self._progress
-        rows = [row for outcome in self._done for row in outcome.rows]
-        if rows:
-            progress.parts.append(self._storage.put_part(progress.checkpoints, rows))
-        for outcome in self._done:
-            if outcome.failed:
-                progress.failed[outcome.firm_id] = outcome.failed
-            elif outcome.skipped:
-                progress.skipped[outcome.firm_id] = outcome.skipped
-            else:
-                progress.completed[outcome.firm_id] = outcome.counts
-        self._done = []
-        progress.checkpoints += 1
-        if self._all_done():
-            progress.state = "complete"
-        self.put_progress()
-        print(_checkpoint_line(progress), flush=True)
-
-    def _all_done(self) -> bool:
-        return len(self._progress.completed) + len(self._progress.skipped) == self._progress.firms
+    def _stamp(self) -> None:
+        self._progress.seconds = time.monotonic() - self._began
+        self._progress.updated_at = _now().isoformat()
 
     def _end(self) -> None:
         progress = self._progress
@@ -236,9 +232,9 @@ class _Batch:
             raise WorkerError(
                 f"{len(progress.failed)} of {progress.firms} firms failed, the first of them {firm}: {reason}"
             )
-        if progress.state != "complete":
+        if progress.state != "complete":  # the batch manifest lists no firm that was left to do
             progress.state = "complete"
-            self.put_progress()
+            self.write_record()
 
 
 def _checkpoint_line(progress: BatchProgress) -> str:
@@ -253,10 +249,9 @@ def _checkpoint_line(progress: BatchProgress) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """What the record says of an error; one that nobody put into words needs its type to be understood."""
-    text = (
-        str(error) if isinstance(error, WorkerError | ContractError | LlmError) else f"{type(error).__name__}: {error}"
-    )
+    """An error in words, for the record; an unexpected one is only understood with its type."""
+    known = isinstance(error, WorkerError | ContractError | LlmError | S3UnavailableError)
+    text = str(error) if known else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
 
 

@@ -1,7 +1,10 @@
-"""What travels through the worker: a firm with its sentences, and the topics found in them."""
+"""The data that the worker processes: a firm with its sentences, the topics found in them, and a firm's outcome."""
 
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
+
+from contract.batch import Counts
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,12 @@ class Topic:
     sentence_ids: list[str]
     """All sentences of the topic, in the order of the call."""
     shown: list[str]
-    """The few sentences, raw, that stand for the topic before the LLM."""
+    """The few sentences, as spoken, that represent the topic in the prompt."""
 
 
 @dataclass(frozen=True)
 class FirmTopics:
-    """The topics of one firm, the largest first; without topics, `skipped` says why."""
+    """The topics of one firm, the largest first; when there are none, `skipped` says why."""
 
     topics: list[Topic] = field(default_factory=list[Topic])
     names: frozenset[str] = frozenset()
@@ -43,3 +46,15 @@ class FirmTopics:
     call_words: frozenset[str] = frozenset()
     """All words of the call and of the firm's name, in lower case."""
     skipped: str = ""
+
+
+@dataclass
+class Outcome:
+    """The result of one firm: its topics, or why it was skipped, or why it failed."""
+
+    firm_id: str
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """One row for each topic, as in `worker.parts`."""
+    counts: Counts = field(default_factory=Counts)
+    skipped: str = ""
+    failed: str = ""

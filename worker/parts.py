@@ -1,4 +1,4 @@
-"""The Parquet parts: one row a topic, columns as in `contract.topics`."""
+"""The Parquet parts: one row for each topic, with the columns of `contract.topics`."""
 
 import io
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
     ]
 )
 if tuple(SCHEMA.names) != TOPIC_COLUMNS:
-    raise TypeError("the parts' schema is not the contract's")
+    raise TypeError("the parts' schema differs from the contract's columns")
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class NamedTopic:
     topic: Topic
     name: str
     summary: str
-    """Empty when the topic fell back to its keywords."""
+    """Empty when the topic keeps its keywords as its name."""
     method: NamingMethod
     model: str | None
     """The LLM that named it."""
 
 
 def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: datetime) -> list[dict[str, Any]]:
-    """One row a topic of a firm, in the order of the topics."""
+    """One row for each topic of a firm, in the order of the topics."""
     return [
         {
             "firm_id": firm.firm_id,
@@ -73,6 +73,7 @@ def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: d
 
 
 def to_parquet(topic_rows: list[dict[str, Any]]) -> bytes:
+    """A Parquet file of rows as `rows` returns them."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(topic_rows, SCHEMA), sink, compression="zstd")
     return sink.getvalue()

@@ -1,6 +1,6 @@
-"""Firms out of a quarter's prefetch: only the chunks that hold them are read, and only their rows are kept.
+"""Reads firms from a quarter's prefetch: only the chunks that hold them are read, and only their rows are kept.
 
-One chunk at a time, in Arrow's compact form: a quarter does not fit into a worker's memory, and need not.
+One chunk is held at a time, in Arrow's compact form, because a quarter does not fit into a worker's memory.
 """
 
 import asyncio
@@ -12,31 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from contract.bucket import Bucket
 from contract.layout import chunk_key, prefetch_manifest_key
-from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
+from contract.prefetch import SENTENCE_COLUMNS, PrefetchManifest, parse_prefetch_manifest
 from worker import WorkerError
 from worker.firm import Firm, Sentence
-from worker.s3 import Bucket
+from worker.storage import read
 
-_SCHEMA = pa.schema(
-    [
-        ("firm_id", pa.string()),
-        ("firm_name", pa.string()),
-        ("permno", pa.int64()),
-        ("gvkey", pa.string()),
-        ("transcript_id", pa.string()),
-        ("earnings_call_date", pa.date32()),
-        ("sentence_id", pa.string()),
-        ("raw_text", pa.string()),
-        ("cleaned_text", pa.string()),
-        ("speaker_type", pa.string()),
-        ("position", pa.int32()),
-    ]
-)
+_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in SENTENCE_COLUMNS.items() if name != "quarter"])
 _ROWS_AT_ONCE = 16_384
-_MIB = 1 << 20
 
-# Arrow makes these functions at run time, where no type checker sees them.
+# Arrow creates these functions at run time, where the type checker does not see them.
 _is_in: Any = pc.is_in  # pyright: ignore[reportAttributeAccessIssue]
 _equal: Any = pc.equal  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -54,6 +40,7 @@ async def read_firms(bucket: Bucket, quarter: str, firm_ids: Iterable[str]) -> A
 
     Raises:
         WorkerError, ContractError: when there is no prefetch manifest, or it is broken.
+        S3UnavailableError: when S3 fails.
     """
     manifest = await asyncio.to_thread(_manifest, bucket, quarter)
     by_chunk: dict[str, list[str]] = {}
@@ -74,7 +61,7 @@ async def read_firms(bucket: Bucket, quarter: str, firm_ids: Iterable[str]) -> A
 
 
 def _manifest(bucket: Bucket, quarter: str) -> PrefetchManifest:
-    return parse_prefetch_manifest(bucket.get(prefetch_manifest_key(quarter), "the prefetch manifest").read(), quarter)
+    return parse_prefetch_manifest(read(bucket, prefetch_manifest_key(quarter), "the prefetch manifest"), quarter)
 
 
 def _rows(bucket: Bucket, quarter: str, chunk: str, firm_ids: list[str]) -> pa.Table:
@@ -96,21 +83,20 @@ def _rows(bucket: Bucket, quarter: str, chunk: str, firm_ids: list[str]) -> pa.T
 
 
 def _download(bucket: Bucket, quarter: str, chunk: str) -> pa.Buffer:
-    """A chunk, in Arrow's memory: its threads may outlive Python's."""
-    body = bucket.get(chunk_key(quarter, chunk), f"chunk {chunk} of the prefetch")
+    """A chunk in Arrow's own memory: a Python object that one of Arrow's threads releases last, after Python has ended,
+    would abort the process."""
     sink = pa.BufferOutputStream()
-    for block in body.iter_chunks(_MIB):
-        sink.write(block)
+    sink.write(read(bucket, chunk_key(quarter, chunk), f"chunk {chunk} of the prefetch"))
     return sink.getvalue()
 
 
 def _cast(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Writers differ in their types: pandas knows dictionaries, and whole numbers with gaps as floats."""
+    """Convert to the contract's types: pandas writes dictionaries, and integers with gaps as floats."""
     return pa.RecordBatch.from_arrays([batch[field.name].cast(field.type) for field in _SCHEMA], schema=_SCHEMA)
 
 
 def _firm(firm_id: str, table: pa.Table, chunk: str) -> Firm | Unreadable:
-    """A firm out of its chunk's rows; Arrow looks at bytes and days only when they become text and dates."""
+    """A firm from its chunk's rows; Arrow validates bytes and days only when they become text and dates."""
     try:
         rows = table.filter(_equal(table["firm_id"], firm_id)).to_pylist()
     except (ValueError, OverflowError) as error:

@@ -178,14 +178,16 @@ def _save_names(stack: Stack, quarter: str, run: str, path: Path) -> str:
 
 def _sentences(stack: Stack, quarter: str, ids: Iterable[str], firms: Iterable[str]) -> dict[str, str]:
     """The texts of sentences of some firms, by sentence id; sentences that the prefetch lacks are left out."""
-    wanted, bucket = set(ids), stack.output("bucket")
+    wanted = set(ids)
     manifest = prefetch.of_stack(stack, quarter)
     chunks = sorted({manifest.firm_to_chunk[firm] for firm in firms if firm in manifest.firm_to_chunk})
     texts: dict[str, str] = {}
     for chunk in chunks:
         key = layout.chunk_key(quarter, chunk)
-        body = stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        for row in parquet.read_rows(body, ("sentence_id", "raw_text"), None, f"s3://{bucket}/{key}"):
+        found = stack.bucket.get(key)
+        if found is None:
+            raise NotFoundError(f"{stack.bucket.url(key)} is missing, although the prefetch manifest names it")
+        for row in parquet.read_rows(found.body, ("sentence_id", "raw_text"), None, stack.bucket.url(key)):
             if row["sentence_id"] in wanted:
                 texts[row["sentence_id"]] = row["raw_text"] or ""
     return texts

@@ -8,9 +8,9 @@ from typing import Any, TypedDict
 
 from cli.errors import NotFoundError, UsageError
 from cli.services import parquet
-from cli.services.runs import keys_under
 from cli.stack import Stack
 from contract import ContractError, layout
+from contract.bucket import JSON
 from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
 
 
@@ -52,16 +52,15 @@ def upload(stack: Stack, prefetch: Prefetch, on_chunk: Callable[[str], None] = l
     """
     bucket, quarter = stack.output("bucket"), prefetch.manifest.quarter
     manifest_key = layout.prefetch_manifest_key(quarter)
-    stack.s3.delete_object(Bucket=bucket, Key=manifest_key)
+    stack.bucket.delete([manifest_key])
     for chunk in prefetch.manifest.chunk_sizes:
         stack.s3.upload_file(str(prefetch.folder / chunk), bucket, layout.chunk_key(quarter, chunk))
         on_chunk(chunk)
     body = (prefetch.folder / "manifest.json").read_bytes()
     encoding: dict[str, Any] = {"ContentEncoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
-    stack.s3.put_object(Bucket=bucket, Key=manifest_key, Body=body, ContentType="application/json", **encoding)
+    stack.bucket.put(manifest_key, body, JSON, **encoding)
     named = {manifest_key, *(layout.chunk_key(quarter, chunk) for chunk in prefetch.manifest.chunk_sizes)}
-    for key in set(keys_under(stack, layout.prefetch_prefix(quarter))) - named:
-        stack.s3.delete_object(Bucket=bucket, Key=key)
+    stack.bucket.delete(stack.bucket.keys(layout.prefetch_prefix(quarter)).keys() - named)
 
 
 def of_stack(stack: Stack, quarter: str) -> PrefetchManifest:
@@ -72,14 +71,13 @@ def of_stack(stack: Stack, quarter: str) -> PrefetchManifest:
         ContractError: when the manifest is broken.
     """
     bucket, key = stack.output("bucket"), layout.prefetch_manifest_key(quarter)
-    try:
-        body = stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except stack.s3.exceptions.NoSuchKey as error:
+    found = stack.bucket.get(key)
+    if found is None:
         raise NotFoundError(
             f"{quarter} has no prefetch in {bucket}: upload it with `{stack.command} prefetch put {quarter} DIR`"
-        ) from error
-    manifest = _parse(body, quarter, f"s3://{bucket}/{key}")
-    present = set(keys_under(stack, layout.prefetch_prefix(quarter)))
+        )
+    manifest = _parse(found.body, quarter, stack.bucket.url(key))
+    present = stack.bucket.keys(layout.prefetch_prefix(quarter))
     missing = [chunk for chunk in manifest.chunk_sizes if layout.chunk_key(quarter, chunk) not in present]
     if missing:
         raise NotFoundError(
@@ -150,9 +148,12 @@ def describe(stack: Stack, quarter: str) -> Description:
     manifest, bucket = of_stack(stack, quarter), stack.output("bucket")
 
     def chunk_item(name: str) -> ChunkItem:
-        body = stack.s3.get_object(Bucket=bucket, Key=layout.chunk_key(quarter, name))["Body"].read()
-        sentences = parquet.count_rows(body, f"s3://{bucket}/{layout.chunk_key(quarter, name)}")
-        return {"name": name, "firms": manifest.chunk_sizes[name], "sentences": sentences, "bytes": len(body)}
+        key = layout.chunk_key(quarter, name)
+        found = stack.bucket.get(key)
+        if found is None:
+            raise NotFoundError(f"{stack.bucket.url(key)} is missing, although the prefetch manifest names it")
+        sentences = parquet.count_rows(found.body, stack.bucket.url(key))
+        return {"name": name, "firms": manifest.chunk_sizes[name], "sentences": sentences, "bytes": len(found.body)}
 
     with ThreadPoolExecutor(8) as pool:
         chunks = list(pool.map(chunk_item, manifest.chunk_sizes))

@@ -7,7 +7,7 @@ from cli.services import executions, prefetch, starting, vllm
 from cli.services.resumption import IncompleteRun
 from cli.services.vllm import Vllm
 from cli.stack import Stack
-from contract.run import DEFAULT_BATCH_SIZE, MAX_BATCHES
+from contract.run import DEFAULT_BATCH_SIZE, fit_batch_size
 
 _SMALL_BATCH = 50
 """For fewer firms, starting another job costs more than it saves."""
@@ -82,7 +82,7 @@ def document(plan: Plan) -> dict[str, object]:
 def _plan_quarter(stack: Stack, quarter: str, batch_size: int | None, at_once: int) -> QuarterPlan:
     firms = len(prefetch.of_stack(stack, quarter).firm_to_chunk)
     wanted = batch_size or min(max(-(-firms // at_once), _SMALL_BATCH), DEFAULT_BATCH_SIZE)
-    size = max(wanted, -(-firms // MAX_BATCHES))
+    size = fit_batch_size(firms, wanted)
     return QuarterPlan(quarter, firms, -(-firms // size), size)
 
 

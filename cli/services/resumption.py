@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from cli.errors import NotFoundError
 from cli.services import runs
 from cli.stack import Stack
-from contract import layout
-from contract.batch import BatchLine, parse_batch_line, why_incomplete
-from contract.layout import check_run
+from contract.batch import BatchLine, BatchProgress, why_incomplete
+from contract.bucket import read_batch_manifest
+from contract.layout import RunRef, check_run
 from contract.run import RunRecord
 
 
@@ -43,10 +43,11 @@ def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRu
         NotFoundError: when there is no such run.
     """
     run = check_run(run) if run else newest_run(stack, quarter)
+    ref = RunRef(quarter, run)
     lines = batch_lines(stack, quarter, run)
     records = runs.RecordReader(stack).read(quarter, run)
-    parts = set(runs.keys_under(stack, layout.parts_prefix(quarter, run)))
-    incomplete = {line.batch_id: _why(line, run, records.get(line.batch_id), parts) for line in lines}
+    parts = stack.bucket.keys(ref.parts_prefix)
+    incomplete = {line.batch_id: _why(line, ref, records.get(line.batch_id), parts) for line in lines}
     incomplete = {batch: reason for batch, reason in incomplete.items() if reason}
     firms = sum(len(line.firm_ids) for line in lines if line.batch_id in incomplete)
     return IncompleteRun(run, len(lines), incomplete, firms, runs.record_of(stack, quarter, run))
@@ -70,13 +71,11 @@ def batch_lines(stack: Stack, quarter: str, run: str | None) -> list[BatchLine]:
     Raises:
         NotFoundError: when there is no such run.
     """
-    run = run or newest_run(stack, quarter)
-    try:
-        answer = stack.s3.get_object(Bucket=stack.output("bucket"), Key=layout.manifest_key(quarter, run))
-    except stack.s3.exceptions.NoSuchKey as error:
-        raise runs.no_such_run(stack, quarter, run) from error
-    return [parse_batch_line(line) for line in answer["Body"].iter_lines(chunk_size=1 << 20)]
+    ref = RunRef(quarter, run or newest_run(stack, quarter))
+    if not stack.bucket.describe(ref.manifest_key):
+        raise runs.no_such_run(stack, quarter, ref.run)
+    return read_batch_manifest(stack.bucket, ref)
 
 
-def _why(line: BatchLine, run: str, record: runs.BatchProgress | None, parts: set[str]) -> str:
+def _why(line: BatchLine, run: RunRef, record: BatchProgress | None, parts: Mapping[str, str]) -> str:
     return why_incomplete(line, run, record, parts) if record else "it has left no result"

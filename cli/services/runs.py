@@ -16,6 +16,7 @@ from cli.stack import Stack
 from contract import ContractError, layout
 from contract import resource_names as names
 from contract.batch import BatchProgress, Counts, parse_progress
+from contract.bucket import THREADS
 from contract.run import BatchCounts, BatchManifest, Failure, FirmCounts, RunRecord, Summary, TokenCounts, TopicCounts
 
 if TYPE_CHECKING:
@@ -232,20 +233,18 @@ def active_jobs(stack: Stack, run: str) -> tuple[Job, ...]:
 def runs_of(stack: Stack, quarter: str) -> list[str]:
     """The quarter's runs, the newest first."""
     found: list[str] = []
-    for key in keys_under(stack, layout.manifests_prefix(quarter)):
+    for key in stack.bucket.keys(layout.manifests_prefix(quarter)):
         with suppress(ContractError):  # other records lie there too
-            found.append(layout.run_of_manifest(key))
+            found.append(layout.run_of_manifest(key).run)
     return sorted(found, reverse=True)
 
 
 def record_of(stack: Stack, quarter: str, run: str) -> RunRecord | None:
     """How a run ended, as SummarizeResults recorded it; None without a record, or when the record is broken."""
-    key = layout.summary_key(quarter, run)
-    try:
-        body = stack.s3.get_object(Bucket=stack.output("bucket"), Key=key)["Body"].read()
-    except stack.s3.exceptions.NoSuchKey:
+    found = stack.bucket.get(layout.RunRef(quarter, run).summary_key)
+    if found is None:
         return None
-    record = executions.json_object(body.decode(errors="replace"))
+    record = executions.json_object(found.body.decode(errors="replace"))
     return cast(RunRecord, record) if "summary" in record else None
 
 
@@ -253,12 +252,6 @@ def newest_record(stack: Stack, quarter: str) -> RunRecord | None:
     """The record of the quarter's last run that was counted."""
     records = (record_of(stack, quarter, run) for run in runs_of(stack, quarter))
     return next(filter(None, records), None)
-
-
-def keys_under(stack: Stack, prefix: str) -> Iterator[str]:
-    """The keys in the bucket that begin with `prefix`."""
-    pages = stack.s3.get_paginator("list_objects_v2").paginate(Bucket=stack.output("bucket"), Prefix=prefix)
-    return (item.get("Key", "") for page in pages for item in page.get("Contents", []))
 
 
 def no_such_run(stack: Stack, quarter: str, run: str) -> NotFoundError:
@@ -272,27 +265,24 @@ class RecordReader:
     """Reads a run's progress records; later reads fetch only those whose ETag has changed."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._bucket = stack.output("bucket")
+        self._bucket = stack.bucket
         self._etags: dict[str, str] = {}
         self._records: dict[str, BatchProgress] = {}
 
     def read(self, quarter: str, run: str) -> dict[str, BatchProgress]:
         """The run's records by batch id; a broken one counts as missing, as it does for SummarizeResults."""
-        pages = self._stack.s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=layout.progress_prefix(quarter, run)
-        )
-        found = {item.get("Key", ""): item.get("ETag", "") for page in pages for item in page.get("Contents", [])}
+        found = self._bucket.keys(layout.RunRef(quarter, run).progress_prefix)
         changed = [key for key, etag in found.items() if self._etags.get(key) != etag]
-        with ThreadPoolExecutor(max_workers=16) as pool:
+        with ThreadPoolExecutor(max_workers=THREADS) as pool:
             for record in filter(None, pool.map(self._fetch, changed)):
                 self._records[record.batch_id] = record
         self._etags = found
         return self._records
 
     def _fetch(self, key: str) -> BatchProgress | None:
+        found = self._bucket.get(key)
         try:
-            return parse_progress(self._stack.s3.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+            return parse_progress(found.body) if found else None
         except ContractError:
             return None
 

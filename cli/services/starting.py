@@ -4,13 +4,13 @@ import json
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from cli.errors import ConflictError, aws_code
+from cli.errors import ConflictError
 from cli.services import executions
 from cli.services.executions import Execution
 from cli.stack import Stack
 from contract import layout
+from contract.bucket import JSON, ChangedError
 from contract.run import QuarterInput
 
 _STARTING = timedelta(minutes=1)
@@ -73,7 +73,7 @@ def _start(stack: Stack, machine: str, name: str, request: object, claims: Seque
         answer = stack.stepfunctions.start_execution(stateMachineArn=machine, name=name, input=json.dumps(request))
     except BaseException:
         for quarter in claims:
-            stack.s3.delete_object(Bucket=stack.output("bucket"), Key=layout.claim_key(quarter))
+            stack.bucket.delete([layout.claim_key(quarter)])
         raise
     return executions.describe(stack, answer["executionArn"])
 
@@ -84,23 +84,15 @@ def _claim(stack: Stack, quarter: str, name: str) -> None:
     Raises:
         ConflictError: when another execution holds the quarter.
     """
-    bucket, key = stack.output("bucket"), layout.claim_key(quarter)
+    key = layout.claim_key(quarter)
     body = json.dumps({"execution": name, "claimed_at": datetime.now(UTC).isoformat()}).encode()
+    held = stack.bucket.get(key)
+    if held:
+        _refuse_live_claim(stack, quarter, held.body)
     try:
-        held = stack.s3.get_object(Bucket=bucket, Key=key)
-    except stack.s3.exceptions.NoSuchKey:
-        condition: dict[str, Any] = {"IfNoneMatch": "*"}
-    else:
-        _refuse_live_claim(stack, quarter, held["Body"].read())
-        condition = {"IfMatch": held["ETag"]}
-    try:
-        stack.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition)
-    except stack.s3.exceptions.ClientError as error:
-        if aws_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
-            raise ConflictError(
-                f"another operator is starting {quarter} at this moment: try again in a minute"
-            ) from error
-        raise
+        stack.bucket.put_if(key, body, JSON, etag=held.etag if held else None, writer=name)
+    except ChangedError as error:
+        raise ConflictError(f"another operator is starting {quarter} at this moment: try again in a minute") from error
 
 
 def _refuse_live_claim(stack: Stack, quarter: str, body: bytes) -> None:

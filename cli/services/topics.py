@@ -67,30 +67,29 @@ def latest_run(stack: Stack, quarter: str) -> str:
     Raises:
         NotFoundError: when none did, naming those that did not.
     """
-    try:
-        answer = stack.s3.get_object(Bucket=stack.output("bucket"), Key=layout.latest_key(quarter))
-    except stack.s3.exceptions.NoSuchKey as error:
+    found = stack.bucket.get(layout.latest_key(quarter))
+    if found is None:
         unfinished = runs.runs_of(stack, quarter)
         if unfinished:
             raise NotFoundError(
                 f"no run of {quarter} has succeeded yet; what there is of the newest one: "
                 f"`{stack.command} topics {quarter} --run {unfinished[0]}`"
-            ) from error
-        raise NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`") from error
+            )
+        raise NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`")
     try:
-        return check_run(json.loads(answer["Body"].read())["run"])
+        return check_run(json.loads(found.body)["run"])
     except (ValueError, KeyError, TypeError) as error:
         raise ContractError(
-            f"s3://{stack.output('bucket')}/{layout.latest_key(quarter)} does not name a run: name one with --run"
+            f"{stack.bucket.url(layout.latest_key(quarter))} does not name a run: name one with --run"
         ) from error
 
 
 def _read_parts(stack: Stack, parts: list[str], columns: Sequence[str], firm: str | None) -> list[dict[str, Any]]:
-    s3, bucket = stack.s3, stack.output("bucket")
-
     def read_part(key: str) -> list[dict[str, Any]]:
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        return parquet.read_rows(body, columns, firm, f"s3://{bucket}/{key}")
+        found = stack.bucket.get(key)
+        if found is None:
+            raise NotFoundError(f"{stack.bucket.url(key)} is gone, although its batch's progress record lists it")
+        return parquet.read_rows(found.body, columns, firm, stack.bucket.url(key))
 
     with ThreadPoolExecutor(max_workers=16) as pool:
         return [row for found in pool.map(read_part, parts) for row in found]

@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from contract.prefetch import SENTENCE_COLUMNS
 from local.samples.topics import (
     CLOSING,
     FIRST_NAMES,
@@ -92,22 +93,7 @@ def _write_chunk(path: Path, quarter: str, members: range) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(
-        [
-            ("firm_id", pa.string()),
-            ("firm_name", pa.string()),
-            ("permno", pa.int64()),
-            ("gvkey", pa.string()),
-            ("transcript_id", pa.string()),
-            ("earnings_call_date", pa.date32()),
-            ("sentence_id", pa.string()),
-            ("raw_text", pa.string()),
-            ("cleaned_text", pa.string()),
-            ("speaker_type", pa.string()),
-            ("position", pa.int32()),
-            ("quarter", pa.string()),
-        ]
-    )
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in SENTENCE_COLUMNS.items()])
     rows = [row for number in members for row in _rows(quarter, number)]
     pq.write_table(pa.Table.from_pylist(rows, schema), path)
     return len(rows)

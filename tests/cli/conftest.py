@@ -25,7 +25,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from contract import layout
-from contract.batch import BatchLine, BatchProgress, Counts
+from contract.batch import BatchLine, BatchProgress, Counts, Part
 from contract.topics import TOPIC_COLUMNS
 from local import state
 
@@ -249,21 +249,21 @@ def put_run(aws: Aws, quarter: str, run: str = RUN, *, latest: bool = True) -> N
     s3 = aws.client("s3")
     batch = layout.batch_id(quarter, 0)
     line = BatchLine(batch, quarter, ["F0", "F1", "F2"]).to_json()
-    s3.put_object(Bucket=BUCKET, Key=layout.manifest_key(quarter, run), Body=line.encode())
-    part, half = (layout.part_key(quarter, run, batch, number) for number in (0, 1))
-    s3.put_object(Bucket=BUCKET, Key=part, Body=parquet(quarter, [("F2", 0), ("F0", 10), ("F0", 2)]))
+    ref = layout.RunRef(quarter, run)
+    s3.put_object(Bucket=BUCKET, Key=ref.manifest_key, Body=line.encode())
+    part, half = (ref.part_key(batch, number, "a") for number in (0, 1))
+    written = s3.put_object(Bucket=BUCKET, Key=part, Body=parquet(quarter, [("F2", 0), ("F0", 10), ("F0", 2)]))
     s3.put_object(Bucket=BUCKET, Key=half, Body=parquet(quarter, [("F0", 11)]))
     record = BatchProgress(
         batch,
-        quarter,
-        run,
+        ref,
         firms=3,
         state="complete",
         completed={"F0": Counts(topics=2, named=2, prompt_tokens=80), "F2": Counts(topics=1, named=1)},
         skipped={"F1": "2 usable sentences, at least 3 are needed"},
-        parts=[part],
+        parts={part: Part(written["ETag"].strip('"'), rows=3)},
     )
-    s3.put_object(Bucket=BUCKET, Key=layout.progress_key(quarter, run, batch), Body=record.to_json())
+    s3.put_object(Bucket=BUCKET, Key=ref.progress_key(batch), Body=record.to_json())
     if latest:
         s3.put_object(Bucket=BUCKET, Key=layout.latest_key(quarter), Body=json.dumps({"run": run}).encode())
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract import layout
-from contract.batch import BatchProgress, Counts
+from contract.batch import BatchProgress, Counts, Part
 from contract.topics import TOPIC_COLUMNS
 
 from .conftest import BUCKET, RUN, SUCCEEDS, Aws, Ftm
@@ -61,10 +61,13 @@ def runs(aws: Aws) -> Aws:
     """Two runs of the quarter, the first one the latest."""
     s3, batch = aws.client("s3"), layout.batch_id(Q, 0)
     for run, topics in ((RUN, A), (OTHER, B)):
-        part = layout.part_key(Q, run, batch, 0)
-        record = BatchProgress(batch, Q, run, 2, "complete", {"ACME": Counts(2, 2), "BETA": Counts(1, 1)}, parts=[part])
+        ref = layout.RunRef(Q, run)
+        part = ref.part_key(batch, 0, "a")
+        record = BatchProgress(
+            batch, ref, 2, "complete", {"ACME": Counts(2, 2), "BETA": Counts(1, 1)}, parts={part: Part("", 3)}
+        )
         s3.put_object(Bucket=BUCKET, Key=part, Body=parquet(topics))
-        s3.put_object(Bucket=BUCKET, Key=layout.progress_key(Q, run, batch), Body=record.to_json())
+        s3.put_object(Bucket=BUCKET, Key=ref.progress_key(batch), Body=record.to_json())
     s3.put_object(Bucket=BUCKET, Key=layout.latest_key(Q), Body=json.dumps({"run": RUN}).encode())
     return aws
 

@@ -23,6 +23,7 @@ from .conftest import (
 )
 
 Q = SUCCEEDS
+REF = layout.RunRef(Q, RUN)
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def ready(aws: Aws) -> Aws:
     put_manifest(aws, Q)
     put_run(aws, Q, latest=False)
     lines = [BatchLine(layout.batch_id(Q, 0), Q, ["F0", "F1", "F2"]), BatchLine(layout.batch_id(Q, 1), Q, ["F3"])]
-    put(aws, layout.manifest_key(Q, RUN), "\n".join(line.to_json() for line in lines).encode())
+    put(aws, REF.manifest_key, "\n".join(line.to_json() for line in lines).encode())
     return aws
 
 
@@ -43,13 +44,13 @@ def put(aws: Aws, key: str, body: bytes) -> None:
 def put_record(aws: Aws, *, failed: bool) -> None:
     """What SummarizeResults records of the run."""
     record = {"quarter": Q, "run": RUN, "execution": "arn:aws:states:...", "summary": summary(Q, failed), "batches": []}
-    put(aws, layout.summary_key(Q, RUN), json.dumps(record).encode())
+    put(aws, REF.summary_key, json.dumps(record).encode())
 
 
 def complete_the_second_batch(aws: Aws) -> None:
     batch = layout.batch_id(Q, 1)
-    record = BatchProgress(batch, Q, RUN, firms=1, state="complete", skipped={"F3": "no sentences"})
-    put(aws, layout.progress_key(Q, RUN, batch), record.to_json())
+    record = BatchProgress(batch, REF, firms=1, state="complete", skipped={"F3": "no sentences"})
+    put(aws, REF.progress_key(batch), record.to_json())
 
 
 def inputs(aws: Aws) -> list[dict[str, object]]:
@@ -67,15 +68,15 @@ def test_the_newest_run_is_resumed_with_what_is_left_of_it(ready: Aws, ftm: Ftm)
 
 
 def lose_a_progress_record(aws: Aws) -> None:
-    aws.client("s3").delete_object(Bucket=BUCKET, Key=layout.progress_key(Q, RUN, layout.batch_id(Q, 0)))
+    aws.client("s3").delete_object(Bucket=BUCKET, Key=REF.progress_key(layout.batch_id(Q, 0)))
 
 
 def break_a_progress_record(aws: Aws) -> None:
-    put(aws, layout.progress_key(Q, RUN, layout.batch_id(Q, 0)), b"{")
+    put(aws, REF.progress_key(layout.batch_id(Q, 0)), b"{")
 
 
 def lose_a_part(aws: Aws) -> None:
-    aws.client("s3").delete_object(Bucket=BUCKET, Key=layout.part_key(Q, RUN, layout.batch_id(Q, 0), 0))
+    aws.client("s3").delete_object(Bucket=BUCKET, Key=REF.part_key(layout.batch_id(Q, 0), 0, "a"))
 
 
 @pytest.mark.parametrize("damage", [lose_a_progress_record, break_a_progress_record, lose_a_part])
@@ -114,7 +115,7 @@ def test_a_run_that_nobody_has_counted_is_counted(ready: Aws, ftm: Ftm) -> None:
 def test_a_run_that_failed_by_its_names_has_nothing_to_resume(ready: Aws, ftm: Ftm) -> None:
     complete_the_second_batch(ready)
     record = summary(Q, failed=False) | {"has_failures": True, "message": "the LLM named 10 of 100 topics"}
-    put(ready, layout.summary_key(Q, RUN), json.dumps({"summary": record}).encode())
+    put(ready, REF.summary_key, json.dumps({"summary": record}).encode())
 
     result = ftm("resume", Q, RUN, "--yes", exit_code=1)
 
@@ -133,7 +134,7 @@ def test_a_quarter_that_was_never_run(aws: Aws, ftm: Ftm) -> None:
 
 def test_a_quarter_that_is_being_run_is_not_resumed(ready: Aws, ftm: Ftm) -> None:
     put_manifest(ready, WAITS)
-    put(ready, layout.manifest_key(WAITS, RUN), b"")
+    put(ready, layout.RunRef(WAITS, RUN).manifest_key, b"")
     ftm("run-quarter", WAITS, "--yes", "--detach")
 
     ftm("resume", WAITS, "--yes", exit_code=5)

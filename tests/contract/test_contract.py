@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from contract import ContractError, layout
-from contract.batch import BatchLine, BatchProgress, Counts, find_batch, parse_progress
+from contract.batch import BatchLine, BatchProgress, Counts, Part, find_batch, parse_progress
 from contract.prefetch import parse_prefetch_manifest
 from contract.quarter import check_quarter
 
@@ -37,7 +37,8 @@ def test_what_is_no_quarter_is_refused_with_an_example(text: object):
 
 def test_a_run_is_named_after_its_start_in_utc():
     assert layout.run_id(datetime(2023, 4, 5, 12, 15, tzinfo=timezone(timedelta(hours=2)))) == "20230405_101500"
-    assert layout.run_of_manifest(layout.manifest_key("2023Q1", "20230405_101500")) == "20230405_101500"
+    run = layout.RunRef("2023Q1", "20230405_101500")
+    assert layout.run_of_manifest(run.manifest_key) == run
     with pytest.raises(ContractError, match="is not a batch manifest"):
         layout.run_of_manifest("manifests/2023Q1/manifest.jsonl")
 
@@ -84,12 +85,11 @@ def test_a_batch_finds_its_own_line_without_reading_the_others():
 def progress() -> BatchProgress:
     return BatchProgress(
         batch_id="2023Q1_batch_0000",
-        quarter="2023Q1",
-        run="20230405_101500",
+        run=layout.RunRef("2023Q1", "20230405_101500"),
         firms=4,
         completed={"A": Counts(3, 2, 300, 200, 30, 4, 1), "B": Counts(1, 1, 100, 80, 10, 1, 0)},
         skipped={"C": "2 usable sentences, 3 are needed"},
-        parts=["intermediate/x_part_0000.parquet"],
+        parts={"intermediate/x_part_0000.parquet": Part("abc", 4)},
         checkpoints=1,
         started_at=datetime(2023, 4, 5, tzinfo=UTC).isoformat(),
         seconds=1.5,

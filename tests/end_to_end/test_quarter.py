@@ -116,6 +116,6 @@ def test_bad_input_gets_a_sentence_and_an_exit_code(ftm: Ftm, arguments: list[st
 
 
 def parts(s3: Any, bucket: str, run: str, quarter: str = QUARTER) -> list[dict[str, Any]]:
-    listing = s3.list_objects_v2(Bucket=bucket, Prefix=layout.parts_prefix(quarter, run))
+    listing = s3.list_objects_v2(Bucket=bucket, Prefix=layout.RunRef(quarter, run).parts_prefix)
     bodies = [s3.get_object(Bucket=bucket, Key=each["Key"])["Body"].read() for each in listing["Contents"]]
     return [row for body in bodies for row in pq.read_table(io.BytesIO(body)).to_pylist()]

@@ -1,5 +1,6 @@
 """The handlers against moto's S3, SNS and Batch, through real boto3."""
 
+import hashlib
 import importlib
 import json
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ import pytest
 from moto import mock_aws
 
 from contract import layout
-from contract.batch import BatchLine, BatchProgress, Counts
+from contract.batch import BatchLine, BatchProgress, Counts, Part
 
 QUARTER = "2023Q1"
 BUCKET = "pipeline"
 RUN = "20230405_101500"
 EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:ftm-quarter-processor:one"
+EMPTY_ETAG = hashlib.md5(b"").hexdigest()  # noqa: S324 - as S3 makes its ETags
 MODULES = ("prefetch_check", "create_batch_manifest", "summarize_results", "notify_completion")
 
 
@@ -54,6 +56,10 @@ class Bucket:
     run: str = RUN
     lines: list[BatchLine] = field(default_factory=list)
 
+    @property
+    def ref(self) -> layout.RunRef:
+        return layout.RunRef(self.quarter, self.run)
+
     def put(self, key: str, body: bytes | str = b"") -> None:
         self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
 
@@ -83,7 +89,7 @@ class Bucket:
             for b in range(batches)
         ]
         text = "".join(line.to_json() + "\n" for line in self.lines)
-        self.put(layout.manifest_key(self.quarter, self.run), text)
+        self.put(self.ref.manifest_key, text)
         for line in self.lines:
             progress = self.complete(line)
             self.put_progress(progress)
@@ -93,12 +99,11 @@ class Bucket:
     def complete(self, line: BatchLine) -> BatchProgress:
         return BatchProgress(
             batch_id=line.batch_id,
-            quarter=self.quarter,
-            run=self.run,
+            run=self.ref,
             firms=len(line.firm_ids),
             state="complete",
             completed={firm: Counts(topics=4, named=4, prompt_tokens=100) for firm in line.firm_ids},
-            parts=[layout.part_key(self.quarter, self.run, line.batch_id, 0)],
+            parts={self.ref.part_key(line.batch_id, 0, "a"): Part(EMPTY_ETAG, 4 * len(line.firm_ids))},
             checkpoints=1,
             seconds=1.5,
         )
@@ -107,7 +112,7 @@ class Bucket:
         self.put(self.progress_key(progress.batch_id), progress.to_json())
 
     def progress_key(self, batch_id: str) -> str:
-        return layout.progress_key(self.quarter, self.run, batch_id)
+        return self.ref.progress_key(batch_id)
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_resuming_hands_on_only_what_is_not_complete(create: ModuleType, bucket:
     running.state = "running"
     bucket.put_progress(running)
     bucket.delete(bucket.progress_key("2023Q1_batch_0002"))
-    bucket.delete(layout.part_key(QUARTER, RUN, "2023Q1_batch_0004", 0))
+    bucket.delete(bucket.ref.part_key("2023Q1_batch_0004", 0, "a"))
     assert ask(create, resume=RUN) == {
         "run": RUN,
         "manifest_key": f"manifests/{QUARTER}/manifest_{RUN}.jsonl",

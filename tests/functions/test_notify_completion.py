@@ -69,7 +69,9 @@ def test_a_failure_names_each_batch_and_what_to_do(notify: ModuleType, inbox: An
     (message,) = inbox()
     assert message["Subject"] == f"ftm: 2023Q1 failed (run {RUN})"
     assert "- 2023Q1_batch_0001: it left no result\n" in message["Message"]
-    assert "Batch says Host EC2 terminated, exit code 137, attempts 3, log stream ftm/default/abc" in message["Message"]
+    assert (
+        "Batch reports Host EC2 terminated, exit code 137, attempts 3, log stream ftm/default/abc" in message["Message"]
+    )
     assert "- b2: gone\n" in message["Message"]
     assert f"ftm resume 2023Q1 {RUN}" in message["Message"]
 
@@ -78,4 +80,4 @@ def test_a_topic_that_is_gone_never_fails_the_run(notify: ModuleType, monkeypatc
     monkeypatch.setenv("SNS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:gone")
     answer = notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)
     assert answer["notified"] is False
-    assert answer["reason"].startswith("SNS did not take the message: ")
+    assert answer["reason"].startswith("SNS refused the message: ")

@@ -21,11 +21,13 @@ def test_a_prefetch_is_found_with_one_head_request(check: ModuleType, bucket: Bu
     def note(request: Any, **_: Any) -> None:
         requests.append(request.method)
 
-    check.s3.meta.events.register_first("before-send.s3", note)
+    from functions import storage
+
+    storage.s3.meta.events.register_first("before-send.s3", note)
     try:
         answer = check.handler(INPUT | {"batch_size": 10, "resume": "20230405_101500"}, None)
     finally:
-        check.s3.meta.events.unregister("before-send.s3", note)
+        storage.s3.meta.events.unregister("before-send.s3", note)
     assert answer == {"exists": True}
     assert requests == ["HEAD"]
 

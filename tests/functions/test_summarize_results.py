@@ -1,12 +1,12 @@
+import dataclasses
 import json
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from contract import layout
-from contract.batch import Counts
-from tests.functions.conftest import BUCKET, EXECUTION, QUARTER, RUN, Bucket
+from contract.batch import BatchProgress, Counts, Part
+from tests.functions.conftest import BUCKET, EMPTY_ETAG, EXECUTION, QUARTER, RUN, Bucket
 
 LATEST = f"progress/{QUARTER}/latest.json"
 RECORD = f"manifests/{QUARTER}/summary_{RUN}.json"
@@ -43,6 +43,7 @@ def test_a_run_succeeds_when_all_is_there(summarize: ModuleType, bucket: Bucket)
     progress = bucket.complete(bucket.lines[0])
     progress.skipped["F0_1"] = "too few sentences"
     del progress.completed["F0_1"]
+    count_rows(progress)
     bucket.put_progress(progress)
     summary = ask(summarize, bucket)
     assert summary == {
@@ -87,6 +88,22 @@ def test_an_older_run_never_replaces_a_newer_one(
     assert bucket.json(RECORD)["run"] == RUN
 
 
+def test_parts_that_no_record_lists_are_removed_when_the_run_has_succeeded(
+    summarize: ModuleType, bucket: Bucket
+) -> None:
+    bucket.put_run(batches=2)
+    listed = [key for key in bucket.keys() if "_part_" in key]  # noqa: SIM118
+    left = bucket.ref.part_key(FIRST, 1, "overtaken")
+    bucket.put(left, b"PAR1")
+    bucket.put_progress(dataclasses.replace(bucket.complete(bucket.lines[1]), state="running"))
+    assert ask(summarize, bucket)["has_failures"]
+    assert left in bucket.keys()  # noqa: SIM118
+
+    bucket.put_progress(bucket.complete(bucket.lines[1]))
+    assert not ask(summarize, bucket)["has_failures"]
+    assert [key for key in bucket.keys() if "_part_" in key] == listed  # noqa: SIM118
+
+
 def test_a_latest_record_that_nobody_can_read_is_replaced(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run()
     bucket.put(LATEST, "{")
@@ -107,7 +124,7 @@ def take_another_batch_s_result(bucket: Bucket) -> None:
 
 
 def lose_a_part(bucket: Bucket) -> None:
-    bucket.delete(layout.part_key(QUARTER, RUN, FIRST, 0))
+    bucket.delete(bucket.ref.part_key(FIRST, 0, "a"))
 
 
 def write_counts_as_text(bucket: Bucket) -> None:
@@ -115,11 +132,22 @@ def write_counts_as_text(bucket: Bucket) -> None:
     bucket.put(bucket.progress_key(FIRST), text)
 
 
+def count_rows(progress: BatchProgress) -> None:
+    """Let the part hold as many topics as the firms have."""
+    progress.parts = {key: Part(EMPTY_ETAG, progress.counts.topics) for key in progress.parts}
+
+
+def replace_a_part(bucket: Bucket) -> None:
+    bucket.put(bucket.ref.part_key(FIRST, 0, "a"), b"an overtaken attempt's")
+
+
 def change(**changes: Any) -> Any:
     def apply(bucket: Bucket) -> None:
         progress = bucket.complete(bucket.lines[0])
         for name, value in changes.items():
             setattr(progress, name, value)
+        if "parts" not in changes:
+            count_rows(progress)
         bucket.put_progress(progress)
 
     return apply
@@ -128,11 +156,12 @@ def change(**changes: Any) -> Any:
 GOOD = Counts(topics=4, named=4)
 BAD_RESULTS = {
     "missing": (lose_the_result, "it left no result"),
-    "unreadable": (break_the_result, "the progress record is not one of ftm's"),
+    "unreadable": (break_the_result, "the progress record is not valid"),
     "another batch's": (take_another_batch_s_result, "its result is that of '2023Q1_batch_0001'"),
     "part missing": (lose_a_part, "1 of its parts are not in the bucket, the first is intermediate/"),
+    "part replaced": (replace_a_part, "1 of its parts were replaced after they were written, the first is inter"),
     "running": (change(state="running"), "it stopped before it was complete, after 2 of 2 firms"),
-    "unknown state": (change(state="done"), "the progress record is not one of ftm's"),
+    "unknown state": (change(state="done"), "the progress record is not valid"),
     "failed firm": (
         change(completed={"F0_0": GOOD}, failed={"F0_1": "the LLM stayed away"}, state="failed"),
         "1 firms failed, the first is F0_1: the LLM stayed away",
@@ -141,14 +170,14 @@ BAD_RESULTS = {
     "firm unaccounted for": (change(completed={"F0_0": GOOD}), "1 firms are unaccounted for, the first is F0_1"),
     "strange firm": (change(skipped={"X": "?"}), "counts firms that are not in the batch"),
     "firm twice": (change(skipped={"F0_0": "?"}), "counts a firm twice"),
-    "no parts": (change(parts=[]), "its result is absurd: 8 topics, 8 named, 0 parts"),
+    "no parts": (change(parts={}), "its result contradicts itself: 8 topics, 8 named, 0 in its parts"),
     "more named than there are": (
         change(completed={"F0_0": GOOD, "F0_1": Counts(topics=1, named=2)}),
-        "its result is absurd: 5 topics, 6 named",
+        "its result contradicts itself: 5 topics, 6 named",
     ),
     "counts that are text": (
         write_counts_as_text,
-        "the progress record is not one of ftm's: ValueError: counts are {'topics': '4'",
+        "the progress record is not valid: ValueError: counts are {'topics': '4'",
     ),
 }
 
@@ -245,7 +274,7 @@ def test_too_few_named_topics_are_a_failure(
 
 def test_a_quarter_without_topics_is_a_failure(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=1, firms=1)
-    change(completed={}, skipped={"F0_0": "too few sentences"}, parts=[])(bucket)
+    change(completed={}, skipped={"F0_0": "too few sentences"}, parts={})(bucket)
     assert ask(summarize, bucket)["message"] == "2023Q1 failed: no firm has a topic."
 
 

@@ -111,7 +111,7 @@ class Stack:
         return [event for page in pages for event in page["events"]]
 
     def progress(self, run: str, batch_id: str, quarter: str = QUARTER) -> BatchProgress:
-        key = layout.progress_key(quarter, run, batch_id)
+        key = layout.RunRef(quarter, run).progress_key(batch_id)
         return parse_progress(self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
 
     def keys(self, prefix: str) -> list[str]:

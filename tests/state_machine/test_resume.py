@@ -14,7 +14,7 @@ def test_a_stopped_execution_is_resumed_with_what_it_left(stack: Stack) -> None:
     execution = stack.start(batch_size=2)
     until(lambda: len(stack.keys(f"progress/{QUARTER}/")) == 2 and (stack.control / SECOND).read_text() == "hangs")
     stack.states.stop_execution(executionArn=execution)
-    (run,) = (layout.run_of_manifest(key) for key in stack.keys("manifests/"))
+    (run,) = (layout.run_of_manifest(key).run for key in stack.keys("manifests/"))
     (stack.control / SECOND).unlink()
 
     again = stack.run(resume=run)
@@ -26,7 +26,7 @@ def test_a_stopped_execution_is_resumed_with_what_it_left(stack: Stack) -> None:
 def test_a_deleted_progress_record_is_made_again(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
     run = stack.run(batch_size=2).summary["run"]
-    stack.s3.delete_object(Bucket=BUCKET, Key=layout.progress_key(QUARTER, run, THIRD))
+    stack.s3.delete_object(Bucket=BUCKET, Key=layout.RunRef(QUARTER, run).progress_key(THIRD))
     again = stack.run(resume=run)
     assert again.status == "SUCCEEDED", again.cause
     assert stack.jobs(run) == {FIRST: 1, SECOND: 1, THIRD: 2}
@@ -35,7 +35,7 @@ def test_a_deleted_progress_record_is_made_again(stack: Stack) -> None:
 def test_a_failed_summary_is_made_again_without_any_job(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
     run = stack.run(batch_size=2).summary["run"]
-    for key in (layout.latest_key(QUARTER), layout.summary_key(QUARTER, run)):
+    for key in (layout.latest_key(QUARTER), layout.RunRef(QUARTER, run).summary_key):
         stack.s3.delete_object(Bucket=BUCKET, Key=key)
     again = stack.run(resume=run)
     assert again.status == "SUCCEEDED", again.cause

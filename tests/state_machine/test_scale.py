@@ -86,5 +86,5 @@ def growth(items: list[object]) -> int:
 
 def failed_batches(stack: Stack, run: str) -> set[str]:
     """All of them, as the run's record in the bucket names them."""
-    record = stack.s3.get_object(Bucket=BUCKET, Key=layout.summary_key(QUARTER, run))["Body"].read()
+    record = stack.s3.get_object(Bucket=BUCKET, Key=layout.RunRef(QUARTER, run).summary_key)["Body"].read()
     return {entry["batch_id"] for entry in json.loads(record)["batches"] if not entry["succeeded"]}

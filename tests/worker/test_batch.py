@@ -1,7 +1,6 @@
 """One batch by `python -m worker`: from the manifest's line to the last part."""
 
-import asyncio
-import errno
+import math
 import os
 import signal
 import subprocess
@@ -13,12 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
 
 from contract import env
-from contract.layout import chunk_key, manifest_key, prefetch_manifest_key, progress_key
+from contract.layout import RunRef, chunk_key, prefetch_manifest_key
 from contract.topics import TOPIC_COLUMNS
 from llm.client import Clock
+from testing.faulty_s3 import FaultyS3
+from testing.virtual_time import virtual_time
 from testing.worker import (
     BATCH,
     BUCKET,
@@ -35,7 +35,6 @@ from testing.worker import (
     kill,
     sentence,
 )
-from worker import s3
 
 FIRMS = ["ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO"]
 
@@ -72,8 +71,9 @@ def test_a_batch_is_named_and_accounted_for(bucket: Bucket, llm: LlmServer, work
     assert progress.state == "complete"
     assert list(progress.completed) == FIRMS
     assert progress.skipped == {"TINY": "2 usable of 2 sentences, 3 needed"}
-    assert progress.parts == bucket.keys("intermediate/")
-    assert [key.rsplit("_", 1)[1] for key in progress.parts] == ["0000.parquet", "0001.parquet", "0002.parquet"]
+    assert list(progress.parts) == bucket.keys("intermediate/")
+    assert [key.split("_part_")[1][:4] for key in progress.parts] == ["0000", "0001", "0002"]
+    assert (progress.attempts, [part.rows for part in progress.parts.values()]) == (1, [10, 10, 5])
     topics = bucket.topics()
     assert tuple(topics[0]) == TOPIC_COLUMNS
     counts = progress.counts
@@ -156,7 +156,7 @@ def test_a_killed_worker_is_continued_to_the_same_result(
     continued = content(bucket.topics())
     assert sorted(bucket.progress().completed) == FIRMS
 
-    bucket.s3.delete_object(Bucket=BUCKET, Key=progress_key(QUARTER, RUN, BATCH))
+    bucket.s3.delete_object(Bucket=BUCKET, Key=RUN.progress_key(BATCH))
     assert worker.run().returncode == 0
     assert continued == content(bucket.topics())
 
@@ -168,14 +168,16 @@ def test_a_kill_between_part_and_progress_counts_no_topic_twice(bucket: Bucket, 
 
     # As it would be, had the second part been written and its progress not.
     progress = bucket.progress()
-    progress.state, progress.parts, progress.checkpoints = "running", parts[:1], 1
+    first = next(iter(parts))
+    progress.state, progress.parts, progress.checkpoints = "running", {first: parts[first]}, 1
     progress.completed = {firm: progress.completed[firm] for firm in FIRMS[:2]}
-    bucket.put(progress_key(QUARTER, RUN, BATCH), progress.to_json())
+    bucket.put(RUN.progress_key(BATCH), progress.to_json())
     asked = len(llm.requests)
 
     assert worker.run().returncode == 0
     assert content(bucket.topics()) == whole
-    assert bucket.progress().parts == parts
+    continued = bucket.progress()
+    assert (next(iter(continued.parts)), len(continued.parts), continued.attempts) == (first, len(parts), 2)
     assert len(llm.requests) < 2 * asked
 
 
@@ -237,38 +239,26 @@ def test_one_slow_answer_does_not_keep_the_other_firms_waiting(bucket: Bucket, l
 
 
 def test_a_checkpoint_that_outlasts_the_grace_is_ended_before_the_last_one_begins(
-    bucket: Bucket, llm: LlmServer, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3
 ) -> None:
-    """SIGTERM while a part is being written, which takes longer than the firms under way may."""
-    put, released, written = s3.Bucket.put, threading.Event(), list[str]()
-
-    def put_slowly(self: s3.Bucket, key: str, *rest: Any) -> None:
-        if "_part_" in key:
-            written.append(key)
-            if len(written) == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-                released.wait(60)
-            released.set()
-        put(self, key, *rest)
+    """SIGTERM while a part is being written, which takes longer than the firms in flight may."""
+    slow = proxy.fail("PUT", "_part_0000", "hold")
 
     async def let_the_grace_end(_seconds: float) -> None:
-        async def release() -> None:
-            for _ in range(1000):
-                await asyncio.sleep(0)
-            released.set()
+        slow.release.set()
 
-        releasing.append(asyncio.create_task(release()))
+    def terminate() -> None:
+        assert slow.reached.wait(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        slow.release.set()
 
-    releasing: list[asyncio.Task[None]] = []
-    monkeypatch.setattr(s3.Bucket, "put", put_slowly)
-    firms = [f"FIRM{n:02}" for n in range(20)]  # more than can be under way at once: some are left when the grace ends
+    firms = [f"FIRM{n:02}" for n in range(20)]  # more than can be in flight: some are left when the grace ends
     bucket.put_firms({firm: call(firm) for firm in firms})
+    threading.Thread(target=terminate).start()
 
-    assert worker.run(Clock(sleep=let_the_grace_end)).returncode == 75
-    assert releasing
+    assert worker.run(Clock(sleep=let_the_grace_end), AWS_ENDPOINT_URL=proxy.url).returncode == 75
     progress = bucket.progress()
-    assert len(set(written)) == len(written)
-    assert progress.parts == written
+    assert list(progress.parts) == bucket.keys("intermediate/")
     assert sorted({row["firm_id"] for row in bucket.topics()}) == sorted(progress.completed)
     assert list(progress.completed)[:2] == firms[:2]
 
@@ -278,26 +268,19 @@ def test_a_checkpoint_that_outlasts_the_grace_is_ended_before_the_last_one_begin
 
 
 def test_a_part_that_cannot_be_written_is_written_later(
-    bucket: Bucket, llm: LlmServer, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3
 ) -> None:
-    put, failed = s3.Bucket.put, list[str]()
-
-    def fail_once(self: s3.Bucket, key: str, *rest: Any) -> None:
-        if key.endswith("_part_0001.parquet") and not failed:
-            failed.append(key)
-            raise EndpointConnectionError(endpoint_url="https://s3")
-        put(self, key, *rest)
-
-    monkeypatch.setattr(s3.Bucket, "put", fail_once)
+    proxy.fail("PUT", "_part_0001", "answer", math.inf)
     bucket.put_firms({firm: call(firm) for firm in FIRMS})
 
-    done = worker.run()
+    with virtual_time():
+        done = worker.run(AWS_ENDPOINT_URL=proxy.url)
 
     assert done.returncode == 75
-    assert "S3 cannot be reached" in one_sentence(done.stderr)
+    assert "S3 failed to write s3://" in one_sentence(done.stderr)
     progress = bucket.progress()
     assert progress.state == "failed"
-    assert "Could not connect to the endpoint URL" in progress.error
+    assert "it answered SlowDown (Please wait.); try again later" in progress.error
     assert sorted({row["firm_id"] for row in bucket.topics()}) == sorted(progress.completed)
 
     assert worker.run().returncode == 0
@@ -309,10 +292,10 @@ def test_a_part_that_cannot_be_written_is_written_later(
 def test_a_complete_batch_is_left_alone(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     worker.run()
-    before, asked = bucket.get(progress_key(QUARTER, RUN, BATCH)), len(llm.requests)
+    before, asked = bucket.get(RUN.progress_key(BATCH)), len(llm.requests)
 
     assert worker.run().returncode == 0
-    assert (bucket.get(progress_key(QUARTER, RUN, BATCH)), len(llm.requests)) == (before, asked)
+    assert (bucket.get(RUN.progress_key(BATCH)), len(llm.requests)) == (before, asked)
 
 
 # Bad input
@@ -333,7 +316,7 @@ def test_a_complete_batch_is_left_alone(bucket: Bucket, llm: LlmServer, worker: 
         ({env.LLM_BASE_URL: None}, "set LLM_BASE_URL to a vLLM server, or LLM_API_KEY"),
         ({env.BATCH_ID: "2023Q1_batch_0009"}, "no batch '2023Q1_batch_0009'"),
         ({env.S3_BUCKET: "no-such-bucket"}, "NoSuchBucket"),
-        ({env.MANIFEST_S3_KEY: manifest_key(QUARTER, "20230101_000000")}, "the batch manifest is missing"),
+        ({env.MANIFEST_S3_KEY: RunRef(QUARTER, "20230101_000000").manifest_key}, "the batch manifest is missing"),
         ({env.LLM_MODEL_NAME: "other"}, f"serves {MODEL}, not other: set LLM_MODEL_NAME"),
     ],
 )
@@ -432,40 +415,25 @@ def test_what_s3_refuses_is_recorded(bucket: Bucket, llm: LlmServer, worker: Wor
     ("code", "status", "exit_code"), [("SlowDown", 503, 75), ("ExpiredToken", 400, 75), ("AccessDenied", 403, 1)]
 )
 def test_what_s3_may_do_later_is_left_to_another_attempt(
-    bucket: Bucket,
-    llm: LlmServer,
-    worker: Worker,
-    monkeypatch: pytest.MonkeyPatch,
-    code: str,
-    status: int,
-    exit_code: int,
+    bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3, code: str, status: int, exit_code: int
 ) -> None:
-    def refuse(*_: object) -> None:
-        answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-        raise ClientError(answer, "GetObject")
-
     bucket.put_firms({"ALPHA": call("ALPHA")})
-    monkeypatch.setattr(s3.Bucket, "get", refuse)
+    proxy.fail("GET", "manifests/", "answer", math.inf, status=status, code=code)
 
-    done = worker.run()
+    with virtual_time():
+        done = worker.run(AWS_ENDPOINT_URL=proxy.url)
 
     assert done.returncode == exit_code
     assert code in one_sentence(done.stderr)
 
 
-def test_a_full_disk_is_one_sentence(
-    bucket: Bucket, llm: LlmServer, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    bucket.put_firms({"ALPHA": call("ALPHA")})
-    monkeypatch.setattr(s3.Bucket, "get", full)
-
-    done = worker.run()
+def test_a_machine_without_credentials_is_told_in_a_sentence(bucket: Bucket, worker: Worker) -> None:
+    done = worker.run_process(
+        AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, AWS_EC2_METADATA_DISABLED="true", HOME="/nowhere"
+    )
 
     assert done.returncode == 1
-    assert "No space left on device" in one_sentence(done.stderr)
+    assert "there are no AWS credentials (Unable to locate credentials)" in one_sentence(done.stderr)
 
 
 def test_a_broken_prefetch_manifest_is_recorded(bucket: Bucket, worker: Worker, llm: LlmServer) -> None:
@@ -483,17 +451,21 @@ def test_a_broken_prefetch_manifest_is_recorded(bucket: Bucket, worker: Worker, 
 def test_a_record_that_cannot_be_trusted_is_begun_anew(bucket: Bucket, worker: Worker, llm: LlmServer) -> None:
     bucket.put_firms({firm: call(firm) for firm in FIRMS[:3]})
     assert worker.run().returncode == 0
-    whole, record = content(bucket.topics()), bucket.get(progress_key(QUARTER, RUN, BATCH)).decode()
+    whole, record = content(bucket.topics()), bucket.get(RUN.progress_key(BATCH)).decode()
     twice = record.replace('"skipped": {}', '"skipped": {"ALPHA": "no sentences"}')
     for untrusted in ("[]", record.replace("batch_0000", "batch_0007"), record.replace('"ALPHA"', '"FOREIGN"'), twice):
-        bucket.put(progress_key(QUARTER, RUN, BATCH), untrusted.encode())
+        bucket.put(RUN.progress_key(BATCH), untrusted.encode())
         done = worker.run()
         assert done.returncode == 0
-        assert "begins anew" in done.stdout
+        assert "starts again from nothing" in done.stdout
         assert content(bucket.topics()) == whole
 
-    bucket.s3.delete_object(Bucket=BUCKET, Key=bucket.progress().parts[1])
-    assert "part_0001.parquet, which the progress record lists, is gone" in worker.run().stdout
+    lost = list(bucket.progress().parts)[1]
+    bucket.s3.delete_object(Bucket=BUCKET, Key=lost)
+    assert f"1 of its parts are not in the bucket, the first is {lost}" in worker.run().stdout
+    replaced = list(bucket.progress().parts)[1]
+    bucket.put(replaced, b"another part")
+    assert f"1 of its parts were replaced after they were written, the first is {replaced}" in worker.run().stdout
     assert content(bucket.topics()) == whole
     assert sorted(bucket.progress().completed) == FIRMS[:3]
 

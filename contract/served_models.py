@@ -12,6 +12,10 @@ _EMBEDDING = re.compile(r"embed|rerank|\bbge-|\be5-|\bgte-|minilm|whisper|\btts\
 def choose_model(served: Sequence[str], wanted: str | None, setting: str) -> str:
     """The id of the model to use, as the server spells it.
 
+    A server may list a model under a longer id than the one that people use: `qwen3:latest` for `qwen3` (Ollama),
+    `models/gemini` (Google), or the path of a file, `/models/Qwen3-8B.gguf` (llama.cpp). Such an id is found by the
+    shorter one, in any case of letters.
+
     Args:
         served: The ids that the server lists.
         wanted: The model that was asked for; None for the only chat model that the server has.
@@ -21,9 +25,11 @@ def choose_model(served: Sequence[str], wanted: str | None, setting: str) -> str
         ContractError: if the server does not list `wanted`, or lists no chat model or several and none is wanted.
     """
     if wanted:
-        for candidate in (wanted, f"{wanted}:latest"):  # Ollama's default tag
-            if candidate in served:
-                return candidate
+        if wanted in served:
+            return wanted
+        found = [model for model in served if _short(wanted) in (_short(model), _short(model.rpartition("/")[2]))]
+        if len(found) == 1:
+            return found[0]
         raise ContractError(f"it serves {_list(served)}, not {wanted}: set {setting} to a model that it serves")
     chat = [model for model in served if not _EMBEDDING.search(model)]
     if len(chat) == 1:
@@ -31,6 +37,10 @@ def choose_model(served: Sequence[str], wanted: str | None, setting: str) -> str
     if chat:
         raise ContractError(f"it serves several models ({_list(chat)}): choose one with {setting}")
     raise ContractError(f"it serves no chat model ({_list(served)})")
+
+
+def _short(model: str) -> str:
+    return model.lower().removeprefix("models/").removesuffix(":latest").removesuffix(".gguf")
 
 
 def _list(models: Sequence[str], most: int = 10) -> str:

@@ -302,6 +302,9 @@ class Listing:
         (["text-embedding-3-small", "qwen3-8b"], None, "qwen3-8b"),
         (["qwen3-8b", "llama3"], "llama3", "llama3"),
         (["nomic-embed-text:latest", "qwen3:latest", "llama3:latest"], "llama3", "llama3:latest"),
+        (["/models/Qwen3-8B-Q4.gguf"], "qwen3-8b-q4", "/models/Qwen3-8B-Q4.gguf"),
+        (["models/gemini-flash", "models/gemini-pro"], "gemini-pro", "models/gemini-pro"),
+        (["qwen/qwen3-8b", "text-embedding-nomic"], "Qwen3-8B", "qwen/qwen3-8b"),
     ],
 )
 def test_the_model_is_the_one_asked_for_or_the_only_chat_model(

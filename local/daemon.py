@@ -41,7 +41,7 @@ class Options:
         found: list[str] = []
         if self.port and self.port != port:
             found.append(f"--port {self.port} (it is {port})")
-        if self.llm_url and self.llm_url != llm.url:
+        if self.llm_url and _without_version(self.llm_url) != _without_version(llm.url):
             found.append(f"--llm-url {self.llm_url} (it is {'the fake vLLM' if llm.fake else llm.url})")
         if self.llm_model and self.llm_model not in (llm.model, llm.model.removesuffix(":latest")):
             found.append(f"--llm-model {self.llm_model} (it is {llm.model})")
@@ -162,6 +162,10 @@ def _error_in(line: str) -> str:
     if not line:
         return f"the embedded AWS ended before it was ready: see {state.log_path()}"
     return str(json.loads(line).get("error") or "")
+
+
+def _without_version(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _has_ended() -> bool:

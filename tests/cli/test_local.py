@@ -1,4 +1,4 @@
-"""`ftm local` while the embedded AWS is up, and commands on the stack `local` beside the operator's own AWS settings."""
+"""`ftm local` while the embedded AWS is up, and the stack `local` beside the operator's own AWS settings."""
 
 import json
 import os

@@ -7,10 +7,7 @@ can be had at once; the whole program is run by the tests of the embedded AWS.
 import io
 import json
 import os
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -28,26 +25,12 @@ from contract import layout
 from contract.batch import BatchLine, BatchProgress, Counts, Part
 from contract.topics import TOPIC_COLUMNS
 from local import state
+from testing.moto_server import MotoServer
 
 BUCKET = "ftm-local-test"
 RUN = "20230405_101500"
 SUCCEEDS, FAILS, BREAKS, WAITS, UNNAMED = "2023Q1", "2023Q2", "2023Q3", "2023Q4", "2022Q1"
 """What a run of each quarter does."""
-
-MOTO_SERVER = """
-import os, sys
-os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # thousands, which every reset would load again
-from moto.core.config import default_user_config
-from moto.server import ThreadedMotoServer
-default_user_config["stepfunctions"] = {"execute_state_machine": True}
-default_user_config["batch"] = {"use_docker": False}  # a job succeeds at once
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-host, port = server.get_host_and_port()
-os.environ["MOTO_PORT"] = str(port)  # where its state machines find the other services
-print(f"http://{host}:{port}", flush=True)
-sys.stdin.read()
-"""
 
 Ftm = Callable[..., Result]
 
@@ -76,14 +59,13 @@ def _client(service: str, endpoint: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def moto_server() -> Iterator[str]:
-    """moto as it is, in a process of its own: other tests of this process may have mended theirs."""
-    command = [sys.executable, "-c", MOTO_SERVER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-        yield process.stdout.readline().strip()
-        process.stdin.close()
+def deployed() -> Iterator[tuple[MotoServer, dict[str, Any]]]:
+    """moto as it is, with a deployed stack, and the stack's outputs."""
+    server = MotoServer.start()
+    outputs = deploy(Aws(server.endpoint, {}))
+    server.keep()
+    yield server, outputs
+    server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -97,16 +79,15 @@ def local_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def aws(moto_server: str, local_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """A deployed stack `local`, new for each test."""
+def aws(deployed: tuple[MotoServer, dict[str, Any]], local_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """The stack `local` as it was deployed: nothing of an earlier test is in it."""
     monkeypatch.setenv("FTM_LOCAL_DIR", str(local_dir))
     monkeypatch.setenv("FTM_STACK", "local")
-    urllib.request.urlopen(urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST"))  # noqa: S310
-    aws = Aws(moto_server, {})
-    aws.outputs.update(deploy(aws))
+    server, outputs = deployed
+    server.begin()
+    aws = Aws(server.endpoint, dict(outputs))
     register(aws)
-    yield aws
-    stop_executions(aws)
+    return aws
 
 
 def register(aws: Aws) -> None:
@@ -129,7 +110,7 @@ def ftm(aws: Aws) -> Ftm:
 
 
 def deploy(aws: Aws) -> dict[str, Any]:
-    """What the program deploys, as far as the CLI snapshots at it; returns the stack's outputs."""
+    """What the program deploys, as far as the CLI looks at it; returns the stack's outputs."""
     aws.client("s3").create_bucket(Bucket=BUCKET)
     machine = aws.client("stepfunctions").create_state_machine(
         name="ftm-local-quarter-processor",
@@ -178,11 +159,6 @@ def deploy(aws: Aws) -> dict[str, Any]:
     }
 
 
-def stop_executions(aws: Aws) -> None:
-    for arn in running_executions(aws):
-        aws.client("stepfunctions").stop_execution(executionArn=arn)
-
-
 def running_executions(aws: Aws) -> list[str]:
     machines = aws.client("stepfunctions")
     return [
@@ -227,7 +203,7 @@ def put_job_definition(aws: Aws, **variables: str) -> str:
 
 
 def put_manifest(aws: Aws, quarter: str, firms: int = 3, **changes: Any) -> None:
-    """A prefetch of `firms` firms in the bucket, as far as the CLI snapshots into it."""
+    """A prefetch of `firms` firms in the bucket, as far as the CLI looks into it."""
     ids = [f"F{number}" for number in range(firms)]
     manifest = {
         "quarter": quarter,

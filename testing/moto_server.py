@@ -1,0 +1,93 @@
+"""moto's AWS in a process of its own, where what one test changes no other test sees.
+
+    server = MotoServer.start()
+    ...                        # make, at `server.endpoint`, what every test needs
+    server.keep()
+    server.begin()             # before each test: everything is again as it was when it was kept
+
+The process forks for each test, which takes milliseconds: the copy serves the test and is killed when the next one
+begins, with every execution and job that it still runs.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from threading import Thread
+
+
+@dataclass
+class MotoServer:
+    endpoint: str
+    _process: subprocess.Popen[str]
+
+    @classmethod
+    def start(cls) -> "MotoServer":
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout
+        return cls(process.stdout.readline().strip(), process)
+
+    def keep(self) -> None:
+        """Each test begins with what has been made until now. To be called once."""
+        self._command("keep")
+
+    def begin(self) -> None:
+        """Forget everything that was made, changed or started since the last call."""
+        self._command("begin")
+
+    def stop(self) -> None:
+        self._process.communicate()
+
+    def _command(self, command: str) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        print(command, file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline().strip()
+        assert answer == command, f"moto's server ended at {command!r}"
+
+
+def serve() -> None:
+    """Follow the commands of standard input until its end."""
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # thousands, which no test uses
+    from moto.core.config import default_user_config
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
+
+    default_user_config["stepfunctions"] = {"execute_state_machine": True}
+    default_user_config["batch"] = {"use_docker": False}  # a job succeeds at once
+    listener = socket.create_server(("127.0.0.1", 0))
+    host, port = listener.getsockname()
+    os.environ["MOTO_PORT"] = str(port)  # where its state machines find the other services
+    app = DomainDispatcherApplication(create_backend_app)
+    # Without threads and kept connections, of which a forked process would have half.
+    plain = make_server(host, port, app, request_handler=MotoRequestHandler, fd=listener.fileno())
+    print(f"http://127.0.0.1:{port}", flush=True)
+    thread = Thread(target=plain.serve_forever)
+    thread.start()
+    keep = sys.stdin.readline()
+    plain.shutdown()
+    thread.join()
+    print(keep, end="", flush=True)
+    child = 0
+    for command in sys.stdin:
+        _kill(child)
+        child = os.fork()
+        if not child:
+            server = make_server(host, port, app, True, request_handler=MotoRequestHandler, fd=listener.fileno())
+            server.serve_forever()
+        print(command, end="", flush=True)
+    _kill(child)
+
+
+def _kill(child: int) -> None:
+    if child:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,7 +1,8 @@
-"""The embedded AWS: moto's server on the loopback, with everything switched on that the system needs.
+"""The embedded AWS: moto's server on the loopback, extended where moto only imitates a service.
 
 State machines are executed as deployed, Lambda functions and Batch jobs run as real processes, and ECS services follow
-their Auto Scaling group. All state is in memory. Region us-east-1, account 123456789012, any credentials.
+their Auto Scaling group. All state is in memory. The region is us-east-1, the account 123456789012; any credentials are
+accepted.
 """
 
 import errno
@@ -23,7 +24,7 @@ from local.emulator.batch_processes import BatchProcesses
 from local.emulator.children import Children
 from local.emulator.ecs_service import EcsServices
 from local.emulator.lambda_processes import LambdaProcesses
-from local.emulator.patches import StepFunctionsPatches, mend_common
+from local.emulator.patches import StepFunctionsPatches, patch_common
 from local.emulator.patching import MotoDoesNotFitError
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ ACCOUNT = "123456789012"
 _HOST = "127.0.0.1"
 
 _CALLING_BACK = ("awslambda", "stepfunctions")
-"""Services whose answer may wait for a process that calls them again."""
+"""Services whose requests may wait for a process that sends them another request."""
 
 
 class EmbeddedAwsError(Exception):
-    """The embedded AWS cannot start; the message says why, in one sentence."""
+    """The embedded AWS cannot start; the message is one sentence for a person."""
 
 
 @dataclass
@@ -55,7 +56,7 @@ class EmbeddedAws:
         """Start it, empty, on a port of the loopback, by default a free one.
 
         Raises:
-            EmbeddedAwsError: when the port is taken, or the installed moto is not the one that it was written for.
+            EmbeddedAwsError: if the port is in use, or the installed moto is another version than the patches need.
         """
         listener = _listen(port)
         port = listener.getsockname()[1]
@@ -63,7 +64,7 @@ class EmbeddedAws:
         endpoint = f"http://{_HOST}:{port}"
         children = Children()
         try:
-            mend_common()
+            patch_common()
             LambdaProcesses(children, endpoint)
             batch = BatchProcesses(children, endpoint)
             StepFunctionsPatches(endpoint, batch)
@@ -79,7 +80,7 @@ class EmbeddedAws:
         return cls(endpoint, server, children, batch)
 
     def stop(self) -> None:
-        """Stop serving, and kill every process that it started."""
+        """Stop serving and kill every process that it started."""
         self._server.shutdown()
         self._server.server_close()
         self._batch.close()
@@ -88,14 +89,14 @@ class EmbeddedAws:
 
 def _create_app(service: Any) -> Flask:
     app = create_backend_app(service)
-    app.debug = False  # a twelfth of the time of a request
+    app.debug = False  # saves a twelfth of each request's time
     if service not in _CALLING_BACK:
         app.wsgi_app = _one_at_a_time(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 
 def _one_at_a_time(serve: "WSGIApplication") -> "WSGIApplication":
-    """moto iterates over dictionaries that other requests change, and then answers 500."""
+    """Serialize requests: moto answers 500 when a request changes a dictionary that another one iterates over."""
     lock = threading.Lock()
 
     def serve_alone(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -118,6 +119,6 @@ def _configure_moto(port: int) -> None:
     os.environ["MOTO_PORT"] = str(port)
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     moto_api_backend.reset()
-    # moto logs whole syntax trees when a state fails, and werkzeug every request.
+    # moto logs whole syntax trees when a state fails, and werkzeug logs every request.
     logging.getLogger("moto").setLevel(logging.CRITICAL)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

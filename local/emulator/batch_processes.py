@@ -1,15 +1,15 @@
-"""Batch jobs as real processes.
+"""Runs Batch jobs as real processes.
 
-A job waits in its queue until a compute environment has as many vCPUs free as it needs. An attempt then runs the job
-definition's command, with the job's overrides, in an empty directory and a clean environment, as in a container; its
-output goes to the job definition's awslogs group. What ends an attempt:
+A job waits in its queue until a compute environment has enough free vCPUs. An attempt then runs the job definition's
+command, with the job's overrides, in an empty directory and a clean environment, as in a container; its output goes to
+the job definition's awslogs group. An attempt ends in one of three ways:
 
-- the command: its exit code, `Essential container in task exited`;
-- SIGKILL from elsewhere: on one machine nothing but the loss of a host is told so, exit code 137,
-  `Host EC2 (instance i-...) terminated.` A test kills the process that `container.taskArn` names: `.../pid-1234`;
-- the timeout, `terminate_job`: SIGTERM to the process group, SIGKILL after `STOP_GRACE_SECONDS`.
+- The command exits: `Essential container in task exited`, with its exit code.
+- Someone else sends SIGKILL, which is treated as the loss of a host: exit code 137 and `Host EC2 (instance i-...)
+  terminated.` A test does so to the process that `container.taskArn` names: `.../pid-1234`.
+- The timeout or `terminate_job`: SIGTERM to the process group, and SIGKILL after `KILL_GRACE_SECONDS`.
 
-Whether another attempt follows is for the job definition's `retryStrategy` to say.
+The job definition's `retryStrategy` decides whether another attempt follows.
 """
 
 import contextlib
@@ -43,14 +43,14 @@ from moto.moto_api import state_manager
 from local.emulator.children import Children, kill_group
 from local.emulator.patching import replace
 
-STOP_GRACE_SECONDS = 30.0
-"""Between SIGTERM and SIGKILL, as in ECS."""
+KILL_GRACE_SECONDS = 30.0
+"""Time between SIGTERM and SIGKILL; the default of ECS."""
 
 MAX_OVERRIDES_BYTES = 8192
-"""AWS's limit of a job's container overrides."""
+"""AWS's limit for a job's container overrides."""
 
-MAX_JOBS_A_CALL = 100
-"""AWS's limit of jobs that DescribeJobs takes and ListJobs gives at once."""
+MAX_JOBS_PER_CALL = 100
+"""AWS's limit for the jobs of one DescribeJobs or ListJobs call."""
 
 CONTAINER_EXITED = "Essential container in task exited"
 TIMED_OUT = "Job attempt duration exceeded timeout"
@@ -59,8 +59,8 @@ DOES_NOT_FIT = (
     "can be met by the CE(s) attached to the job queue."
 )
 
-_LOOK_SECONDS = 0.5
-"""How often a running job's deadline is looked at."""
+_POLL_SECONDS = 0.5
+"""How often a running job's deadline is checked."""
 
 _MAX_LOG_EVENT_BYTES = 256 * 1024 - 26
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -68,7 +68,7 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass
 class _Attempt:
-    """One attempt, in the words of DescribeJobs."""
+    """One attempt, as DescribeJobs shows it."""
 
     started: float
     log_stream: str
@@ -76,7 +76,7 @@ class _Attempt:
     task_arn: str = ""
     exit_code: int | None = None
     reason: str = ""
-    """The container's reason: why it could not be started."""
+    """Why the container could not be started; empty otherwise."""
     status_reason: str = CONTAINER_EXITED
 
     def container(self, region: str, account: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class _Attempt:
 
 @dataclass
 class _Run:
-    """What moto's Job does not know of a job."""
+    """The state of a job beyond moto's Job."""
 
     job: Job
     vcpus: float
@@ -104,14 +104,14 @@ class _Run:
     process: subprocess.Popen[bytes] | None = None
     attempt: _Attempt | None = None
     stop_reason: str = ""
-    """Why the job is being stopped: what terminate_job was told, or the timeout."""
+    """Why the job is being stopped: terminate_job's reason, or the timeout; empty otherwise."""
     kill_at: float = math.inf
-    """When SIGTERM was not enough (monotonic)."""
+    """When SIGKILL follows (monotonic clock, seconds)."""
     place: ComputeEnvironment | None = None
 
 
 class BatchProcesses:
-    """Queues, runs and stops the jobs that moto's Batch gets."""
+    """Queues, runs and stops the jobs of moto's Batch."""
 
     def __init__(self, children: Children, endpoint: str) -> None:
         self._children = children
@@ -120,33 +120,33 @@ class BatchProcesses:
         self._runs: dict[str, _Run] = {}
         self._waiting: defaultdict[str, deque[_Run]] = defaultdict(deque)
         self._used: defaultdict[str, float] = defaultdict(float)
-        # Jobs change their status only when something happens to them, not when they are looked at.
+        # By default moto advances a job's status each time the job is described.
         state_manager.set_transition("batch::job", {"progression": "manual", "times": 10**9})
         self._replace_moto()
 
     def wait(self, job_id: str, seconds: float) -> bool:
-        """Wait until a job has succeeded or failed; tell whether it has."""
+        """Wait up to `seconds` until a job has succeeded or failed; return whether it has."""
         run = self._runs.get(job_id)
         return run is None or run.finished.wait(seconds)
 
     def close(self) -> None:
-        """Start nothing any more; `Children.close` ends what runs."""
+        """Start no more jobs; `Children.close` ends the running ones."""
         with self._lock:
             self._waiting.clear()
 
     def _replace_moto(self) -> None:
-        # moto runs jobs in Docker only, with sleeps, one attempt each, at once whatever maxvCpus says.
+        # moto runs jobs only in Docker, with sleeps, one attempt each, and ignores maxvCpus.
         replace(BatchResponse, "submitjob", "2ba7d660df00", self._submit)
         replace(Job, "terminate", "d04675ae9568", self._terminate)
-        # moto shows less than Batch does, and adds an AWS_BATCH_JOB_ID at each look.
+        # moto omits fields, and adds another AWS_BATCH_JOB_ID to each description.
         replace(Job, "describe", "bc82fd1e98a3", self._describe)
         replace(Job, "_container_details", "2f77531f8164", self._describe_container)
-        # moto looks through all jobs for each, and takes any number of ids.
+        # moto searches all jobs for each id, and does not limit the number of ids.
         replace(BatchBackend, "describe_jobs", "b46db4fe2254", _describe_jobs)
-        # It answers with all jobs at once, where Batch gives pages.
+        # moto does not page.
         replace(BatchResponse, "listjobs", "819c0df57bb9", _list_jobs_in_pages)
         replace(BatchBackend, "list_jobs", "aea6ceec237f", _list_jobs)
-        Job.start = _stay  # a job starts when its queue comes to it
+        Job.start = _do_not_start  # a job starts when its queue has room
 
     def _submit(self, original: Any, response: BatchResponse) -> str:
         for unsupported in ("arrayProperties", "dependsOn", "eksPropertiesOverride", "nodeOverrides"):
@@ -173,7 +173,7 @@ class BatchProcesses:
             self._start_what_fits()
 
     def _start_what_fits(self) -> None:
-        """Start the jobs at the head of each queue that a compute environment has room for. Called with the lock."""
+        """Start the first jobs of each queue for which a compute environment has room. The caller holds the lock."""
         for waiting in self._waiting.values():
             while waiting and (place := self._room_for(waiting[0])):
                 run = waiting.popleft()
@@ -193,13 +193,13 @@ class BatchProcesses:
         """The thread of one job."""
         try:
             self._finish(run, self._run_attempts(run))
-        except Exception as error:  # a job must never be left running for ever
+        except Exception as error:  # otherwise the job would stay RUNNING for ever
             logging.getLogger(__name__).exception("job %s", run.job.job_id)
             run.stop_reason = f"{type(error).__name__}: {error}"
             self._finish(run, None)
 
     def _run_attempts(self, run: _Run) -> _Attempt:
-        """Run a job to its end, and return its last attempt."""
+        """Run a job to its end and return its last attempt."""
         job = run.job
         attempts = int(run.retry_strategy.get("attempts") or 1)
         number = 0
@@ -255,7 +255,7 @@ class BatchProcesses:
         with self._lock:
             run.attempt = attempt
             run.process = process
-            if run.stop_reason:  # it came while the process was being started
+            if run.stop_reason:  # the stop arrived while the process was being started
                 kill_group(process, signal.SIGTERM)
         task = f"arn:aws:ecs:{job.backend.region_name}:{job.backend.account_id}:task"
         attempt.task_arn = f"{task}/{run.place.name if run.place else ''}/pid-{process.pid}"
@@ -269,7 +269,7 @@ class BatchProcesses:
             "HOME": str(directory),
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
-            # As many threads as a container's CPU limit would let run.
+            # As many threads as the container's CPU limit allows.
             **dict.fromkeys(_THREAD_LIMITS, threads),
             "AWS_ACCESS_KEY_ID": "embedded",
             "AWS_SECRET_ACCESS_KEY": "embedded",
@@ -284,20 +284,20 @@ class BatchProcesses:
         }
 
     def _follow(self, run: _Run, logs: "_Logs") -> None:
-        """Carry the process's output to its log stream until it ends, and settle how it ended."""
+        """Copy the process's output to its log stream until it ends, and record how it ended."""
         process, attempt = run.process, run.attempt
         assert process  # noqa: S101 - set by _start
-        assert process.stdout  # noqa: S101 - a pipe was asked for
+        assert process.stdout  # noqa: S101 - opened as a pipe
         assert attempt  # noqa: S101 - set by _start
         timeout = run.job._get_attempt_duration()
         deadline = time.monotonic() + timeout if timeout else math.inf
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            # It may end while what it started holds the pipe open, or close the pipe and go on.
+            # The process may end while a child of it keeps the pipe open, or close the pipe and go on.
             while selector.get_map() or process.poll() is None:
                 if not selector.get_map():
                     _wait(process)
-                elif not selector.select(0 if process.poll() is not None else _LOOK_SECONDS):
+                elif not selector.select(0 if process.poll() is not None else _POLL_SECONDS):
                     if process.returncode is not None:
                         break
                 elif data := process.stdout.read(1 << 16):
@@ -346,7 +346,7 @@ class BatchProcesses:
     def _stop(self, run: _Run, reason: str) -> None:
         with self._lock:
             run.stop_reason = reason
-            run.kill_at = time.monotonic() + STOP_GRACE_SECONDS
+            run.kill_at = time.monotonic() + KILL_GRACE_SECONDS
             if run.process:
                 kill_group(run.process, signal.SIGTERM)
 
@@ -371,7 +371,7 @@ class BatchProcesses:
 
 
 class _Logs:
-    """A log stream that takes bytes and makes events of lines."""
+    """A log stream that turns bytes into one event per line."""
 
     def __init__(self, logs: LogsBackend, group: str, stream: str) -> None:
         self._logs = logs
@@ -380,7 +380,11 @@ class _Logs:
         self._rest = b""
 
     def create(self) -> None:
-        """Raises LookupError when the log group does not exist: only Batch's own is made when it is needed."""
+        """Create the stream.
+
+        Raises:
+            LookupError: if the log group does not exist; only Batch's own group is created on demand.
+        """
         if self._group == "/aws/batch/job":
             self._logs.ensure_log_group(self._group)
         if self._group not in self._logs.groups:
@@ -402,20 +406,20 @@ class _Logs:
         self._logs.put_log_events(self._group, self._stream, [{"timestamp": now, "message": m} for m in messages])
 
 
-def _stay(self: Job) -> None:
-    """Do not start yet."""
+def _do_not_start(self: Job) -> None:
+    """Replaces the start of moto's thread."""
 
 
 def _describe_jobs(_original: Any, backend: BatchBackend, jobs: list[str] | None) -> list[dict[str, Any]]:
-    if len(jobs or []) > MAX_JOBS_A_CALL:
-        raise ClientException(f"jobs must have at most {MAX_JOBS_A_CALL} entries")
+    if len(jobs or []) > MAX_JOBS_PER_CALL:
+        raise ClientException(f"jobs must have at most {MAX_JOBS_PER_CALL} entries")
     ids = [name.rsplit("/", 1)[-1] for name in jobs or []]
     return [backend._jobs[job_id].describe() for job_id in ids if job_id in backend._jobs]
 
 
 def _list_jobs_in_pages(original: Any, response: BatchResponse) -> str:
     jobs = json.loads(original(response))["jobSummaryList"]
-    size = min(MAX_JOBS_A_CALL, int(response._get_param("maxResults") or MAX_JOBS_A_CALL))
+    size = min(MAX_JOBS_PER_CALL, int(response._get_param("maxResults") or MAX_JOBS_PER_CALL))
     start = int(response._get_param("nextToken") or 0)
     page: dict[str, Any] = {"jobSummaryList": jobs[start : start + size]}
     if start + size < len(jobs):
@@ -431,21 +435,21 @@ def _list_jobs(
     job_status: str | None = None,
     filters: list[dict[str, Any]] | None = None,
 ) -> list[Job]:
-    """Without a status and without filters Batch lists running jobs only."""
+    """Like Batch, list only running jobs if neither a status nor filters are given."""
     if not job_status and not filters:
         job_status = "RUNNING"
     return original(backend, job_queue_name, array_job_id, job_status, filters)
 
 
 def _retry(run: _Run, attempt: _Attempt) -> bool:
-    """Whether a failed attempt is followed by another, as `evaluateOnExit` has it: the first match counts."""
-    told = {
+    """Whether another attempt follows a failed one, by the first matching rule of `evaluateOnExit`."""
+    actual = {
         "onExitCode": "" if attempt.exit_code is None else str(attempt.exit_code),
         "onReason": attempt.reason,
         "onStatusReason": attempt.status_reason,
     }
     for rule in run.retry_strategy.get("evaluateOnExit") or []:
-        if all(fnmatch.fnmatchcase(told[name], rule[name]) for name in told if rule.get(name)):
+        if all(fnmatch.fnmatchcase(actual[name], rule[name]) for name in actual if rule.get(name)):
             return str(rule["action"]).upper() == "RETRY"
     return True
 
@@ -466,7 +470,7 @@ def _container_property(job: Job, name: str, default: Any) -> Any:
 
 
 def _environment(job: Job) -> dict[str, str]:
-    """The job definition's variables, with the job's own over them."""
+    """The job definition's variables, overridden by the job's own."""
     defined = (job.job_definition.container_properties or {}).get("environment") or []
     return {each["name"]: each["value"] for each in [*defined, *(job.container_overrides.get("environment") or [])]}
 
@@ -476,10 +480,10 @@ def _max_vcpus(place: ComputeEnvironment) -> float:
 
 
 def _exit_code(returncode: int) -> int:
-    """As a shell or a container tells a death by signal: 128 and its number."""
+    """As in a shell or a container, a process killed by signal N has exit code 128 + N."""
     return 128 - returncode if returncode < 0 else returncode
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_LOOK_SECONDS)
+        process.wait(_POLL_SECONDS)

@@ -1,8 +1,8 @@
-"""The process that kills the embedded AWS's children when it dies, however it dies.
+"""The process that kills the embedded AWS's children when the embedded AWS ends, in whatever way.
 
-It reads `+PID` and `-PID` lines, the leaders of process groups that started and ended, and at the end of its input
-kills those that are left and removes their directory, its only argument. A pipe closes even when its writer was
-killed, on Linux and macOS alike.
+It reads lines `+PID` and `-PID` for process groups that have started and ended. At the end of its input it kills the
+remaining groups and removes their directory, its only argument. This works on Linux and macOS alike, since a pipe is
+closed even when its writer is killed.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""ECS's part: tasks run on the instances of an Auto Scaling group, and are registered with the load balancer.
+"""ECS services: tasks run on the instances of an Auto Scaling group and are registered with the load balancer.
 
-A service runs as many tasks as it should and as there are instances, one task an instance, at once when either number
-changes. moto keeps the two apart, and runs what it is asked for without instances.
+A service runs one task per instance, up to its desired count, and follows any change of either number at once. moto
+does not connect the two: it reports the desired count as running even without instances.
 """
 
 import threading
@@ -16,14 +16,14 @@ from local.emulator.patching import replace
 
 
 class EcsServices:
-    """Keeps every service's tasks in step with its group's instances."""
+    """Keeps the tasks of every service consistent with the instances of its group."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         replace(EC2ContainerServiceBackend, "create_service", "ecba80299ad6", self._after_ecs)
         replace(EC2ContainerServiceBackend, "update_service", "67910723b60a", self._after_ecs)
         replace(FakeAutoScalingGroup, "set_desired_capacity", "4a026bb5666e", self._after_scaling)
-        # AWS rejects a capacity outside of the group's bounds.
+        # AWS rejects a capacity outside the group's limits; moto does not.
         replace(AutoScalingBackend, "set_desired_capacity", "4f07307b13b8", _set_desired_capacity)
 
     def _after_ecs(self, original: Any, backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any) -> Service:
@@ -74,7 +74,7 @@ def _group_names(backend: EC2ContainerServiceBackend, service: Service) -> list[
 
 
 def _register(balancers: ELBv2Backend, balancer: dict[str, Any], instances: list[str]) -> None:
-    """Make a target group's targets the given instances, at the container's port."""
+    """Set a target group's targets to the given instances, at the container's port."""
     arn = balancer.get("targetGroupArn") or balancer.get("target_group_arn")
     group = balancers.target_groups.get(str(arn))
     if group is None:

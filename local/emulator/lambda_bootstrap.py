@@ -1,9 +1,9 @@
-"""What AWS's Python runtime for Lambda does, inside the process of one execution environment.
+"""The Lambda runtime for Python, inside the process of one execution environment.
 
-Started as `python -I -S lambda_bootstrap.py TASK_ROOT SITE_PACKAGES TOKEN`; TASK_ROOT is the unpacked zip. Invocations
-come in as lines of JSON; answers go out on standard output, marked with TOKEN, among whatever the handler prints.
-Without `site`, a module that the zip lacks is missing here as it is in AWS: only SITE_PACKAGES, where boto3 is, stands
-in for what the runtime brings along.
+Started as `python -I -S lambda_bootstrap.py TASK_ROOT SITE_PACKAGES TOKEN`, where TASK_ROOT is the unpacked zip.
+Invocations arrive as lines of JSON. Answers go to standard output, marked with TOKEN to distinguish them from the
+handler's own output. Without `site`, a module that is missing in the zip is missing here as it would be in AWS; only
+SITE_PACKAGES, which has boto3, replaces the libraries that the real runtime provides.
 """
 
 import importlib
@@ -28,7 +28,7 @@ def main(task_root, site_packages, token):
         request = json.loads(line)
         if error:
             answer(token, {"error": error, "fatal": True})
-            sys.exit(1)  # a new environment tries again, as in AWS
+            sys.exit(1)  # as in AWS, the next invocation starts a new environment
         answer(token, {**invoke(handler, request), "megabytes": peak_megabytes()})
 
 
@@ -75,7 +75,7 @@ def answer(token, record):
 
 
 def peak_megabytes():
-    """This process's peak memory. getrusage's would count the parent's before the exec, on Linux."""
+    """This process's peak memory. On Linux, getrusage would include the parent's memory before the exec."""
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024

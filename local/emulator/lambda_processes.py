@@ -1,8 +1,8 @@
-"""Lambda functions as real processes, started from the zip that was deployed.
+"""Runs Lambda functions as real processes, from the zip that was deployed.
 
-An execution environment is a process: it loads the handler once, serves one invocation at a time and is kept for the
-next one, as in AWS. What the handler prints goes to CloudWatch Logs between START, END and REPORT lines. Reaching the
-timeout, or more memory than the function has, ends the environment and fails the invocation.
+An execution environment is a process: as in AWS, it loads the handler once, serves one invocation at a time and is kept
+for the next one. The handler's output goes to CloudWatch Logs between START, END and REPORT lines. Exceeding the
+timeout or the function's memory ends the environment and fails the invocation.
 """
 
 import base64
@@ -35,10 +35,10 @@ _BOOTSTRAP = Path(__file__).with_name("lambda_bootstrap.py")
 _SITE_PACKAGES = Path(boto3.__file__).parent.parent
 
 INIT_SECONDS = 60.0
-"""How long loading a handler may take. AWS allows 10 s; here many processes share a few cores."""
+"""Limit for loading a handler. AWS allows 10 s, but here many processes share a few cores."""
 
 IDLE_KEPT = 4
-"""Idle environments kept a function."""
+"""Number of idle environments that are kept per function."""
 
 _LOG_TAIL_BYTES = 4096
 
@@ -52,15 +52,15 @@ class _Answer:
 
 @dataclass
 class _Environment:
-    """One process, and the log stream that it writes."""
+    """One process and its log stream."""
 
     process: subprocess.Popen[bytes]
     token: bytes
     stream: str
     rest: bytes = b""
-    """Bytes read that do not make a line yet."""
+    """Bytes that were read after the last complete line."""
     lines: list[str] = field(default_factory=list[str])
-    """Lines read that are not in CloudWatch Logs yet."""
+    """Lines that were read and are not in CloudWatch Logs yet."""
 
 
 class _EnvironmentGoneError(Exception):
@@ -68,14 +68,14 @@ class _EnvironmentGoneError(Exception):
 
 
 class LambdaProcesses:
-    """Runs the invocations that moto's Lambda gets."""
+    """Runs the invocations of moto's Lambda."""
 
     def __init__(self, children: Children, endpoint: str) -> None:
         self._children = children
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._idle: defaultdict[str, list[_Environment]] = defaultdict(list)
-        # moto runs handlers in Docker only.
+        # moto runs handlers only in Docker.
         replace(LambdaFunction, "invoke", "dadc324f30ae", self._invoke_over_http)
 
     def _invoke_over_http(
@@ -149,7 +149,7 @@ class LambdaProcesses:
         command = [sys.executable, "-I", "-S", str(_BOOTSTRAP), str(root), str(_SITE_PACKAGES), token]
         process = self._children.start(command, env=self._variables(function, root, stream), cwd=root)
         environment = _Environment(process, f"\x1e{token}".encode(), stream)
-        with contextlib.suppress(_EnvironmentGoneError, TimeoutError):  # told by the invocation that follows
+        with contextlib.suppress(_EnvironmentGoneError, TimeoutError):  # the next invocation reports it
             self._read_answer(environment, INIT_SECONDS)
         return environment
 
@@ -192,7 +192,7 @@ class LambdaProcesses:
             "deadline": time.time() + seconds,
         }
         try:
-            assert environment.process.stdin  # noqa: S101 - a pipe was asked for
+            assert environment.process.stdin  # noqa: S101 - opened as a pipe
             data = memoryview(json.dumps(request).encode() + b"\n")
             while data:
                 data = data[environment.process.stdin.write(data) or 0 :]
@@ -209,14 +209,14 @@ class LambdaProcesses:
             return _error("Runtime.ExitError", f"RequestId: {request_id} Error: Runtime exited with error: {how}")
 
     def _read_answer(self, environment: _Environment, seconds: float) -> dict[str, Any]:
-        """Read what the process prints up to its answer.
+        """Read the process's output up to its answer.
 
         Raises:
-            TimeoutError: when `seconds` pass without one.
-            _EnvironmentGoneError: when the process ends without one.
+            TimeoutError: if there is none within `seconds`.
+            _EnvironmentGoneError: if the process ends without one.
         """
         pipe = environment.process.stdout
-        assert pipe  # noqa: S101 - a pipe was asked for
+        assert pipe  # noqa: S101 - opened as a pipe
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
@@ -250,7 +250,7 @@ class LambdaProcesses:
 
 
 def _kind(function: LambdaFunction) -> str:
-    """What an environment must have been started with to serve `function`."""
+    """Identifies the environments that can serve `function`: those started with the same code and settings."""
     started_with = (
         function.function_arn,
         function.code_sha_256,
@@ -263,5 +263,5 @@ def _kind(function: LambdaFunction) -> str:
 
 
 def _error(error_type: str, message: str) -> dict[str, Any]:
-    """The record of an invocation that its process did not survive."""
+    """The result of an invocation that ended its process."""
     return {"error": {"errorMessage": message, "errorType": error_type}, "fatal": True}

@@ -1,4 +1,4 @@
-"""What moto does wrong or lacks, above all in its interpreter of state machines, mended; each with its reason."""
+"""Fixes for moto, above all for its interpreter of state machines; each says what is wrong without it."""
 
 import json
 import re
@@ -54,8 +54,8 @@ from local.emulator.patching import replace
 
 _REGION = "us-east-1"
 
-_LOOK_SECONDS = 0.5
-"""How often a `.sync` task looks whether its execution was stopped."""
+_POLL_SECONDS = 0.5
+"""How often a `.sync` task checks whether its execution was stopped."""
 
 _INDEFINITE = re.compile(r"\.\.|\*|\[\s*\?|\[[^\]'\"]*[:,]")
 """A JSONPath that may select more than one value: deep scan, wildcard, filter, slice or union."""
@@ -72,18 +72,18 @@ _LAST_EVENTS = (
 MAX_HISTORY_PAGE = 1000
 
 
-def mend_common() -> None:
-    """Mend what is not Step Functions'."""
-    # A loader of botocore's models for each service looks through all of them again.
+def patch_common() -> None:
+    """Fix moto outside of Step Functions."""
+    # Without it, every service creates its own loader, which lists all of botocore's models again.
     replace(loaders, "create_loader", "b94f7ea2b2fa", _shared_loader, everywhere=True)
-    # Every request lists moto's folders, one request at a time.
+    # Every request lists moto's folders, under a lock.
     replace(backends, "list_of_moto_modules", "4f741a10b065", _known_modules)
-    # Conditions of a bucket policy are not looked at: one that denies plain HTTP denies everything.
+    # moto ignores the conditions of a bucket policy, so a policy that denies plain HTTP denies everything.
     replace(FakeBucket, "get_permission", "7571412a3495", _get_permission)
 
 
 class StepFunctionsPatches:
-    """The patches of the interpreter, and what they keep."""
+    """The patches of the interpreter and their state."""
 
     def __init__(self, endpoint: str, batch: BatchProcesses) -> None:
         self._endpoint = endpoint
@@ -92,40 +92,40 @@ class StepFunctionsPatches:
         self._clients_lock = threading.Lock()
         self._start_lock = threading.Lock()
         self._ended: defaultdict[str, threading.Event] = defaultdict(threading.Event)
-        self._mend_integrations()
-        self._mend_language()
-        self._mend_stopping()
-        self._mend_api()
+        self._patch_integrations()
+        self._patch_language()
+        self._patch_stopping()
+        self._patch_api()
 
-    def _mend_integrations(self) -> None:
-        # A client a task is slow, and making clients is not safe in threads; localhost may be tried as ::1 first.
+    def _patch_integrations(self) -> None:
+        # moto creates a client per task, which is slow and not thread-safe; and localhost may resolve to ::1 first.
         replace(boto_client, "boto_client_for", "1f44dc2ac8aa", self._client_for, everywhere=True)
-        # moto#10076: parameters keep their PascalCase, which batch and other lowerCamel APIs reject.
+        # moto#10076: parameters stay in PascalCase, which Batch and other APIs with lowerCamelCase reject.
         replace(StateTaskService, "_normalise_parameters", "dece59e76fd5", self._normalise_parameters)
         replace(StateTaskService, "_normalise_response", "00e0b0a50b1d", self._normalise_response)
-        # A finished job or execution is seen at once, without polling; a stopped task stops what it started.
+        # moto polls for the end of a job or execution, and a stopped task leaves its job running.
         state_task_service_callback._DELAY_SECONDS_SYNC_CONDITION_CHECK = 0  # type: ignore[misc]
         replace(StateTaskServiceCallback, "_eval_sync", "b8f76de4d514", _eval_sync)
         replace(StateTaskServiceBatch, "_build_sync_resolver", "c27d42b99703", self._await_job)
         replace(StateTaskServiceSfn, "_build_sync_resolver", "0a833c2f9a9c", self._await_execution)
         replace(StateTaskServiceSfn, "_build_sync2_resolver", "fbbf50b684b9", self._await_execution)
 
-    def _mend_language(self) -> None:
-        # `$.l[0].x` gives `[1]`, and a Choice then silently takes the wrong branch. Parsing a path takes milliseconds.
+    def _patch_language(self) -> None:
+        # `$.l[0].x` yields `[1]`, and a Choice then silently takes the wrong branch. Parsing a path takes milliseconds.
         replace(json_path, "extract_json", "932245247973", _extract_json, everywhere=True)
-        # An uncaught States.* error of a Map's iteration becomes States.Runtime.
+        # An uncaught States.* error in an iteration of a Map becomes States.Runtime.
         replace(CustomErrorName, "__init__", "2814dc26f7ae", _init_error_name)
         # A datetime in the context object breaks describe_execution.
         replace(Execution, "get_start_execution_details", "d2b1067cddcc", _start_details)
-        # Recursion, one level an item, ends at Python's limit.
+        # moto recurses once per item, up to Python's recursion limit.
         replace(IterationWorker, "_eval_pool", "45ca0026e8cc", _eval_pool)
 
-    def _mend_stopping(self) -> None:
-        # What a stopped task raises would be caught by the state machine, or turn ABORTED into FAILED.
+    def _patch_stopping(self) -> None:
+        # The error of a stopped task would be caught by the state machine, or turn ABORTED into FAILED.
         replace(ExecutionState, "_evaluate_with_timeout", "c56deda08a42", _evaluate_with_timeout)
-        # The iterations of a timed out execution would be told as succeeded.
+        # The iterations of a timed-out execution would be reported as succeeded.
         replace(Environment, "set_timed_out", "853b04bf9e6a", _set_timed_out)
-        # Stopping forgets error and cause, and is told only after every thread has noticed.
+        # Stopping loses error and cause, and takes effect only after every thread has noticed it.
         replace(StateMachine, "stop_execution", "9fde91ccb013", _stop_execution)
         replace(StepFunctionResponse, "stop_execution", "633c8a544aac", _respond_stop_execution)
         replace(ExecutionWorker, "stop", "dc18be1944e1", _stop_worker)
@@ -133,17 +133,17 @@ class StepFunctionsPatches:
         replace(EventManager, "_publish_history_event", "717125b52998", _publish_history_event)
         replace(BaseExecutionWorkerCommunication, "terminated", "360372a6a57b", self._terminated)
 
-    def _mend_api(self) -> None:
-        # Without a name every execution is called None; two starts at once both run.
+    def _patch_api(self) -> None:
+        # Every execution without a name is called None, and two simultaneous starts of one name both run.
         replace(StepFunctionsParserBackend, "start_execution", "0f8d9dd57baf", self._start_execution)
-        # A timed out execution has no stopDate; one that has just ended has its status before its output.
+        # A timed-out execution has no stopDate, and one that has just ended shows its status before its output.
         replace(StepFunctionResponse, "describe_execution", "c3953bdc9ce2", self._describe_execution)
-        # maxResults, nextToken and reverseOrder are ignored, and each look copies the whole history.
+        # maxResults, nextToken and reverseOrder are ignored, and each call copies the whole history.
         replace(StepFunctionResponse, "get_execution_history", "3889cc6224ac", _get_execution_history)
         replace(EventManager, "get_event_history", "d42caf342c6e", lambda _, manager: list(manager._history_event_list))
 
     def _client_for(self, _original: Any, region: str, service: str, state_credentials: Any = None) -> Any:
-        del state_credentials  # roles are not enforced here
+        del state_credentials  # the embedded AWS does not enforce roles
         with self._clients_lock:
             if (region, service) not in self._clients:
                 self._clients[region, service] = boto3.client(
@@ -151,7 +151,7 @@ class StepFunctionsPatches:
                     region_name=region,
                     endpoint_url=self._endpoint,
                     aws_access_key_id="embedded",
-                    aws_secret_access_key="embedded",  # noqa: S106 - nothing is behind it
+                    aws_secret_access_key="embedded",  # noqa: S106 - the embedded AWS accepts any
                     config=Config(
                         parameter_validation=False,
                         retries={"total_max_attempts": 1},
@@ -233,20 +233,20 @@ class StepFunctionsPatches:
         if isinstance(state, ProgramStopped):
             execution.stop_date = stopped_at or execution.stop_date
             execution.error, execution.cause = state.error, state.cause
-        TMP_THREADS.clear()  # moto keeps every thread that it ever started
+        TMP_THREADS.clear()  # moto keeps a reference to every thread that it ever started
         self._ended[execution.exec_arn].set()
 
     def _describe_execution(self, original: Any, response: StepFunctionResponse) -> ActionResult:
         answer = original(response).result
         if answer["status"] != "RUNNING":
-            self._ended[answer["executionArn"]].wait(_LOOK_SECONDS)
+            self._ended[answer["executionArn"]].wait(_POLL_SECONDS)
             answer = original(response).result
             answer["stopDate"] = response.stepfunction_backend.describe_execution(answer["executionArn"]).stop_date
         return ActionResult(answer)
 
 
 class _Sync:
-    """What a `.sync` task asks until it has an answer; it waits by itself."""
+    """Called by a `.sync` task until it returns a result; it blocks until the end or a short time-out."""
 
     def __init__(
         self, resolve: Callable[[], Any], ended: Callable[[float], bool], cancel: Callable[[], object]
@@ -256,15 +256,15 @@ class _Sync:
         self.cancel = cancel
 
     def __call__(self) -> Any:
-        return self._resolve() if self._ended(_LOOK_SECONDS) else None
+        return self._resolve() if self._ended(_POLL_SECONDS) else None
 
 
 class _StoppedError(Exception):
-    """A task was stopped before it had an answer: its execution was stopped, timed out, or the task did."""
+    """A task was stopped before it had a result, since it timed out or its execution was stopped or timed out."""
 
 
 def _eval_sync(original: Any, task: Any, *, env: Environment, sync_resolver: "_Sync", **kwargs: Any) -> Any:
-    running = env.is_running()  # it may have been stopped while the task was being submitted
+    running = env.is_running()  # the execution may have been stopped while the task was being submitted
     outcome = original(task, env=env, sync_resolver=sync_resolver, **kwargs) if running else None
     if outcome is None or isinstance(outcome, (CallbackOutcomeTimedOut, HeartbeatTimedOut)):
         sync_resolver.cancel()
@@ -314,7 +314,7 @@ def _start_details(original: Any, execution: Execution) -> ExecutionDetails:
 
 
 def _eval_pool(_original: Any, worker: IterationWorker, job: MapJob | None, worker_frame: Environment) -> None:
-    """Work through a Map's items as moto does, in a loop."""
+    """Process a Map's items as moto does, but in a loop."""
     pool = worker._job_pool
     while job is not None:
         job_frame = worker_frame.open_inner_frame()
@@ -323,7 +323,7 @@ def _eval_pool(_original: Any, worker: IterationWorker, job: MapJob | None, work
         failed = isinstance(job.job_output, Exception)
         next_job = None if failed or worker.stopped() else pool.next_job()
         if next_job is None:
-            # The frame is closed before the job: the Map goes on when its last job is closed.
+            # The frame must be closed before the job, since the Map continues when its last job is closed.
             if not failed and not worker.stopped():
                 worker_frame.event_history_context.source_event_id = (
                     job_frame.event_history_context.last_published_event_id
@@ -355,7 +355,7 @@ def _respond_stop_execution(_original: Any, response: StepFunctionResponse) -> A
 
 
 def _stop_worker(original: Any, worker: ExecutionWorker, **kwargs: Any) -> None:
-    while worker.env is None or worker.env.program_state() is None:  # its thread has not come to it yet
+    while worker.env is None or worker.env.program_state() is None:  # its thread has not started yet
         threading.Event().wait(0.01)
     original(worker, **kwargs)
     if isinstance(worker.env.program_state(), ProgramStopped):
@@ -392,7 +392,7 @@ def _known_modules(original: Callable[[], Iterable[str]]) -> tuple[str, ...]:
 
 
 def _get_permission(_original: Any, bucket: FakeBucket, action: str, resource: str) -> PermissionResult:
-    """Judge by the statements whose conditions hold. The loopback, which nobody can listen to, counts as TLS."""
+    """Evaluate the statements whose conditions hold. The loopback counts as TLS, since nobody can intercept it."""
     if bucket.policy is None:
         return PermissionResult.NEUTRAL
     policy = json.loads(bucket.policy)
@@ -402,7 +402,7 @@ def _get_permission(_original: Any, bucket: FakeBucket, action: str, resource: s
 
 
 def _write_dates(value: Any, in_milliseconds: bool) -> None:
-    """Write datetimes as Step Functions does: ISO 8601, or milliseconds for its own executions."""
+    """Format datetimes as Step Functions does: ISO 8601, or milliseconds for its own executions."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in list(items):
         if isinstance(each, datetime):

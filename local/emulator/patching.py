@@ -1,7 +1,7 @@
-"""Replacing parts of moto, so that it cannot go wrong silently.
+"""Replaces parts of moto, and fails loudly when moto has changed.
 
-A replacement names the source that it was written against, by a hash. Another version of moto, in which that source
-differs, may have mended what the replacement mends, or call it differently: starting fails then, in one sentence.
+Each replacement records a hash of the source that it was written for. In another version of moto, where that source
+differs, the replacement may be obsolete or wrong, so starting the embedded AWS fails with a message that names it.
 """
 
 import functools
@@ -19,25 +19,25 @@ _originals: dict[tuple[int, str], Callable[..., Any]] = {}
 
 
 class MotoDoesNotFitError(Exception):
-    """The installed moto is not the one that a replacement was written for."""
+    """The installed moto differs from the one that a replacement was written for."""
 
 
 def replace(owner: Any, name: str, source: str, replacement: Callable[..., Any], everywhere: bool = False) -> None:
-    """Put `replacement` in the place of `owner.name`; it is called with the original first.
+    """Replace `owner.name` by `replacement`, which is called with the original as its first argument.
 
     Args:
-        owner: a class or module of moto.
-        source: what `source_hash` says of the original.
-        everywhere: also replace it in the modules that imported it by name.
+        owner: A class or module of moto.
+        source: The original's `source_hash`.
+        everywhere: Also replace it in the modules that imported it by name.
 
     Raises:
-        MotoDoesNotFitError: when the original's source is another one, or gone.
+        MotoDoesNotFitError: if the original is missing or its source differs.
     """
     original = _originals.get((id(owner), name)) or getattr(owner, name, None)
     if original is None or source_hash(original) != source:
         raise MotoDoesNotFitError(
-            f"moto {version('moto')} does not fit: {_title(owner)}.{name} is not what moto {WRITTEN_FOR} had and "
-            f"{replacement.__module__} replaces; install moto=={WRITTEN_FOR}, or revise that replacement"
+            f"moto {version('moto')} does not fit: {_title(owner)}.{name} differs from moto {WRITTEN_FOR}'s, for which "
+            f"{replacement.__module__} replaces it; install moto=={WRITTEN_FOR}, or revise that replacement"
         )
     current = getattr(owner, name)
     _originals[id(owner), name] = original

@@ -1,6 +1,6 @@
-"""What the sample calls talk about: sentences with choices, by topic. Written for ftm; nothing is quoted.
+"""The sentences of the sample calls, by topic. They were written for ftm; nothing is quoted.
 
-In a sentence `[a|b]` stands for either, `{p}` for a percentage, `{m}` for an amount of money, `{c}` for a count.
+In a sentence, `[a|b]` is a choice, `{p}` a percentage, `{m}` an amount of money and `{c}` a count.
 """
 
 TOPICS: dict[str, tuple[str, ...]] = {

@@ -1,7 +1,8 @@
-"""Sample earnings calls with known topics, in the layout of a prefetch.
+"""Writes sample earnings calls with known topics, in the layout of a prefetch.
 
-Made up from the sentences of `local.samples.topics`: each firm talks about its own mix of topics, in prepared remarks
-and in answers to questions, with an operator and boilerplate between. The same arguments give the same files.
+The calls are composed of the sentences of `local.samples.topics`: each firm talks about its own mix of topics, in
+prepared remarks and in answers to questions, between an operator's lines and boilerplate. The same arguments always
+give the same files.
 """
 
 import json
@@ -31,10 +32,10 @@ MAX_FIRMS = 100_000
 FIRMS_PER_CHUNK = 200
 TOPICS_PER_FIRM = 6
 SILENT_EVERY = 12
-"""One firm in so many has a call without content, as real quarters do: the worker skips it and says why."""
+"""Every n-th firm has a call without content, as in real quarters: the worker skips it and gives the reason."""
 
 _Line = tuple[str, str]
-"""Who speaks, and the sentence."""
+"""The type of speaker and the sentence."""
 
 _CHOICE = re.compile(r"\[([^\]]+)\]")
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
@@ -51,10 +52,10 @@ def write(directory: Path, quarter: str, firms: int = 12) -> Sample:
     """Write the calls of `firms` made-up firms in `quarter` into `directory`: chunks, then the manifest.
 
     Raises:
-        ValueError: when `firms` is not between 1 and MAX_FIRMS.
+        ValueError: if `firms` is not between 1 and MAX_FIRMS.
     """
     if not 1 <= firms <= MAX_FIRMS:
-        raise ValueError(f"{firms} firms cannot be made up: ask for 1 to {MAX_FIRMS}")
+        raise ValueError(f"{firms} is not a valid number of firms: give 1 to {MAX_FIRMS}")
     directory.mkdir(parents=True, exist_ok=True)
     chunks = {
         f"chunk_{number:04d}.parquet": range(start, min(start + FIRMS_PER_CHUNK, firms))
@@ -79,10 +80,10 @@ def firm_id(number: int) -> str:
 
 
 def topics_of(quarter: str, number: int) -> list[str]:
-    """The topics that a sample firm's call is about, in the order of its prepared remarks; none when it is silent."""
+    """The topics of a sample firm's call, in the order of its prepared remarks; empty if the call has no content."""
     if (number + 1) % SILENT_EVERY == 0:
         return []
-    # The firm's business stays from quarter to quarter, and one of its topics is new each time.
+    # A firm keeps its business from quarter to quarter, and one of its topics changes each time.
     lasting = random.Random(f"firm {number}").sample(sorted(TOPICS), TOPICS_PER_FIRM)  # noqa: S311 - not for secrets
     others = sorted(set(TOPICS) - set(lasting))
     lasting[-1] = random.Random(f"firm {number} in {quarter}").choice(others)  # noqa: S311 - not for secrets
@@ -129,7 +130,7 @@ def _call(quarter: str, number: int, firm_name: str) -> Iterator[_Line]:
         yield from CLOSING
         return
 
-    # A topic's sentences are dealt once: most to the prepared remarks, the rest to an answer.
+    # Each of a topic's sentences is used once: most in the prepared remarks, the rest in an answer.
     dealt = {topic: dice.sample(TOPICS[topic], len(TOPICS[topic])) for topic in topics}
     for place, topic in enumerate(topics):
         if place == len(topics) // 2:
@@ -146,7 +147,7 @@ def _call(quarter: str, number: int, firm_name: str) -> Iterator[_Line]:
 
 
 def _sentence(template: str, dice: random.Random) -> str:
-    """A sentence with its choices made and its figures filled in."""
+    """Fill in a template's choices and figures."""
     text = _CHOICE.sub(lambda choice: dice.choice(choice[1].split("|")), template)
     text = re.sub(r"\{p\}", lambda _: f"{dice.randint(2, 40)}%", text)
     text = re.sub(r"\{m\}", lambda _: f"${dice.randint(3, 900)} million", text)
@@ -154,7 +155,7 @@ def _sentence(template: str, dice: random.Random) -> str:
 
 
 def _firm_name(number: int) -> str:
-    """A name of its own for each firm: two words, and a number when those run out."""
+    """A unique name: two words, and a number once all pairs of words are used."""
     round_, place = divmod(number, len(FIRST_NAMES))
     first, second = FIRST_NAMES[place], SECOND_NAMES[(place + round_) % len(SECOND_NAMES)]
     again = round_ // len(SECOND_NAMES)
@@ -162,7 +163,7 @@ def _firm_name(number: int) -> str:
 
 
 def _call_date(quarter: str, number: int) -> date:
-    """A working day of the quarter, in its second month or the third."""
+    """A working day in the second or third month of the quarter."""
     start = date(int(quarter[:4]), 3 * int(quarter[-1]) - 1, 1)
     day = start + timedelta(days=number * 7 % 45)
     weekend = day.isoweekday() > 5

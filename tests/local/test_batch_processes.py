@@ -128,7 +128,7 @@ def test_a_process_killed_from_outside_is_a_lost_host(aws, queue):
 
 
 def test_a_timeout_ends_the_job_and_is_not_tried_again(aws, queue, monkeypatch):
-    monkeypatch.setattr(batch_processes, "STOP_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(batch_processes, "KILL_GRACE_SECONDS", 0.1)
     definition = aws.job_definition(
         "import time; time.sleep(60)", retryStrategy={"attempts": 3}, timeout={"attemptDurationSeconds": 60}
     )
@@ -139,7 +139,7 @@ def test_a_timeout_ends_the_job_and_is_not_tried_again(aws, queue, monkeypatch):
 
 
 def test_terminate_sends_sigterm_first_and_sigkill_later(aws, queue, monkeypatch):
-    monkeypatch.setattr(batch_processes, "STOP_GRACE_SECONDS", 2.0)
+    monkeypatch.setattr(batch_processes, "KILL_GRACE_SECONDS", 2.0)
     definition = aws.job_definition(
         """
         import signal, time

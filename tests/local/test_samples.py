@@ -101,7 +101,7 @@ def test_every_twelfth_call_is_silent(folder: Path):
 
 
 @pytest.mark.parametrize("firms", [0, -1, 100_001])
-def test_a_senseless_number_of_firms_is_refused_and_nothing_written(tmp_path: Path, firms: int):
-    with pytest.raises(ValueError, match="ask for 1 to 100000"):
+def test_an_invalid_number_of_firms_is_refused_and_nothing_is_written(tmp_path: Path, firms: int):
+    with pytest.raises(ValueError, match="give 1 to 100000"):
         samples.write(tmp_path / "none", "2023Q1", firms)
     assert not (tmp_path / "none").exists()

@@ -64,10 +64,10 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
     except OvertakenError:
         raise
     except Exception as error:
-        storage.progress.state, storage.progress.error = "failed", _sentence(error)
+        batch.stamp()
         # The record may be what cannot be written, which must not hide the reason.
         with suppress(BotoCoreError, ClientError, S3UnavailableError, OvertakenError):
-            batch.write_record()
+            storage.fail(_sentence(error))
         raise
     return storage.progress
 
@@ -135,9 +135,10 @@ class _Batch:
                         await self._checkpoint()
         self._end()
 
-    def write_record(self) -> None:
-        self._stamp()
-        self._storage.write_record()
+    def stamp(self) -> None:
+        """Bring the progress's times up to date."""
+        self._progress.seconds = time.monotonic() - self._began
+        self._progress.updated_at = _now().isoformat()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work`; after SIGTERM it gets STOPPING_SECONDS to end by itself."""
@@ -187,7 +188,8 @@ class _Batch:
         if len(self._done) >= self._settings.checkpoint_interval:
             await self._checkpoint()
         elif time.monotonic() - self._owned_at > OWNER_CHECK_SECONDS:
-            await self._in_thread(self._storage.check_owner)
+            async with self._writing:
+                await self._in_thread(self._storage.check_owner)
 
     async def _checkpoint(self) -> None:
         """Write the firms that are done; those that could not be written stay in `_done`."""
@@ -195,7 +197,7 @@ class _Batch:
             done, self._done = self._done, []
             if not done:
                 return
-            self._stamp()
+            self.stamp()
             try:
                 await self._in_thread(lambda: self._storage.checkpoint(done))
             finally:
@@ -219,10 +221,6 @@ class _Batch:
         self._done += [task.result() for task in self._in_flight if not task.cancelled() and not task.exception()]
         self._in_flight.clear()
 
-    def _stamp(self) -> None:
-        self._progress.seconds = time.monotonic() - self._began
-        self._progress.updated_at = _now().isoformat()
-
     def _end(self) -> None:
         progress = self._progress
         if len(progress.completed) + len(progress.skipped) + len(progress.failed) < progress.firms:
@@ -232,9 +230,6 @@ class _Batch:
             raise WorkerError(
                 f"{len(progress.failed)} of {progress.firms} firms failed, the first of them {firm}: {reason}"
             )
-        if progress.state != "complete":  # the batch manifest lists no firm that was left to do
-            progress.state = "complete"
-            self.write_record()
 
 
 def _checkpoint_line(progress: BatchProgress) -> str:

@@ -94,16 +94,18 @@ class BatchStorage:
             self.progress = self._read_progress(found.body, firm_ids) if found else self._new(firm_ids)
             self._parts_tried = self.progress.checkpoints
             progress = self.progress
-            if progress.state == "complete" and len(progress.completed) + len(progress.skipped) == progress.firms:
+            if progress.state == "complete" and self._is_done():
                 return False
             progress.owner, progress.attempts = self.attempt, progress.attempts + 1
             progress.state, progress.error, progress.failed = "running", "", {}
+            if self._is_done():
+                progress.state = "complete"
             progress.started_at = progress.started_at or now
             try:
                 self._put_record()
-                return True
             except ChangedError:
                 continue  # another attempt has written in between: it is older than this one
+            return progress.state == "running"
 
     def checkpoint(self, outcomes: Sequence[Outcome]) -> None:
         """Write a part with the topics of these firms, and then the record that lists it.
@@ -125,8 +127,19 @@ class BatchStorage:
             else:
                 progress.completed[outcome.firm_id] = outcome.counts
         progress.checkpoints += 1
-        if len(progress.completed) + len(progress.skipped) == progress.firms:
+        if self._is_done():
             progress.state = "complete"
+        self.write_record()
+
+    def fail(self, reason: str) -> None:
+        """Record why the attempt ended. A batch that is complete stays so: its record may have been written already,
+        and only the answer lost.
+
+        Raises:
+            OvertakenError, S3UnavailableError: as `write_record`.
+        """
+        if self.progress.state != "complete":
+            self.progress.state, self.progress.error = "failed", reason
         self.write_record()
 
     def holds(self, outcome: Outcome) -> bool:
@@ -181,6 +194,9 @@ class BatchStorage:
         removed when the run succeeds."""
         with suppress(BotoCoreError, ClientError, S3UnavailableError):
             self._bucket.delete(key for key in self._written if key not in listed)
+
+    def _is_done(self) -> bool:
+        return len(self.progress.completed) + len(self.progress.skipped) == self.progress.firms
 
     def _put_record(self) -> None:
         self._writes += 1

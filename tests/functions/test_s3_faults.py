@@ -1,0 +1,182 @@
+"""The functions on an S3 whose answers fail, at the level of HTTP: they repeat requests, and tell what stays as S3's."""
+
+import json
+import math
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from contract import layout
+from contract.bucket import CLIENT_OPTIONS, S3UnavailableError
+from testing.faulty_s3 import Fault, FaultyS3, faulty_s3
+from testing.virtual_time import VirtualTime, virtual_time
+from tests.functions.conftest import BUCKET, EXECUTION, QUARTER, RUN, Bucket
+
+RECORD = f"progress/{QUARTER}/{RUN}/{QUARTER}_batch_0001.json"
+PREFETCH = f"{QUARTER}/manifest.json"
+BROKEN_BODIES: tuple[Fault, ...] = ("cut", "cut and reset", "stall", "reset")
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def time_passes() -> Iterator[VirtualTime]:
+    with virtual_time() as clock:
+        yield clock
+
+
+@pytest.fixture
+def proxy(
+    modules: dict[str, ModuleType], moto: str, time_passes: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyS3]:
+    """The way from the functions to S3, through their own client but for a shorter timeout."""
+    from functions import storage
+
+    monkeypatch.setenv("JOB_QUEUE_ARN", "arn:aws:batch:us-east-1:123456789012:job-queue/none")
+    monkeypatch.setenv("JOB_NAME_PREFIX", "ftm")
+    with faulty_s3(moto) as server:
+        config = Config(**{**CLIENT_OPTIONS, "read_timeout": 0.3})
+        monkeypatch.setattr(storage, "s3", boto3.client("s3", endpoint_url=server.url, config=config))
+        yield server
+
+
+@pytest.fixture
+def quarter(moto: str, proxy: FaultyS3) -> Iterator[Bucket]:
+    """A quarter with a prefetch and a run whose batches are all complete, arranged without faults."""
+    s3: Any = boto3.client("s3", endpoint_url=moto)
+    s3.create_bucket(Bucket=BUCKET)
+    bucket = Bucket(s3)
+    bucket.put_prefetch({f"F{n}": f"chunk_{n % 2:04d}.parquet" for n in range(10)})
+    bucket.put_run(batches=3)
+    yield bucket
+    for key in bucket.keys():  # noqa: SIM118
+        bucket.delete(key)
+    s3.delete_bucket(Bucket=BUCKET)
+
+
+def summarize(modules: dict[str, ModuleType], bucket: Bucket) -> Any:
+    ids = [line.batch_id for line in bucket.lines]
+    state = {
+        "quarter": QUARTER,
+        "bucket": BUCKET,
+        "manifest": {"run": RUN, "batch_ids": ids},
+        "batches": [{"batch_id": batch_id, "status": "SUCCEEDED"} for batch_id in ids],
+    }
+    return modules["summarize_results"].handler({"state": state, "execution": EXECUTION}, None)
+
+
+def create(modules: dict[str, ModuleType], execution: str = EXECUTION) -> Any:
+    event = {
+        "input": {"quarter": QUARTER, "bucket": BUCKET},
+        "execution": execution,
+        "started_at": "2023-04-05T11:00:00Z",
+    }
+    return modules["create_batch_manifest"].handler(event, None)
+
+
+@pytest.mark.parametrize("fault", BROKEN_BODIES)
+def test_a_record_whose_answer_breaks_off_is_read_again(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, fault: Fault
+) -> None:
+    rule = proxy.fail("GET", RECORD, fault, times=2)
+    summary = summarize(modules, quarter)
+    assert (summary["has_failures"], rule.times) == (False, 0)
+
+
+def test_a_minute_of_slow_down_passes(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, time_passes: VirtualTime
+) -> None:
+    rule = proxy.fail("GET", RECORD, "answer", math.inf)
+
+    def until_a_minute_has_passed(method: str, path: str) -> bool:
+        return "batch_0001" in path and time_passes.slept < 60
+
+    rule.matches = until_a_minute_has_passed
+    assert not summarize(modules, quarter)["has_failures"]
+    assert time_passes.slept >= 60
+
+
+@pytest.mark.parametrize("fault", [*BROKEN_BODIES, "answer"])
+def test_what_stays_is_told_as_a_fault_of_s3_and_not_of_the_batch(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, time_passes: VirtualTime, fault: Fault
+) -> None:
+    proxy.fail("GET", RECORD, fault, math.inf)
+    with pytest.raises(S3UnavailableError) as error:
+        summarize(modules, quarter)
+    assert f"S3 failed to read s3://{BUCKET}/{RECORD} for" in str(error.value)
+    assert str(error.value).endswith("; try again later")
+    assert "None" not in str(error.value)
+    assert layout.RunRef(QUARTER, RUN).summary_key not in quarter.keys()  # noqa: SIM118
+
+
+@pytest.mark.parametrize("fault", BROKEN_BODIES)
+def test_a_prefetch_manifest_that_is_cut_is_read_again(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, fault: Fault
+) -> None:
+    proxy.fail("GET", PREFETCH, fault)
+    assert create(modules)["firms"] == 10
+
+
+def test_a_prefetch_manifest_that_stays_cut_is_a_fault_of_s3(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3
+) -> None:
+    proxy.fail("GET", PREFETCH, "cut", math.inf)
+    with pytest.raises(S3UnavailableError, match=r"its answer was not whole|the connection broke off"):
+        create(modules)
+
+
+@pytest.mark.parametrize("fault", ["cut", "cut and reset"])
+def test_a_listing_that_is_cut_is_asked_for_again(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, fault: Fault
+) -> None:
+    proxy.fail("GET", "list-type=2", fault)
+    assert not summarize(modules, quarter)["has_failures"]
+
+
+@pytest.mark.parametrize("fault", ["reset", "lost", "answer"])
+def test_a_prefetch_check_is_repeated(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, fault: Fault
+) -> None:
+    check = modules["prefetch_check"].handler
+    proxy.fail("HEAD", PREFETCH, fault, times=2)
+    assert check({"quarter": QUARTER, "bucket": BUCKET}, None) == {"exists": True}
+    proxy.fail("HEAD", PREFETCH, fault, math.inf)
+    with pytest.raises(S3UnavailableError):
+        check({"quarter": QUARTER, "bucket": BUCKET}, None)
+
+
+def test_a_manifest_whose_answer_is_lost_is_recognised(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3
+) -> None:
+    proxy.fail("PUT", "manifest_", "lost")
+    assert create(modules)["run"] == "20230405_110000"
+    assert create(modules, execution=f"{EXECUTION}-two")["run"] == "20230405_110001"
+
+
+def test_a_conflict_of_two_writers_is_repeated(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3
+) -> None:
+    """409, and the object that the other one was writing is not there: HEAD would answer 404."""
+    proxy.fail("PUT", "manifest_", "answer", status=409, code="ConditionalRequestConflict")
+    assert create(modules)["run"] == "20230405_110000"
+
+
+def test_a_latest_record_whose_answer_is_lost_is_recognised(
+    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3
+) -> None:
+    proxy.fail("PUT", "latest.json", "lost")
+    summarize(modules, quarter)
+    assert json.loads(quarter.get(layout.latest_key(QUARTER)))["run"] == RUN
+    assert sum("PUT" in request and "latest.json" in request for request in proxy.requests) == 2

@@ -1,0 +1,17 @@
+"""Overlapping attempts at one batch: whatever the interleaving and the faults, no topic is lost or counted twice."""
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from testing.attempts import FIRMS, TOPICS_PER_FIRM, simulate
+
+TOPICS = len(FIRMS) * TOPICS_PER_FIRM
+
+
+@settings(max_examples=2000, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.binary(max_size=160), st.integers(2, 3))
+def test_any_schedule_ends_with_one_record_and_each_topic_once(choices: bytes, attempts: int) -> None:
+    history = simulate(choices, attempts)
+
+    assert history.problems == []
+    assert (history.topics, history.rows, history.lost, history.doubled) == (TOPICS, TOPICS, 0, 0)

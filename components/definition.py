@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contract import env
+from contract.bucket import S3UnavailableError
 from contract.resource_names import batch_job_name
 
 Document = dict[str, Any]
@@ -55,7 +56,7 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
         "TimeoutSeconds": QUARTER_TIMEOUT,
         "StartAt": "CheckPrefetch",
         "States": {
-            "CheckPrefetch": _function(calls.prefetch_check, 30)
+            "CheckPrefetch": _function(calls.prefetch_check, 180)
             | {"ResultPath": "$.prefetch", "Next": "PrefetchExists?"},
             "PrefetchExists?": _if("$.prefetch.exists", True, "CreateBatchManifest", otherwise="PrefetchRequired"),
             "PrefetchRequired": {"Type": "Fail", "ErrorPath": "$.prefetch.error", "CausePath": "$.prefetch.cause"},
@@ -91,12 +92,17 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
             | {
                 "Parameters": {"state.$": "$", "execution.$": "$$.Execution.Id"},
                 "ResultSelector": {"summary.$": "$"},
+                "Catch": _catch("$.summary", "NotifyCompletion"),
                 "Next": "NotifyCompletion",
             },
+            # Returns the summary too: after a failure of SummarizeResults it is one that says so.
             "NotifyCompletion": _function(calls.notify_completion, 60)
             | {
-                "Parameters": {"summary.$": "$.summary", "execution.$": "$$.Execution.Id"},
-                "ResultPath": "$.notification",
+                "Parameters": {
+                    "summary.$": "$.summary",
+                    "quarter.$": "$$.Execution.Input.quarter",
+                    "execution.$": "$$.Execution.Id",
+                },
                 "Catch": _catch("$.notification", "CheckForFailures"),
                 "Next": "CheckForFailures",
             },
@@ -313,6 +319,9 @@ _LAMBDA_RETRY = _retry(
     "Lambda.SdkClientException",
     "Lambda.TooManyRequestsException",
     "Lambda.ClientExecutionTimeoutException",
+    # The functions have repeated a request to S3 for a minute, or timed out while it stalled.
+    S3UnavailableError.__name__,
+    "Sandbox.Timedout",
 )
 
 # SubmitJob is limited to 50 calls a second. A job that ran and failed is States.TaskFailed: Batch itself retries that.

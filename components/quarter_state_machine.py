@@ -75,7 +75,7 @@ class QuarterStateMachine(pulumi.ComponentResource):
         args, topic = self._args, self._args.adopted.sns_topic_arn
         bucket, key = args.account.bucket_arn(args.bucket_name), args.stack.kms_key_arn
         return [
-            _Function("prefetch_check", policies.prefetch_check_function(bucket, key), timeout=20),
+            _Function("prefetch_check", policies.prefetch_check_function(bucket, key), timeout=150),
             # The largest prefetch manifest takes 230 MiB.
             _Function(
                 "create_batch_manifest",

@@ -125,6 +125,13 @@ class Summary(TypedDict):
     """The first failed batches, few enough for a state; the run's record in the bucket has all of them."""
 
 
+class FailedState(TypedDict):
+    """What Step Functions puts in the place of the answer of a state that failed."""
+
+    Error: str
+    Cause: str
+
+
 class RunState(TypedDict):
     """The state machine's data when its Map has ended.
 
@@ -171,13 +178,22 @@ class RunRecord(TypedDict):
 class NotificationRequest(TypedDict):
     """The event of `notify_completion`."""
 
-    summary: Summary
+    summary: Summary | FailedState
+    quarter: str
     execution: str
 
 
 class Notification(TypedDict):
-    """The answer of `notify_completion`."""
+    """Whether the notice was published."""
 
     notified: bool
     reason: str
     """One sentence: where the notice was published, or why it was not."""
+
+
+class NotifiedRun(TypedDict):
+    """The answer of `notify_completion`: the last data of the state machine."""
+
+    summary: Summary
+    """As it was given, or made up when the run could not be summarised."""
+    notification: Notification

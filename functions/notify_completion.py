@@ -9,7 +9,8 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import env
-from contract.run import Failure, Notification, NotificationRequest, Summary
+from contract.run import FailedState, Failure, Notification, NotificationRequest, NotifiedRun, Summary
+from functions.failures import describe_failure
 
 sns = boto3.client("sns")
 
@@ -17,22 +18,50 @@ sns = boto3.client("sns")
 _MAX_SUBJECT = 100
 
 
-def handler(event: NotificationRequest, _context: object) -> Notification:
-    """Publish the summary on the configured topic; the answer says why not when there is none, or when SNS refuses."""
+def handler(event: NotificationRequest, _context: object) -> NotifiedRun:
+    """Publish the summary on the configured topic. The answer says why not when there is none, or when SNS refuses."""
+    summary = event["summary"]
+    if "message" not in summary:
+        summary = failed_summary(event["quarter"], summary)
+    return {"summary": summary, "notification": notify(summary, event["execution"])}
+
+
+def notify(summary: Summary, execution: str) -> Notification:
     topic = os.environ.get(env.SNS_TOPIC_ARN)
     if not topic:
         return {"notified": False, "reason": "no SNS topic is configured for this stack"}
-    summary = event["summary"]
     try:
-        sns.publish(TopicArn=topic, Subject=subject(summary), Message=message(summary, event["execution"]))
+        sns.publish(TopicArn=topic, Subject=subject(summary), Message=message(summary, execution))
     except (BotoCoreError, ClientError) as error:
         return {"notified": False, "reason": f"SNS refused the message: {error}"}
     return {"notified": True, "reason": f"published on {topic}"}
 
 
+def failed_summary(quarter: str, failure: FailedState) -> Summary:
+    """The summary of a run that SummarizeResults could not count: its results are in the bucket, and are kept."""
+    problem = describe_failure(failure["Error"], failure["Cause"]).rstrip(".")
+    return Summary(
+        quarter=quarter,
+        run="",
+        has_failures=True,
+        message=(
+            f"{quarter} failed: its results could not be counted: {problem}. They are kept, and "
+            f"`ftm resume {quarter}` counts them again."
+        ),
+        batches={"total": 0, "succeeded": 0, "failed": 0},
+        firms={"total": 0, "completed": 0, "skipped": 0, "failed": 0},
+        topics={"total": 0, "named": 0},
+        tokens={"prompt": 0, "cached": 0, "completion": 0},
+        seconds=0.0,
+        fallbacks=[],
+        failures=[],
+    )
+
+
 def subject(summary: Summary) -> str:
     outcome = "failed" if summary["has_failures"] else "succeeded"
-    return f"ftm: {summary['quarter']} {outcome} (run {summary['run'] or 'not begun'})"[:_MAX_SUBJECT]
+    run = f" (run {summary['run']})" if summary["run"] else ""
+    return f"ftm: {summary['quarter']} {outcome}{run}"[:_MAX_SUBJECT]
 
 
 def message(summary: Summary, execution: str) -> str:

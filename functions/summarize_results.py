@@ -36,14 +36,14 @@ from contract.run import (
     TokenCounts,
     TopicCounts,
 )
+from functions.failures import MAX_TEXT, describe_failure
 from functions.results import BatchResult, read_results
 from functions.storage import open_bucket
 
 batch = boto3.client("batch")
 
-# A state holds at most 256 KiB: the number of failures that are described, and the characters of a text from elsewhere.
+# A state holds at most 256 KiB: so many failures are described in it.
 _MAX_FAILURES = 20
-_MAX_TEXT = 500
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ def read_run(bucket: Bucket, state: RunState) -> Run:
             known = cast(dict[str, Any], manifest)
             submitted, note = [str(batch_id) for batch_id in known["batch_ids"]], str(known.get("note", ""))
         case {"Error": str(error), "Cause": str(cause)}:
-            return Run(RunRef(quarter, ""), [], [], problem=_sentence(error, cause))
+            return Run(RunRef(quarter, ""), [], [], problem=describe_failure(error, cause))
         case _:
-            problem = f"the run has no batch manifest: {manifest!r:.{_MAX_TEXT}}"
+            problem = f"the run has no batch manifest: {manifest!r:.{MAX_TEXT}}"
             return Run(RunRef(quarter, ""), [], [], problem=problem)
     ref = RunRef(quarter, run)
     try:
@@ -138,7 +138,7 @@ def summarize(run: Run, min_share: float) -> Summary:
         fallbacks=fallback_records(counts.fallbacks),
         seconds=round(sum(result.seconds for result in run.results), 3),
         failures=[
-            Failure(batch_id=result.batch_id, reason=result.problem[:_MAX_TEXT]) for result in failed[:_MAX_FAILURES]
+            Failure(batch_id=result.batch_id, reason=result.problem[:MAX_TEXT]) for result in failed[:_MAX_FAILURES]
         ],
     )
 
@@ -161,7 +161,7 @@ def add_job(failure: Failure, job: dict[str, Any]) -> None:
     containers = [job.get("container", {}), *(attempt.get("container", {}) for attempt in reversed(attempts))]
     reasons = [job.get("statusReason"), _first(containers, lambda container: container.get("reason"))]
     if text := "; ".join(dict.fromkeys(reason for reason in reasons if reason)):
-        failure["status_reason"] = text[:_MAX_TEXT]
+        failure["status_reason"] = text[:MAX_TEXT]
     exit_code = _first(containers, lambda container: container.get("exitCode"))
     if exit_code is not None:
         failure["exit_code"] = exit_code
@@ -199,11 +199,11 @@ def _outcomes(batches: object) -> tuple[dict[str, str], str]:
     """Map each batch id to `SUCCEEDED` or to its error, as the Map reports them; and what is wrong with the report."""
     match batches:
         case {"Error": str(error), "Cause": str(cause)}:
-            return {}, _sentence(error, cause)
+            return {}, describe_failure(error, cause)
         case list():
             return _read_outcomes(cast(list[object], batches))
         case _:
-            return {}, f"the Map reported {batches!r:.{_MAX_TEXT}} instead of a list of outcomes"
+            return {}, f"the Map reported {batches!r:.{MAX_TEXT}} instead of a list of outcomes"
 
 
 def _read_outcomes(items: list[object]) -> tuple[dict[str, str], str]:
@@ -215,7 +215,7 @@ def _read_outcomes(items: list[object]) -> tuple[dict[str, str], str]:
             case {"batch_id": str(batch_id), "status": "FAILED"}:
                 outcomes[batch_id] = str(cast(dict[str, Any], item).get("error", "FAILED"))
             case _:
-                return outcomes, f"the Map reported an outcome of unknown shape: {item!r:.{_MAX_TEXT}}"
+                return outcomes, f"the Map reported an outcome of unknown shape: {item!r:.{MAX_TEXT}}"
     return outcomes, ""
 
 
@@ -234,7 +234,7 @@ def _describe(failed: list[BatchResult], total: int) -> str:
     if not failed:
         return ""
     first = failed[0]
-    return f"{len(failed)} of {total} batches failed, the first is {first.batch_id}: {first.problem[:_MAX_TEXT]}"
+    return f"{len(failed)} of {total} batches failed, the first is {first.batch_id}: {first.problem[:MAX_TEXT]}"
 
 
 def _judge_naming(counts: Counts, min_share: float) -> str:
@@ -278,17 +278,6 @@ def _batch_record(result: BatchResult) -> BatchRecord:
     if result.problem:
         entry["problem"] = result.problem
     return entry
-
-
-def _sentence(error: str, cause: str) -> str:
-    """The error of a state in words. The cause of a function's failure is JSON around the sentence that it raised."""
-    try:
-        text = json.loads(cause)["errorMessage"]
-    except (ValueError, TypeError, KeyError):
-        text = cause
-    if error == ContractError.__name__:
-        return str(text)[:_MAX_TEXT]
-    return f"{error}: {text}"[:_MAX_TEXT]
 
 
 def _last_job(name: str) -> dict[str, Any] | None:

@@ -165,7 +165,8 @@ def summary_of(stack: Stack, execution: Execution) -> Summary | None:
     if not summary and execution.status != "RUNNING":
         # A failed execution has no output, but its history does.
         summary = _first_exit(stack, execution.arn, "SummarizeResults", newest_first=True).get("summary")
-    return cast(Summary, summary) if summary else None
+    # Where SummarizeResults failed, its error is in the place of the summary.
+    return cast(Summary, summary) if summary and "message" in summary else None
 
 
 def reason(execution: Execution) -> str:

@@ -90,9 +90,18 @@ def test_throttled_submissions_are_retried() -> None:
     assert {"Batch.AWSBatchException", "Batch.TooManyRequestsException"} <= set(retry["ErrorEquals"])
 
 
+def test_faults_of_s3_are_retried_after_the_functions_own_retries() -> None:
+    for name in ("CheckPrefetch", "CreateBatchManifest", "SummarizeResults"):
+        (retry,) = QUARTER["States"][name]["Retry"]
+        assert "S3UnavailableError" in retry["ErrorEquals"]
+
+
 def test_too_much_data_is_caught_by_its_name() -> None:
     catching = [
-        *(QUARTER["States"][name] for name in ("CreateBatchManifest", "ProcessBatches", "NotifyCompletion")),
+        *(
+            QUARTER["States"][name]
+            for name in ("CreateBatchManifest", "ProcessBatches", "SummarizeResults", "NotifyCompletion")
+        ),
         BATCH["States"]["SubmitBatchJob"],
     ]
     for state in catching:

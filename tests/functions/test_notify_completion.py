@@ -39,14 +39,14 @@ def inbox(notify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_without_a_topic_nobody_is_told_and_it_says_so(notify: ModuleType) -> None:
-    assert notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None) == {
+    assert notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)["notification"] == {
         "notified": False,
         "reason": "no SNS topic is configured for this stack",
     }
 
 
 def test_a_success_is_published(notify: ModuleType, inbox: Any) -> None:
-    answer = notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)
+    answer = notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)["notification"]
     assert answer["notified"] is True
     (message,) = inbox()
     assert message["Subject"] == f"ftm: 2023Q1 succeeded (run {RUN})"
@@ -78,6 +78,17 @@ def test_a_failure_names_each_batch_and_what_to_do(notify: ModuleType, inbox: An
 
 def test_a_topic_that_is_gone_never_fails_the_run(notify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:gone")
-    answer = notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)
+    answer = notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)["notification"]
     assert answer["notified"] is False
     assert answer["reason"].startswith("SNS refused the message: ")
+
+
+def test_a_run_that_could_not_be_counted_is_published_with_the_reason(notify: ModuleType, inbox: Any) -> None:
+    sentence = "S3 failed to read s3://b/k for 61 s: the connection broke off (ReadTimeoutError); try again later"
+    failure = {"Error": "S3UnavailableError", "Cause": json.dumps({"errorMessage": sentence})}
+    answer = notify.handler({"summary": failure, "quarter": QUARTER, "execution": EXECUTION}, None)
+    assert (answer["summary"]["has_failures"], answer["notification"]["notified"]) == (True, True)
+    (message,) = inbox()
+    assert message["Subject"] == "ftm: 2023Q1 failed"
+    assert sentence in message["Message"]
+    assert "`ftm resume 2023Q1` counts them again" in message["Message"]

@@ -1,4 +1,4 @@
-"""The functions on an S3 whose answers fail, at the level of HTTP: they repeat requests, and tell what stays as S3's."""
+"""The functions on an S3 that fails, at the level of HTTP: they repeat requests, and report what stays as its fault."""
 
 import json
 import math

@@ -137,6 +137,19 @@ def test_too_much_data_for_a_state_is_told(stack: Stack) -> None:
     assert ended.cause.startswith("2023Q1 failed: States.DataLimitExceeded: ")
 
 
+def test_a_run_that_cannot_be_summarised_is_notified_and_can_be_resumed(stack: Stack) -> None:
+    stack.put_prefetch(firms=1)
+    code = "class S3Error(Exception): pass\ndef handler(event, context): raise S3Error('S3 is away')"
+    document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])
+    document["States"]["SummarizeResults"]["Resource"] = stack.create_function("no-summary", code)
+    ended = stack.run(machine=stack.create_machine(document))
+    assert ended.status == "FAILED"
+    assert "2023Q1 failed: its results could not be counted: S3Error: S3 is away" in ended.cause
+    assert "NotifyCompletion" in ended.states
+    (run,) = (layout.run_of_manifest(key).run for key in stack.keys("manifests/"))
+    assert stack.run(resume=run).status == "SUCCEEDED"
+
+
 def test_a_queue_that_is_gone_fails_every_batch_and_the_run(stack: Stack) -> None:
     stack.put_prefetch(firms=2)
     document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])

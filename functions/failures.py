@@ -1,0 +1,20 @@
+"""Failures of the state machine's states, in words."""
+
+import json
+
+from contract import ContractError
+from contract.bucket import S3UnavailableError
+
+MAX_TEXT = 500
+"""Characters of a text from elsewhere that are kept: a state holds at most 256 KiB."""
+
+
+def describe_failure(error: str, cause: str) -> str:
+    """The error of a state in words. The cause of a function's failure is JSON around the sentence that it raised."""
+    try:
+        text = json.loads(cause)["errorMessage"]
+    except (ValueError, TypeError, KeyError):
+        text = cause
+    if error in (ContractError.__name__, S3UnavailableError.__name__):
+        return str(text)[:MAX_TEXT]
+    return f"{error}: {text}"[:MAX_TEXT]

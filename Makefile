@@ -8,7 +8,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_INSTALLED := $(BENCH_VENV)/.installed
 
-.PHONY: install demo test test-vllm test-pulumi check bench image push constraints clean
+.PHONY: install demo test test-vllm test-pulumi check faults bench image push constraints clean
 
 install: $(INSTALLED)
 
@@ -45,6 +45,11 @@ test-vllm: $(INSTALLED) $(VLLM_INSTALLED)
 test-pulumi: $(INSTALLED)
 	@command -v pulumi >/dev/null || { echo "make test-pulumi needs Pulumi's CLI on PATH: see https://www.pulumi.com/docs/install/"; exit 1; }
 	TEST_PULUMI=1 $(BIN)/pytest -n 0 tests/pulumi
+
+# What overlapping attempts and a failing S3 do to the topics of a batch: make faults SCHEDULES=100000
+SCHEDULES ?= 20000
+faults: $(INSTALLED)
+	$(BIN)/python -m testing.faults $(SCHEDULES)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -112,6 +112,12 @@ class Stack:
         deployment = self._stack.export_stack().deployment or {}
         return list(deployment.get("resources", []))
 
+    def load(self, resources: list[dict[str, Any]]) -> None:
+        """Take over a state, as `resources` gave it."""
+        deployment = self._stack.export_stack()
+        deployment.deployment = {**(deployment.deployment or {}), "resources": resources}
+        self._stack.import_stack(deployment)
+
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs."""
         return {key: output.value for key, output in self._stack.outputs().items()}

@@ -89,6 +89,39 @@ def test_destroy_ends_with_gpus_and_jobs_at_work(mended: tuple[Stack, set[str]],
     assert aws.client("batch").describe_jobs(jobs=[job])["jobs"][0]["status"] != "RUNNING"
 
 
+def test_destroy_leaves_a_protected_bucket_as_it_was_and_a_later_up_adopts_it(engine: Engine, aws: Aws) -> None:
+    stack, s3 = engine.stack("kept", {}), aws.client("s3")
+    stack.up()
+    bucket = stack.outputs()["bucket"]
+    s3.put_object(Bucket=bucket, Key="prefetch/one", Body=b"data")
+    before = describe_protection(s3, bucket)
+
+    stack.destroy()
+    assert stack.resources() == []
+    assert describe_protection(s3, bucket) == before
+    assert s3.get_object(Bucket=bucket, Key="prefetch/one")["Body"].read() == b"data"
+
+    with pytest.raises(EngineError, match=f"pulumi config set ftm:bucketName {bucket}"):
+        stack.preview()
+    stack.configure({"bucketName": bucket})
+    stack.up()
+    assert stack.outputs()["bucket"] == bucket
+    assert not stack.preview().changed
+    stack.destroy()
+    assert s3.get_object(Bucket=bucket, Key="prefetch/one")["Body"].read() == b"data"
+
+
+def describe_protection(s3: Any, bucket: str) -> list[Any]:
+    """Everything that keeps a bucket private, encrypted and recoverable."""
+    return [
+        s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"],
+        s3.get_bucket_policy(Bucket=bucket)["Policy"],
+        s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"],
+        s3.get_bucket_versioning(Bucket=bucket)["Status"],
+        s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"],
+    ]
+
+
 def start_gpu(aws: Aws, outputs: dict[str, Any]) -> None:
     """Scale the stack's vLLM to one, as `ftm vllm scale 1` does."""
     aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName=outputs["vllm_asg_name"], DesiredCapacity=1)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
+import pytest
 
 from local.deploy import program
 from local.deploy.program import Resource
 from testing.pulumi_engine import ROOT, Engine, Stack
+from testing.pulumi_provider.rules import describe
 from testing.pulumi_provider.server import Provider
 from tests.pulumi.conftest import Aws
 
@@ -28,6 +30,20 @@ def test_the_quick_engine_registers_what_the_real_one_does(standing: Stack, prov
     assert len(registered) == len(stored)
 
 
+@pytest.mark.parametrize(
+    "stopped", ["vllm-service (aws:ecs/service:Service)", "vllm-asg (aws:autoscaling/group:Group)"]
+)
+def test_what_gpu_instances_need_to_stop_is_deleted_after_them(standing: Stack, stopped: str) -> None:
+    """Whichever order the engine chooses among what does not depend on each other."""
+    needed = {
+        "vllm-instance (aws:iam/rolePolicy:RolePolicy)",
+        "vllm-instance (aws:iam/instanceProfile:InstanceProfile)",
+        "vllm-instance-out (aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule)",
+        "vllm-cluster (aws:ecs/cluster:Cluster)",
+    }
+    assert needed <= _dependencies(standing.resources(), stopped)
+
+
 def test_ftm_reads_the_outputs_by_pulumis_cli(standing: Stack, engine: Engine, aws: Aws) -> None:
     keys = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     environment = os.environ | engine.environment | keys
@@ -36,6 +52,18 @@ def test_ftm_reads_the_outputs_by_pulumis_cli(standing: Stack, engine: Engine, a
     assert ended.returncode == 0, ended.stderr
     status = json.loads(ended.stdout)
     assert (status["desired"], status["running"]) == (0, 0)
+
+
+def _dependencies(resources: list[dict[str, Any]], name: str) -> set[str]:
+    """What a resource depends on, directly or not: the engine deletes all of it later."""
+    direct = {one["urn"]: set(one.get("dependencies", [])) for one in resources}
+    found: set[str] = set()
+    left = {urn for urn in direct if describe(urn) == name}
+    assert left
+    while left:
+        found |= left
+        left = {urn for each in left for urn in direct[each]} - found
+    return set(map(describe, found)) - {name}
 
 
 class Known:

@@ -66,7 +66,7 @@ function tasks(changed = {}) {
     CreateBatchManifest: () => ({ run: "20230401_000000", manifest_key: "manifests/m.jsonl", batch_ids: BATCHES }),
     SubmitBatchJob: () => ({ JobId: "job" }),
     SummarizeResults: ({ state }) => summarize(state),
-    NotifyCompletion: () => ({ sent: true }),
+    NotifyCompletion: ({ summary }) => ({ summary: describeFailure(summary), notification: { sent: true } }),
     ...changed,
   };
 }
@@ -76,6 +76,11 @@ function summarize(state) {
   const failed = batches.filter((batch) => batch.status !== "SUCCEEDED").length;
   const early = state.manifest.Error || (state.batches || {}).Error;
   return { has_failures: Boolean(early) || failed > 0, message: early || `${failed} of ${batches.length} failed` };
+}
+
+/** A summary that failed, as the notification hands it on. */
+function describeFailure(summary) {
+  return summary.Error ? { has_failures: true, message: `the summary failed: ${summary.Error}` } : summary;
 }
 
 function failJob(batch, error) {
@@ -112,7 +117,11 @@ const quarters = [
   ["submissions are throttled", { SubmitBatchJob: after([THROTTLED, THROTTLED, THROTTLED], { JobId: "j" }) }, SUCCESS],
   ["submissions are throttled for good", { SubmitBatchJob: always(THROTTLED) }, FAILED],
   ["the summary finds what the jobs did not report", { SummarizeResults: () => ({ has_failures: true, message: "one firm" }) }, FAILED, ({ cause }) => cause === "one firm"],
-  ["the summary fails", { SummarizeResults: always("SummaryError") }, "SummaryError"],
+  ["the summary fails", { SummarizeResults: always("SummaryError") }, FAILED, ({ cause }) => cause === "the summary failed: SummaryError"],
+  ["the summary is too large", { SummarizeResults: always("States.DataLimitExceeded") }, FAILED],
+  ["the summary is throttled for good", { SummarizeResults: always(RETRIED) }, FAILED],
+  // Without a message there is no cause to show: the execution fails all the same.
+  ["the summary and its notification fail", { SummarizeResults: always("SummaryError"), NotifyCompletion: always("NotifyError") }, "States.Runtime"],
   ["the summary is throttled once", { SummarizeResults: after([RETRIED], ({ state }) => summarize(state)) }, SUCCESS],
   ["the summary answers with the text false", { SummarizeResults: () => ({ has_failures: "false", message: "m" }) }, FAILED],
   ["the summary says nothing about failures", { SummarizeResults: () => ({ message: "m" }) }, FAILED],

@@ -273,3 +273,12 @@ KNOWN_NAMES = _words(
     """
 )
 """Places, companies and persons that language models know best. Only a call that mentions one may be named by it."""
+
+
+def weight_of(one: str) -> float:
+    """How much a stem says of a topic: 1 for a specific one, less for generic ones, 0 for a vacuous one."""
+    if one in VACUOUS:
+        return 0.0
+    if one in DIRECTIONS or one in BROAD:
+        return 0.4
+    return 1.0

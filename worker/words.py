@@ -8,7 +8,7 @@ import unicodedata
 _SCRIPTS = (*range(0x300, 0x3100), *range(0xA600, 0xAC00))
 _MARKS = "".join(c for c in map(chr, _SCRIPTS) if unicodedata.category(c) in ("Mn", "Mc"))
 _WORD = re.compile(rf"\w+(?:[{_MARKS}]+\w*)*")
-_LETTERS = re.compile(rf"[^\W\d_](?:[^\W\d_]|[{_MARKS}]){{2,}}")
+_LETTERS = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{{2,}}|[^\W\d_](?:[^\W\d_]|[{_MARKS}]){{2,}}")
 _ASCII_LETTERS = re.compile(r"[a-z]{3,}")
 
 _KEPT_CONTROL = {"\n": " ", "\r": " ", "\t": " "}
@@ -23,7 +23,7 @@ def all_words(text: str) -> list[str]:
 
 
 def plain_words(text: str) -> list[str]:
-    """The words of three letters or more and without figures, in lower case."""
+    """The words without figures of three letters or more, in Chinese, Japanese and Korean of two; in lower case."""
     lower = text.lower()
     pattern = _ASCII_LETTERS if lower.isascii() else _LETTERS
     return [word for word in pattern.findall(lower) if len(word) <= MAX_LETTERS]

@@ -264,3 +264,34 @@ def test_the_same_bytes_whatever_the_threads_the_hash_seed_and_the_processor() -
     }  # fmt: skip
     assert len(outputs) == 1
     assert len(json.loads(outputs.pop())[3]) > 10
+
+
+def test_what_transcribers_and_machines_leave_is_no_word() -> None:
+    text = "And thats what weve (technical difficulty): dont expect [inaudible] freight, its gonna rise indecipherable"
+    (sentence,) = sentences([text])
+    assert content_words(sentence) == ["freight", "rise"]
+
+
+def test_words_of_two_letters_count_in_chinese_japanese_and_korean() -> None:
+    (sentence,) = sentences(["葡萄 收成 减少 了 ワイン 売上 포도 수확 ab"])
+    assert content_words(sentence) == ["葡萄", "收成", "减少", "ワイン", "売上", "포도", "수확"]
+
+
+def test_a_topic_is_described_by_its_core() -> None:
+    """A sentence that shares one generic word with the others stays in the topic and is not shown."""
+    subjects = {
+        "tax": "effective tax rate and deferred tax jurisdiction",
+        "mine": "copper mine tonnage and ore grade",
+        "shop": "apparel shoppers and footwear markdowns",
+    }
+    texts = [f"Our {words} moved by {n} points." for words in subjects.values() for n in range(14)]
+    texts.insert(5, "The slaughter rate in cattle hurts everybody badly.")
+    found = find_topics(firm(texts))
+    assert len(found.topics) == len(subjects)
+    assert not any("slaughter" in shown for topic in found.topics for shown in topic.shown)
+
+
+def test_generic_words_come_after_specific_ones() -> None:
+    texts = [f"Growth in the business of turbine blades and castings gained {n} points." for n in range(8)]
+    (topic,) = find_topics(firm(texts)).topics
+    assert not {"growth", "business"} & set(topic.keywords[:3])

@@ -2,8 +2,8 @@
 
 import re
 
-from worker.naming.relation import Relation, concepts_of, content_stems, is_english, weight_of
-from worker.vocabulary import ACRONYMS, BROAD, DIRECTIONS, KNOWN_NAMES, VACUOUS, stem
+from worker.naming.relation import Relation, concepts_of, content_stems, is_english
+from worker.vocabulary import ACRONYMS, BROAD, DIRECTIONS, KNOWN_NAMES, VACUOUS, stem, weight_of
 from worker.words import all_words
 
 # Calibrated on real topics, with their own names and with those of other topics: see tests/worker/test_validation.py.

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from functools import cache
 
-from worker.vocabulary import BROAD, CONCEPTS, DIRECTIONS, FUNCTION_WORDS, VACUOUS, stem
+from worker.vocabulary import CONCEPTS, FUNCTION_WORDS, stem, weight_of
 from worker.words import all_words
 
 _AMPERSAND = re.compile(r"\b(\w{1,2})\s?&\s?(\w)\b")
@@ -42,15 +42,6 @@ def content_stems(text: str) -> list[str]:
     """The stems of the words that carry meaning, each once, in their order."""
     words = [word for word in english_words(text) if word not in FUNCTION_WORDS]
     return list(dict.fromkeys(stem(word) for word in words if len(word) > 1 and not word.isdigit()))
-
-
-def weight_of(one: str) -> float:
-    """How much a stem says, from 0 to 1."""
-    if one in VACUOUS:
-        return 0.0
-    if one in DIRECTIONS or one in BROAD:
-        return 0.4
-    return 1.0
 
 
 @cache

@@ -13,8 +13,8 @@ from contract.fallbacks import FallbackKind
 from worker.firm import FirmTopics, Topic
 from worker.naming import content
 from worker.naming.prompt import EXAMPLES, MAX_NAME_CHARS, MAX_NAME_WORDS, MAX_SUMMARY_CHARS
-from worker.naming.relation import Relation, weight_of
-from worker.vocabulary import stem
+from worker.naming.relation import Relation
+from worker.vocabulary import stem, weight_of
 from worker.words import all_words, one_line
 
 _FIRST_WORD = re.compile(r"\W+([^\W\d_]+)")

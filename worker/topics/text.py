@@ -9,6 +9,7 @@ from collections import Counter
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from worker.firm import Firm, Sentence
+from worker.vocabulary import stem, weight_of
 from worker.words import all_words, plain_words
 
 _FIGURE = re.compile(r"\d")
@@ -47,7 +48,22 @@ _CALL_WORDS = set(
     """.split()  # noqa: SIM905
 )
 
-STOP_WORDS = (ENGLISH_STOP_WORDS - _MEANINGFUL) | _CALL_WORDS
+# What transcripts have that lost their apostrophes.
+_CONTRACTIONS = set(
+    """
+    aint arent cant cause cos couldnt couldve cuz didnt doesnt dont gimme gonna gotta hadnt hasnt havent heres hes
+    hows ill isnt itd itll its ive kinda lemme lets lotta mustve shes shouldnt shouldve sorta thatd thatll thats thered
+    therell theres theyd theyll theyre theyve wanna wasnt werent weve whats whens wheres whos wont wouldnt wouldve yall
+    yeah youd youll youre youve
+    """.split()  # noqa: SIM905
+)
+_ARTEFACT = re.compile(
+    r"technical difficult(?:y|ies)|audio (?:gap|difficulty)|\b(?:inaudible|indecipherable|indiscernible|unintelligible"
+    r"|crosstalk|cross talk|multiple speakers|phonetic|background noise)\b"
+)
+_ARTEFACT_CUES = ("technical", "audi", "inde", "indi", "unin", "talk", "speakers", "phonetic", "noise")
+
+STOP_WORDS = (ENGLISH_STOP_WORDS - _MEANINGFUL) | _CALL_WORDS | _CONTRACTIONS
 MIN_CONTENT_WORDS = 3
 
 _OPERATOR = re.compile(
@@ -112,7 +128,15 @@ _MAX_POINTER_WORDS = 7
 
 def content_words(sentence: Sentence) -> list[str]:
     """The words of a sentence that carry meaning, in lower case."""
-    return [word for word in plain_words(sentence.cleaned_text) if word not in STOP_WORDS]
+    cleaned = sentence.cleaned_text.lower()
+    if any(cue in cleaned for cue in _ARTEFACT_CUES):
+        cleaned = _ARTEFACT.sub(" ", cleaned)
+    return [word for word in plain_words(cleaned) if word not in STOP_WORDS]
+
+
+def weight(term: str) -> float:
+    """What a term tells of a topic: 1, or less when it has generic words only, such as "growth" or "business"."""
+    return max(weight_of(stem(word)) for word in term.split())
 
 
 def has_figure(text: str) -> bool:

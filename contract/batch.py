@@ -59,6 +59,8 @@ class Counts:
     topics: int = 0
     named: int = 0
     """Topics that the LLM named; the others keep their keywords as their name."""
+    incoherent: int = 0
+    """Of the named ones: those whose sentences share no one subject, as the LLM says."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -72,6 +74,12 @@ class Counts:
         total = Counts(**{name: getattr(self, name) + getattr(other, name) for name in numbers})
         total.fallbacks = add_fallbacks(self.fallbacks, other.fallbacks)
         return total
+
+
+def topic_counts(counts: Counts) -> dict[str, int]:
+    """The counts of topics as records hold them; `incoherent` stands only where there are such topics."""
+    record = {"total": counts.topics, "named": counts.named}
+    return record | {"incoherent": counts.incoherent} if counts.incoherent else record
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ class BatchProgress:
                 "skipped": len(self.skipped),
                 "failed": len(self.failed),
             },
-            "topics": {"total": total.topics, "named": total.named},
+            "topics": topic_counts(total),
             "tokens": {
                 "prompt": total.prompt_tokens,
                 "cached": total.cached_tokens,

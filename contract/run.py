@@ -97,6 +97,8 @@ class FirmCounts(TypedDict):
 class TopicCounts(TypedDict):
     total: int
     named: int
+    incoherent: NotRequired[int]
+    """Of the named ones: those whose sentences share no one subject, as the LLM says. Absent where there is none."""
 
 
 class TokenCounts(TypedDict):

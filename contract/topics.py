@@ -17,6 +17,7 @@ TOPIC_COLUMNS = (
     "summary",
     "naming_method",
     "model",
+    "coherent",
     "keywords",
     "n_sentences",
     "sentence_ids",

@@ -19,7 +19,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError, env
-from contract.batch import Counts
+from contract.batch import Counts, topic_counts
 from contract.bucket import JSON, Bucket, ChangedError
 from contract.fallbacks import fallback_lines, fallback_records
 from contract.layout import RunRef, latest_key
@@ -259,7 +259,7 @@ def _total(run: Run, field: str) -> int:
 
 
 def _topics(counts: Counts) -> TopicCounts:
-    return {"total": counts.topics, "named": counts.named}
+    return cast(TopicCounts, topic_counts(counts))
 
 
 def _tokens(counts: Counts) -> TokenCounts:

@@ -26,6 +26,7 @@ from llm.client import Clock, Llm
 from worker import TemporaryError, WorkerError, parts
 from worker.firm import Firm, Outcome
 from worker.naming.namer import Namer
+from worker.naming.repeats import take_back_repeats
 from worker.prefetch import Unreadable, read_firms
 from worker.settings import Settings
 from worker.storage import BatchStorage, OvertakenError, open_bucket
@@ -197,6 +198,7 @@ class _Batch:
             done, self._done = self._done, []
             if not done:
                 return
+            take_back_repeats(done)
             self.stamp()
             try:
                 await self._in_thread(lambda: self._storage.checkpoint(done))

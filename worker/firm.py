@@ -34,6 +34,8 @@ class Topic:
     """All sentences of the topic, in the order of the call."""
     shown: list[str]
     """The few sentences, as spoken, that represent the topic in the prompt."""
+    questions: frozenset[int] = frozenset()
+    """The places in `shown` of what analysts asked."""
 
 
 @dataclass(frozen=True)

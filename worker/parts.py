@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         pa.field("summary", pa.string(), nullable=False),
         pa.field("naming_method", pa.string(), nullable=False),
         pa.field("model", pa.string()),
+        pa.field("coherent", pa.bool_()),
         pa.field("keywords", pa.list_(pa.string()), nullable=False),
         pa.field("n_sentences", pa.int32(), nullable=False),
         pa.field("sentence_ids", pa.list_(pa.string()), nullable=False),
@@ -45,6 +46,8 @@ class NamedTopic:
     method: NamingMethod
     model: str | None
     """The LLM that named it."""
+    coherent: bool | None = None
+    """Whether the LLM says that the sentences share one subject; None when it does not say."""
 
 
 def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: datetime) -> list[dict[str, Any]]:
@@ -63,6 +66,7 @@ def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: d
             "summary": named.summary,
             "naming_method": named.method,
             "model": named.model,
+            "coherent": named.coherent,
             "keywords": named.topic.keywords,
             "n_sentences": len(named.topic.sentence_ids),
             "sentence_ids": named.topic.sentence_ids,

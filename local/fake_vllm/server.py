@@ -202,7 +202,7 @@ def _fill(schema: dict[str, Any], field: str, name: str, summary: str) -> Any:
         case "integer" | "number":
             return schema.get("minimum", 0)
         case "boolean":
-            return False
+            return True
         case "null":
             return None
         case _:

@@ -223,7 +223,7 @@ def test_the_words_of_a_hindi_call_are_whole() -> None:
 def test_a_word_without_end_is_in_no_keyword(long: str) -> None:
     (topic,) = find_topics(firm([f"Revenue growth {long} {n} demand margin" for n in range(12)])).topics
     assert set(" ".join(topic.keywords).split()) == {"revenue", "growth", "demand", "margin"}
-    assert len(fallback_name(topic)) < 80
+    assert len(fallback_name(topic.keywords)) < 80
 
 
 def test_a_long_call_is_no_trouble() -> None:

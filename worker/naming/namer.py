@@ -54,6 +54,7 @@ class Namer:
         counts = sum((one.counts for one in asked), Counts())
         counts.topics = len(named)
         counts.named = sum(topic.method == "llm" for topic in named)
+        counts.incoherent = sum(topic.coherent is False for topic in named)
         problems = [one.result for one in asked if isinstance(one.result, Problem)]
         counts.fallbacks = count_fallbacks((problem.kind, problem.sentence) for problem in problems)
         self.fallbacks = add_fallbacks(self.fallbacks, counts.fallbacks)
@@ -91,8 +92,8 @@ class Namer:
 
     def _named(self, topic: Topic, result: Name | Problem) -> NamedTopic:
         if isinstance(result, Name):
-            return NamedTopic(topic, result.name, result.summary, "llm", self._llm.model)
-        return NamedTopic(topic, naming.fallback_name(topic), "", "keywords", None)
+            return NamedTopic(topic, result.name, result.summary, "llm", self._llm.model, result.coherent)
+        return NamedTopic(topic, naming.fallback_name(topic.keywords), "", "keywords", None)
 
 
 def _again(asked: _Asked, problem: Problem) -> list[naming.Message]:

@@ -31,6 +31,8 @@ class Problem:
 class Name:
     name: str
     summary: str
+    coherent: bool | None = None
+    """Whether the LLM says that the sentences share one subject; None when it does not say."""
 
 
 def read_answer(text: str, topic: Topic, firm_id: str, found: FirmTopics) -> Name | Problem:
@@ -47,11 +49,16 @@ def read_answer(text: str, topic: Topic, firm_id: str, found: FirmTopics) -> Nam
         return Problem(FallbackKind.UNREADABLE, "it is not a JSON object")
     match record:
         case {"name": str(name), "summary": str(summary)}:
-            answer = Name(one_line(name).strip(" .\"'"), one_line(summary))
+            answer = Name(one_line(name).strip(" .\"'"), one_line(summary), _coherent(record))
         case _:
             sentence = 'it is not a JSON object with the strings "name" and "summary"'
             return Problem(FallbackKind.UNREADABLE, sentence)
     return find_problem(answer, topic, firm_id, found) or answer
+
+
+def _coherent(record: dict[str, object]) -> bool | None:
+    answers: dict[object, bool] = {"true": True, "false": False}
+    return answers.get(str(record.get("coherent")).lower())
 
 
 def find_problem(answer: Name, topic: Topic, firm_id: str, found: FirmTopics) -> Problem | None:

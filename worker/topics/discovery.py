@@ -101,15 +101,25 @@ def _find_topics(firm: Firm, embed: Embed | None) -> FirmTopics:
     keywords = _keywords(counts, [cluster.core for cluster in clusters], terms, weights)
     return FirmTopics(
         topics=[
-            Topic(
-                keywords=words_of_topic,
-                sentence_ids=[usable[row].sentence_id for row in cluster.rows],
-                shown=[usable[row].raw_text for row in _representatives(similarity, cluster.core, usable)],
+            _topic(
+                words_of_topic,
+                cluster,
+                [usable[row] for row in _representatives(similarity, cluster.core, usable)],
+                usable,
             )
             for cluster, words_of_topic in zip(clusters, keywords, strict=True)
         ],
         names=names,
         call_words=text.call_words(firm),
+    )
+
+
+def _topic(keywords: list[str], cluster: "_Cluster", shown: list[Sentence], usable: list[Sentence]) -> Topic:
+    return Topic(
+        keywords=keywords,
+        sentence_ids=[usable[row].sentence_id for row in cluster.rows],
+        shown=[sentence.raw_text for sentence in shown],
+        questions=frozenset(number for number, sentence in enumerate(shown) if text.is_question(sentence)),
     )
 
 

@@ -134,6 +134,12 @@ def content_words(sentence: Sentence) -> list[str]:
     return [word for word in plain_words(cleaned) if word not in STOP_WORDS]
 
 
+def is_question(sentence: Sentence) -> bool:
+    """Whether an analyst asks it, or somebody unknown does so by a question mark."""
+    speaker = sentence.speaker_type.casefold()
+    return speaker == "analyst" or (speaker != "executive" and sentence.raw_text.rstrip().endswith("?"))
+
+
 def weight(term: str) -> float:
     """What a term tells of a topic: 1, or less when it has generic words only, such as "growth" or "business"."""
     return max(weight_of(stem(word)) for word in term.split())

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import output
-from cli.commands import local, naming, prefetch, quarter, topics, vllm
+from cli.commands import local, naming, prefetch, quarter, themes, topics, vllm
 from cli.errors import ExitCode, explain
 from cli.stack import Target
 from contract import env
@@ -104,6 +104,7 @@ app.command()(quarter.run_quarters)
 app.command()(quarter.watch)
 app.command()(quarter.stop)
 app.command()(topics.topics)
+app.command()(themes.themes)
 app.command()(naming.name)
 app.command()(naming.compare)
 app.add_typer(prefetch.app, name="prefetch")

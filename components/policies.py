@@ -124,10 +124,14 @@ def task_execution(
 
 
 def batch_job(bucket_arn: str, kms_key_arn: str | None) -> str:
-    """What the worker does: read the prefetch and the batch manifests, keep progress records, write topics."""
+    """What the worker does: read the prefetch and the batch manifests, keep progress records, write results."""
+    readable, writable = (
+        ("prefetch", "manifests", "progress", "themes"),
+        ("intermediate/firm-topics", "progress", "themes"),
+    )
     return document(
-        allow(["s3:GetObject"], [f"{bucket_arn}/{prefix}/*" for prefix in ("prefetch", "manifests", "progress")]),
-        allow(["s3:PutObject"], [f"{bucket_arn}/{prefix}/*" for prefix in ("intermediate/firm-topics", "progress")]),
+        allow(["s3:GetObject"], [f"{bucket_arn}/{prefix}/*" for prefix in readable]),
+        allow(["s3:PutObject"], [f"{bucket_arn}/{prefix}/*" for prefix in writable]),
         # An attempt that a newer one has overtaken removes its parts that no record lists. HEAD, by which a writer
         # recognises its own part after a lost answer, needs the permission to read.
         allow(["s3:DeleteObject", "s3:GetObject"], [f"{bucket_arn}/intermediate/firm-topics/*"]),

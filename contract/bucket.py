@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 JSON = "application/json"
+PARQUET = "application/vnd.apache.parquet"
 
 THREADS = 16
 """Threads that read a run's records at the same time."""

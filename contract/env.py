@@ -36,6 +36,14 @@ FTM_PROJECT = "FTM_PROJECT"
 FTM_LOCAL_DIR = "FTM_LOCAL_DIR"
 """Where the embedded AWS keeps its state and logs, if not in the project's `.ftm`."""
 
+# The worker: a themes job (`ftm themes`).
+THEMES_RANGE = "THEMES_RANGE"
+"""A quarter, or a range such as `2021Q2..2021Q4`."""
+THEMES_RUN = "THEMES_RUN"
+"""The id of the themes run."""
+THEMES_QUARTER_RUNS = "THEMES_QUARTER_RUNS"
+"""The run of each quarter of the range whose topics are clustered, joined by commas."""
+
 # The functions.
 MIN_NAMED_SHARE = "MIN_NAMED_SHARE"
 JOB_QUEUE_ARN = "JOB_QUEUE_ARN"

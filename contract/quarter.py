@@ -1,8 +1,11 @@
-"""Quarters are written as the year and Q1 to Q4: `2023Q1`."""
+"""Quarters are written as the year and Q1 to Q4: `2023Q1`; ranges of them as `2022Q1..2023Q4`."""
 
 import re
 
 from contract import ContractError
+
+MAX_QUARTERS = 200
+"""Quarters in a range at most. Fifty years: a longer range is a typing error."""
 
 _QUARTER = re.compile(r"(19|20)\d\dQ[1-4]")
 
@@ -16,3 +19,23 @@ def check_quarter(text: object) -> str:
     if isinstance(text, str) and _QUARTER.fullmatch(text):
         return text
     raise ContractError(f"{text!r} is not a quarter: write the year and Q1 to Q4, such as 2023Q1")
+
+
+def quarters_of(text: str) -> list[str]:
+    """The quarters of a range such as `2022Q1..2023Q4`, or the one of `2022Q1`.
+
+    Raises:
+        ContractError: when an end is not a quarter, or the range runs backwards or is absurdly long.
+    """
+    first, separator, last = text.partition("..")
+    start, end = _number(first), _number(last if separator else first)
+    if end < start:
+        raise ContractError(f"{text} runs backwards: write {last}..{first}")
+    if end - start >= MAX_QUARTERS:
+        raise ContractError(f"{text} has {end - start + 1} quarters: a range has at most {MAX_QUARTERS}")
+    return [f"{number // 4}Q{number % 4 + 1}" for number in range(start, end + 1)]
+
+
+def _number(quarter: str) -> int:
+    year, _, part = check_quarter(quarter).partition("Q")
+    return int(year) * 4 + int(part) - 1

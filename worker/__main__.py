@@ -82,11 +82,11 @@ def _report(error: object, code: int) -> int:
     return code
 
 
-def _stop_before_the_batch(*_: object) -> None:
+def stop_before_the_work(*_: object) -> None:
     """SIGTERM while modules are still imported: once the batch runs, it handles SIGTERM itself."""
-    sys.exit(_report("stopped by SIGTERM before the batch began; another attempt processes it", os.EX_TEMPFAIL))
+    sys.exit(_report("stopped by SIGTERM before the work began; another attempt does it", os.EX_TEMPFAIL))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop_before_the_batch)
+    signal.signal(signal.SIGTERM, stop_before_the_work)
     sys.exit(main())

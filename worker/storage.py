@@ -16,12 +16,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError
 from contract.batch import BatchLine, BatchProgress, Part, find_batch, find_lost_part, parse_progress
-from contract.bucket import CLIENT_OPTIONS, JSON, Bucket, ChangedError, S3UnavailableError
+from contract.bucket import CLIENT_OPTIONS, JSON, PARQUET, Bucket, ChangedError, S3UnavailableError
 from worker import WorkerError, parts
 from worker.firm import Outcome
 from worker.settings import Settings
-
-_PARQUET = "application/vnd.apache.parquet"
 
 
 class OvertakenError(WorkerError):
@@ -208,7 +206,7 @@ class BatchStorage:
         number, self._parts_tried = self._parts_tried, self._parts_tried + 1
         key = self._settings.run.part_key(self._settings.batch_id, number, self.attempt)
         self._written.append(key)
-        etag = self._bucket.put_if(key, self._to_parquet(rows), _PARQUET, etag=None, writer=key)
+        etag = self._bucket.put_if(key, self._to_parquet(rows), PARQUET, etag=None, writer=key)
         self.progress.parts[key] = Part(etag, len(rows))
 
     def _new(self, firm_ids: Sequence[str]) -> BatchProgress:

@@ -20,9 +20,10 @@ from cli.options import (
     YesOption,
 )
 from cli.rendering import runs as rendering
-from cli.services import executions, preflight, quarters, resumption, runs, starting, vllm
+from cli.services import executions, preflight, resumption, runs, starting, vllm
 from cli.services.preflight import Plan
 from cli.stack import Stack, connect
+from contract.quarter import quarters_of
 from contract.run import QuarterInput
 
 
@@ -122,7 +123,7 @@ def run_quarters(
       ftm run-quarters 2022Q1..2023Q4 --vllm 1
       ftm run-quarters 2022Q1..2022Q4 --at-once 2 --yes --detach
     """
-    names = quarters.parse_range(span)
+    names = quarters_of(span.strip().upper())
     stack = connect(ctx.obj)
     plan = preflight.plan(stack, names, batch_size=batch_size, vllm_size=vllm_size)
     if _stop_at_plan(plan, dry_run, as_json):

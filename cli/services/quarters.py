@@ -1,21 +1,15 @@
 """Lists of quarters, run by one execution that starts each quarter's own."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from cli.errors import UsageError
 from cli.services import executions, runs
 from cli.services.executions import Execution
 from cli.services.retries import Retries
 from cli.services.runs import Report, RunSnapshot, Watcher
 from cli.stack import Stack
-from contract.quarter import check_quarter
-
-MAX_QUARTERS = 200
-"""Fifty years; more is probably a typing error."""
 
 
 class QuartersReport(TypedDict):
@@ -37,22 +31,6 @@ class QuartersSnapshot:
     quarters: Sequence[str]
     snapshots: Mapping[str, RunSnapshot]
     """Those whose turn has come."""
-
-
-def parse_range(text: str) -> list[str]:
-    """The quarters from `2022Q1..2023Q4`, or the one of `2022Q1`.
-
-    Raises:
-        ContractError: when an end is not a quarter.
-        UsageError: when the range runs backwards or is absurdly long.
-    """
-    first, separator, last = text.partition("..")
-    start, end = _number(first), _number(last if separator else first)
-    if end < start:
-        raise UsageError(f"{text} runs backwards: write {last}..{first}")
-    if end - start >= MAX_QUARTERS:
-        raise UsageError(f"{text} are {end - start + 1} quarters: at most {MAX_QUARTERS} are run at a time")
-    return [f"{number // 4}Q{number % 4 + 1}" for number in range(start, end + 1)]
 
 
 def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[QuartersSnapshot]:
@@ -98,8 +76,3 @@ def _watcher(stack: Stack, execution: Execution, quarter: str, watchers: dict[st
     if quarter not in watchers and (child := executions.find_child(stack, execution, quarter)):
         watchers[quarter] = Watcher(stack, child.arn)
     return watchers.get(quarter)
-
-
-def _number(quarter: str) -> int:
-    year, part = re.split("Q", check_quarter(quarter.strip().upper()))
-    return int(year) * 4 + int(part) - 1

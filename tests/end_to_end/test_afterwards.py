@@ -55,6 +55,34 @@ def test_a_naming_by_another_llm_compares_with_the_results(ftm: Ftm, tmp_path: P
     assert ftm("topics", SECOND, "--json").json == before
 
 
+def test_themes_of_two_quarters(ftm: Ftm) -> None:
+    found = ftm("themes", f"{FIRST}..{SECOND}", "--yes", "--json")
+
+    assert found.code == 0, found.err
+    assert "themes named" in found.err
+    assert found.json["range"] == f"{FIRST}..{SECOND}"
+    themes = found.json["themes"]
+    assert themes
+    assert all(theme["n_firms"] >= 3 and theme["naming_method"] == "llm" for theme in themes)
+    assert all(list(theme["share"]) == list(theme["change"]) == [FIRST, SECOND] for theme in themes)
+    assert ftm("themes", f"{FIRST.lower()}..{SECOND}", "--run", "last", "--json").json == found.json
+    assert themes[0]["name"] in ftm("themes", f"{FIRST}..{SECOND}", "--run", found.json["run"]).out
+
+
+@pytest.mark.parametrize(
+    ("quarters", "code", "reason"),
+    [
+        (f"{SECOND}..{FIRST}", 2, f"runs backwards: write {FIRST}..{SECOND}"),
+        ("2022", 2, "'2022' is not a quarter"),
+        (f"{SECOND}..2022Q3", 3, "2022Q3 has no run: start one with"),
+    ],
+)
+def test_themes_of_quarters_that_cannot_be_had(ftm: Ftm, quarters: str, code: int, reason: str) -> None:
+    refused = ftm("themes", quarters, "--yes")
+    assert refused.code == code
+    assert reason in refused.err
+
+
 def test_an_llm_that_is_not_there_leaves_no_file(ftm: Ftm, tmp_path: Path) -> None:
     out = tmp_path / "named.parquet"
     told = ftm("name", SECOND, "--llm-url", "nowhere", "--out", out)

@@ -1,6 +1,7 @@
 """Names for a firm's topics: all asked at once, a bad answer once more, and then the keywords must do."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from contract.batch import Counts
@@ -30,15 +31,18 @@ class Namer:
         self.fallbacks: dict[str, Fallback] = {}
         """Why topics fell back to their keywords, by kind, over all firms."""
 
-    async def name(self, firm: Firm, found: FirmTopics) -> tuple[list[NamedTopic], Counts]:
+    async def name(self, firm: Firm, found: FirmTopics, taken: Iterable[str] = ()) -> tuple[list[NamedTopic], Counts]:
         """The topics with their names, in their order, and what the names cost.
+
+        Args:
+            taken: names that none of them may have.
 
         Raises:
             LlmError: as `Llm.complete`.
         """
         prompts = [naming.prompt(topic) for topic in found.topics]
         asked = await self._ask_all([*zip(found.topics, prompts, strict=True)], firm, found)
-        asked = _without_repeats(asked)
+        asked = _without_repeats(asked, taken)
 
         again = {
             n: _again(one, one.result)
@@ -48,7 +52,7 @@ class Namer:
         second = await self._ask_all([(found.topics[n], messages) for n, messages in again.items()], firm, found)
         for number, answer in zip(again, second, strict=True):
             asked[number] = replace(answer, counts=asked[number].counts + answer.counts)
-        asked = _without_repeats(asked, first=[n for n in range(len(asked)) if n not in again])
+        asked = _without_repeats(asked, taken, first=[n for n in range(len(asked)) if n not in again])
 
         named = [self._named(topic, one.result) for topic, one in zip(found.topics, asked, strict=True)]
         counts = sum((one.counts for one in asked), Counts())
@@ -100,9 +104,9 @@ def _again(asked: _Asked, problem: Problem) -> list[naming.Message]:
     return naming.ask_again(asked.messages, asked.answer, problem.sentence)
 
 
-def _without_repeats(asked: list[_Asked], first: list[int] | None = None) -> list[_Asked]:
+def _without_repeats(asked: list[_Asked], taken: Iterable[str], first: list[int] | None = None) -> list[_Asked]:
     """A name belongs to the first topic that has it, `first` before the others; the others need another one."""
-    taken: set[str] = set()
+    used = {same_name(name) for name in taken}
     unique = list(asked)
     order = sorted(range(len(asked)), key=lambda number: (first is not None and number not in first, number))
     for number in order:
@@ -110,7 +114,7 @@ def _without_repeats(asked: list[_Asked], first: list[int] | None = None) -> lis
         if not isinstance(one.result, Name):
             continue
         same = same_name(one.result.name)
-        if same in taken:
+        if same in used:
             unique[number] = replace(one, result=repeated_name(one.result.name))
-        taken.add(same)
+        used.add(same)
     return unique

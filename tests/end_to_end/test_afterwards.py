@@ -100,4 +100,4 @@ def test_load_is_measured_by_jobs_that_begin_together(ftm: Ftm) -> None:
 
 
 def test_up_again_says_that_it_runs(ftm: Ftm) -> None:
-    assert "it runs already" in ftm("local", "up").err
+    assert "it is already up" in ftm("local", "up").err

@@ -35,12 +35,18 @@ def test_every_wildcard_resource_has_its_reason() -> None:
     assert all(policies.NO_NARROWER_RESOURCE.values())
 
 
-def test_the_worker_reads_prefetch_and_manifests_and_writes_results_and_progress_and_no_more() -> None:
-    assert actions(policies.batch_job("arn:aws:s3:::calls", "")) == {
-        "s3:GetObject": [f"arn:aws:s3:::calls/{prefix}/*" for prefix in ("prefetch", "manifests", "progress")],
-        "s3:PutObject": [f"arn:aws:s3:::calls/{prefix}/*" for prefix in ("intermediate/firm-topics", "progress")],
-        "s3:ListBucket": ["arn:aws:s3:::calls"],
-    }
+def test_the_worker_reads_its_input_and_writes_its_results_and_no_more() -> None:
+    statements = json.loads(policies.batch_job("arn:aws:s3:::calls", ""))["Statement"]
+
+    def resources(action: str) -> set[str]:
+        return {each for statement in statements if action in statement["Action"] for each in statement["Resource"]}
+
+    topics = "arn:aws:s3:::calls/intermediate/firm-topics/*"
+    written = {f"arn:aws:s3:::calls/{prefix}/*" for prefix in ("progress", "themes")} | {topics}
+    assert resources("s3:PutObject") == written
+    assert resources("s3:GetObject") == written | {f"arn:aws:s3:::calls/{each}/*" for each in ("prefetch", "manifests")}
+    assert resources("s3:DeleteObject") == {topics}
+    assert resources("s3:ListBucket") == {"arn:aws:s3:::calls"}
     assert actions(policies.batch_job("arn:aws:s3:::calls", KEY))["kms:Decrypt"] == [KEY]
 
 

@@ -132,7 +132,7 @@ class _Job:
     def _named(self, theme: Theme, topics: Sequence[FirmTopic]) -> NamedTopic:
         topic, name = _as_topic(theme, topics), self._record.names.get(_identity(theme, topics))
         if name is None:
-            return NamedTopic(topic, fallback_name(topic), "", "keywords", None)
+            return NamedTopic(topic, fallback_name(topic.keywords), "", "keywords", None)
         return NamedTopic(topic, name["name"], name["summary"], "llm", name["model"])
 
 

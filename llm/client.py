@@ -1,49 +1,85 @@
-"""The client of the LLM: any OpenAI-compatible server, and vLLM on a Spot GPU above all.
+"""The client of an LLM: any OpenAI-compatible server, and above all vLLM on a Spot GPU.
 
-A replaced GPU must cost minutes and not the batch: whatever looks like a server that is away starts one shared watch
-(not one for each request in flight), which waits for it up to ten minutes; a server that is there and fails is tried
-again for a minute and a half, with full jitter. Then a request that nobody can fail at tells whether it is the server
-or the request. What cannot pass (400, 404) is never tried again, unless it is vLLM's own that a server refuses.
+HTTP is the `openai` package's part. What it has not is here: a replaced GPU costs minutes and not the batch, because
+whatever looks like an absent server starts one shared watch (not one for each request in flight) that polls it for up
+to 25 minutes. A server that is there and fails is asked again for a minute and a half, with full jitter; then the
+simplest possible request shows whether the server or the request is to blame. A rate limit is waited for. A refusal
+that cannot pass ends the request or, when it is the key, the model or the account, the whole work.
+
+Before its first success a client learns how much of OpenAI's API the server knows (`llm.dialect`).
 """
 
 import asyncio
 import json
 import random
+import re
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlsplit
 
 import aiohttp
+import httpx2
+import openai
 
-from contract import env
+from contract import ContractError
+from contract.fallbacks import FallbackKind
+from contract.served_models import choose_model
 from llm import LlmError, LlmUnavailableError
+from llm.answers import Unreadable, Usage, is_cut_off, text_of, usage_of
+from llm.concurrency import Concurrency
+from llm.dialect import OPENAI_ONLY, Dialect
+from llm.faults import Fault, Refusal, read_refusal, seconds_to_wait
 from llm.settings import LlmSettings
 
-PATIENCE_SECONDS = 600.0
-"""How long a server may stay away: a Spot GPU is mostly replaced and warm within this, and if
-not, the job's next attempt waits again."""
-RETRY_SECONDS = 90.0
-"""For how long a request is tried again at a server that is there: vLLM says 500 to everything for the 50 s in which it
-shuts down, while its list of models is still to be had."""
-REQUEST_SECONDS = 240.0
-"""From the moment a request is sent. It covers vLLM's queue, and ends before the load balancer's 300 s."""
-_GIVE_UP_SECONDS = 3 * PATIENCE_SECONDS
-"""The same, however often the server went away and came back meanwhile: it may be this request that fells it."""
-_THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
-"""Qwen3 thinks by default, at several times the cost, and a thinking answer is not bound by the schema."""
-_CONNECT_SECONDS = 10.0
-_IDLE_SECONDS = 1.0
-"""A request on a connection that the server is just closing gets no answer; vLLM closes after 5 s without a request."""
-_BACKOFF_SECONDS = 1.0
-_MAX_BACKOFF_SECONDS = 20.0
-_PROBE_SECONDS = 5.0
+MAX_BYTES_PER_TOKEN = 8.5
+"""No tokenizer that is in use packs prose in any script so densely: fewer tokens than by this mean a cut prompt."""
 
-_AWAY = {500, 502, 503, 504}
-_PASSING = _AWAY | {408, 409, 425, 429}
+_FIRST_BACKOFF_SECONDS = 1.0
+_MAX_BACKOFF_SECONDS = 20.0
+_MAX_RATE_PAUSE_SECONDS = 60.0
+_SAME_FAILURES = 4
+"""So many times the same failure before the first success: the server's answer does not change."""
+
+_NO_ANSWER = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError)
+"""The transport lets some of its own errors through, such as that for an answer that is no HTTP."""
+_OF_THE_REQUEST = {
+    Fault.CONTEXT: FallbackKind.CONTEXT_TOO_SMALL,
+    Fault.FILTER: FallbackKind.CONTENT_FILTER,
+    Fault.REFUSED: FallbackKind.REQUEST_REFUSED,
+}
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """All in seconds."""
+
+    outage: float = 1500.0
+    """How long a server may be absent: a Spot GPU is replaced and warm in 9 to 14 minutes, and if it is not, the job's
+    next attempt waits again."""
+    retry: float = 90.0
+    """For how long a request is tried again at a server that is there: vLLM answers 500 to everything for the 50 s in
+    which it shuts down, while it still lists its models."""
+    rate_limit: float = 600.0
+    """For how long a server may refuse every request because of its rate limit."""
+    request: float = 240.0
+    """For a request until the first answers are known; from when it is sent, the server's queue included. The load
+    balancer's own is 300 s."""
+    min_request: float = 60.0
+    max_request: float = 1200.0
+    connect: float = 10.0
+    keepalive: float = 1.0
+    """For an idle connection. A request on one that the server is closing gets no answer; vLLM closes after 5 s."""
+    poll_interval: float = 5.0
+    """Between two looks at an absent server, on average."""
+
+    @property
+    def give_up(self) -> float:
+        """For one request, however often the server was absent meanwhile: the request itself may be crashing it."""
+        return 3 * self.outage
 
 
 @dataclass(frozen=True)
@@ -58,7 +94,8 @@ class Clock:
 @dataclass(frozen=True)
 class Completion:
     content: str
-    truncated: bool
+    problem: Unreadable | None
+    """Why the answer cannot be used, if that shows without reading it: it was cut off, its prompt was, it is empty."""
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
@@ -68,29 +105,64 @@ class Completion:
 class RequestFailed(Exception):  # noqa: N818 (not of the batch: one topic goes without its name)
     """One request came to nothing, for a reason that lies in it."""
 
-    def __init__(self, reason: str, retries: int) -> None:
+    def __init__(self, kind: FallbackKind, reason: str, retries: int) -> None:
         super().__init__(reason)
+        self.kind = kind
         self.retries = retries
+
+
+@dataclass
+class _Tries:
+    """What came of the attempts at one request so far."""
+
+    refusals: list[Refusal] = field(default_factory=list[Refusal])
+    failing_since: float = 0.0
+    too_much: Refusal | None = None
+    """The first refusal for which fewer fields were tried."""
+    simplest_is_answered: bool = False
+
+    @property
+    def retries(self) -> int:
+        return len(self.refusals)
+
+    def same(self, refusal: Refusal) -> int:
+        """How often the server said the same."""
+        return sum(one.words == refusal.words for one in self.refusals)
 
 
 class Llm:
     """One per event loop, made inside it. `async with` it; it closes its connections."""
 
-    def __init__(self, settings: LlmSettings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: LlmSettings, clock: Clock | None = None, timeouts: Timeouts | None = None) -> None:
         self.settings = settings
         self.model = settings.model or ""
+        """After `check_model`: as the server spells it."""
         self._clock = clock or Clock()
-        self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self._timeouts = timeouts or Timeouts()
+        self.concurrency = Concurrency(settings.max_concurrent, self._clock.now)
+        self.rate_limited = 0
+        """How many requests were refused because of a rate limit."""
         self._watch: asyncio.Task[None] | None = None
-        self._last_away = 0.0
-        self._plain = settings.hosted
-        """Whether the server refuses what vLLM knows beyond OpenAI's API."""
-        # Plain HTTP: openai and httpx take four times the CPU, and answers come in bursts that must be followed up.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
-            headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else None,
-            proxy=_proxy(settings.base_url),
-        )
+        self._last_absent = 0.0
+        self._dialect = OPENAI_ONLY if settings.hosted else Dialect()
+        self._has_succeeded = False
+        self._first_request = asyncio.Lock()
+        """Until the first success one request at a time finds out what the server knows."""
+        self._slowest = 0.0
+        self._answers = 0
+        self._timed_out = 0.0
+        """The longest time limit that was exceeded since the last answer."""
+        self._paused_until = 0.0
+        self._rate_pause = 0.0
+        self._refused_since = 0.0
+        """When the first of the latest unbroken row of rate limits came."""
+        self._blamed: set[str] = set()
+        """Failures for which a request was to blame before."""
+        try:
+            _ = urlsplit(settings.base_url).port
+            self._openai = _client(settings, self._timeouts)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise LlmError(self._not_a_server(f"it is not a valid URL: {error}")) from error
 
     async def __aenter__(self) -> "Llm":
         return self
@@ -98,130 +170,266 @@ class Llm:
     async def __aexit__(self, *_: object) -> None:
         if self._watch:
             self._watch.cancel()
-        await self._session.close()
+        await self._openai.close()
 
     async def check_model(self) -> None:
-        """Wait for the server, and make sure that it has the model.
+        """Wait for the server, and choose the model.
 
         Raises:
-            LlmUnavailableError: when the server stayed away.
-            LlmError: when it lacks the model, refuses the key or is no LLM server.
+            LlmUnavailableError: when the server stays absent.
+            LlmError: when it lacks the model, refuses the key or is not an LLM server.
         """
-        await self._server()
+        await self._wait_for_server()
 
-    async def complete(self, messages: list[dict[str, str]], max_tokens: int, schema: dict[str, Any]) -> Completion:
-        """One answer, bound by a response format.
+    async def complete(
+        self, messages: list[dict[str, str]], max_tokens: int, response_format: dict[str, Any], first: bool = False
+    ) -> Completion:
+        """One answer.
+
+        Args:
+            messages: as in OpenAI's API.
+            max_tokens: upper bound for the answer.
+            response_format: of type json_schema; a server that does not know it is asked for less.
+            first: before all requests that wait for a slot.
 
         Raises:
             RequestFailed: when the server refuses this request, or fails at it again and again, but not at another.
-            LlmUnavailableError: when the server stayed away, or fails at every request.
-            LlmError: when the server lacks the model, refuses the key or has moved.
+            LlmUnavailableError: when the server stays absent, fails at every request or limits the rate for too long.
+            LlmError: when the server lacks the model, refuses the key, has moved or is out of money.
         """
-        request = {
-            "model": self.model,
-            "messages": messages,
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "response_format": schema,
-        }
-        async with self._slots:
-            retries, failing_since = 0, 0.0
-            while True:
-                if self._watch:
-                    await self._server()
-                outcome = await self._attempt(request, retries)
-                if isinstance(outcome, Completion):
-                    return outcome
-                if retries == 0:
-                    failing_since = self._clock.now()
-                if self._has_failed_for_long(failing_since):
-                    await self._blame(outcome, retries)
-                await self._back_off(retries)
-                retries += 1
+        async with self.concurrency.slot(first):
+            if not self._has_succeeded:
+                async with self._first_request:
+                    if not self._has_succeeded:
+                        return await self._complete(messages, max_tokens, response_format)
+            return await self._complete(messages, max_tokens, response_format)
 
-    async def _attempt(self, request: dict[str, Any], retries: int) -> Completion | str:
-        """The answer; or why there is none, once the server is there to be asked again."""
-        plain = self._plain
-        body = _without_lengths(request) if plain else request | _THINKING_OFF
+    async def _complete(self, messages: list[dict[str, str]], max_tokens: int, response_format: Any) -> Completion:
+        dialect, tries = self._dialect, _Tries()
+        while True:
+            if self._watch:
+                await self._wait_for_server()
+            await self._pause()
+            request = {"model": self.model} | dialect.request(messages, max_tokens, response_format)
+            outcome = await self._attempt(request, tries.retries)
+            if isinstance(outcome, Completion):
+                if outcome.problem is None or outcome.problem.kind != FallbackKind.UNREADABLE:
+                    self._settle(dialect)
+                return outcome
+            tries.refusals.append(outcome)
+            if not self._has_succeeded and await self._asks_too_much(tries):
+                tries.too_much = tries.too_much or outcome
+                lesser = dialect.without_what_is_named(outcome.body) or dialect.smaller()
+                if not lesser:
+                    self._raise_if_final(tries.too_much, tries)
+                    raise RequestFailed(FallbackKind.REQUEST_FAILED, str(tries.too_much), tries.retries - 1)
+                dialect = lesser
+                continue
+            self._raise_if_final(outcome, tries)
+            if outcome.fault is Fault.RATE:
+                continue
+            if outcome.fault is Fault.FAILING and not outcome.is_time_out:
+                await self._wait_for_server()
+            tries.failing_since = tries.failing_since or self._clock.now()
+            await self._blame(outcome, tries)
+            await self._back_off(tries.retries - 1)
+
+    async def _attempt(self, request: dict[str, Any], retries: int) -> Completion | Refusal:
+        """The answer; or why there is none."""
+        epoch, sent, limit = self.concurrency.epoch, self._clock.now(), self._request_limit()
         try:
-            status, answer = await self._send("POST", "/chat/completions", REQUEST_SECONDS, body)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            if type(error) is not TimeoutError:  # that one is ours: it tells nothing of the server
-                await self._server()
-            return f"no answer ({type(error).__name__})"
-        if status < 300:
-            return _completion(_json(answer), retries)
-        reason = self._reason(status, answer)
-        if status in (400, 422) and not plain and any(word in reason for word in (*_THINKING_OFF, "maxLength")):
-            self._plain = True  # from now on, nothing is asked but what every server knows
-            return await self._attempt(request, retries)
-        self._raise_if_final(status, reason, retries)
-        if status in _AWAY:
-            await self._server()
-        return reason
+            async with asyncio.timeout(limit):
+                status, headers, body = await self._send("/chat/completions", request)
+        except TimeoutError:
+            self._timed_out = max(self._timed_out, limit)
+            self.concurrency.overloaded(epoch)
+            return _no_answer(f"no answer in {limit:.0f} s", is_time_out=True)
+        except _NO_ANSWER as error:
+            return _no_answer(f"no answer ({_innermost(error)})")
+        document = _json(body)
+        if status < 300 and not _is_error(document):
+            return self._completion(document, headers, request, retries, epoch, self._clock.now() - sent)
+        refusal = read_refusal(status, headers, body, self.settings.api_key)
+        if refusal.fault is Fault.RATE:
+            self._limit_rate(refusal, epoch)
+        elif refusal.status in (503, 529):
+            self.concurrency.overloaded(epoch)
+        return refusal
 
-    async def _send(
-        self, method: str, path: str, seconds: float, request: dict[str, Any] | None = None
-    ) -> tuple[int, bytes]:
-        """The status and the body of the answer.
-
-        Raises:
-            TimeoutError: exactly this one when it took more than `seconds`.
-            aiohttp.ClientError: when the server is not reached, or ends the connection before its answer is whole.
-            LlmError: when it sends its callers elsewhere; a POST that went there would arrive as a GET.
-        """
-        timeout = aiohttp.ClientTimeout(total=seconds, connect=_CONNECT_SECONDS)
-        url = self.settings.base_url + path
-        options: Any = {"json": request, "timeout": timeout, "allow_redirects": False}
-        async with self._session.request(method, url, **options) as response:
-            if 300 <= response.status < 400:
-                location = response.headers.get("Location", "nowhere")[:200]
-                raise LlmError(self._no_server(f"HTTP {response.status}, it sends its callers to {location}"))
-            return response.status, await response.read()
-
-    def _reason(self, status: int, answer: bytes) -> str:
-        """The status with the server's own words: what OpenAI's shape of an error holds, or else the whole."""
-        message = _object(_object(_json(answer)).get("error")).get("message") or answer.decode(errors="replace")
-        said = " ".join(str(message).split())
-        if key := self.settings.api_key:
-            said = said.replace(key, "***")
-        return f"HTTP {status}: {said[:200]}" if said else f"HTTP {status}"
-
-    def _raise_if_final(self, status: int, reason: str, retries: int) -> None:
-        if status in _PASSING:
-            return
-        if status == 404:
-            raise LlmError(f"the LLM at {self.settings.base_url} has no model {self.model!r} ({reason})")
-        self._refuse_key(status)
-        raise RequestFailed(reason, retries)
-
-    def _refuse_key(self, status: int) -> None:
-        if status in (401, 403):
-            raise LlmError(
-                f"the LLM at {self.settings.base_url} refuses the key (HTTP {status}): check {env.LLM_API_KEY}"
-            )
-
-    def _has_failed_for_long(self, since: float) -> bool:
-        now = self._clock.now()
-        return now - max(since, self._last_away) >= RETRY_SECONDS or now - since >= _GIVE_UP_SECONDS
-
-    async def _blame(self, reason: str, retries: int) -> NoReturn:
-        """End a request that failed again and again: by its own fault if the server answers the simplest one."""
-        simplest = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-        with suppress(aiohttp.ClientError, TimeoutError):
-            status, _ = await self._send("POST", "/chat/completions", REQUEST_SECONDS, simplest)
-            if status < 300:
-                raise RequestFailed(reason, retries)
-        raise LlmUnavailableError(
-            f"the LLM at {self.settings.base_url} fails at every request ({reason}); the batch stops here, and another"
-            " attempt continues it"
+    def _completion(
+        self, document: Any, headers: httpx2.Headers, request: dict[str, Any], retries: int, epoch: int, latency: float
+    ) -> Completion:
+        self.concurrency.succeeded(epoch, latency)
+        self._answers += 1
+        self._slowest = max(self._slowest * 0.99, latency)
+        self._timed_out = self._rate_pause = self._refused_since = 0.0
+        if seconds := seconds_to_wait(headers):
+            self._paused_until = self._clock.now() + min(seconds, self._timeouts.rate_limit)
+        text, usage = text_of(document), usage_of(document)
+        problem = text if isinstance(text, Unreadable) else _problem(document, usage, request)
+        return Completion(
+            content="" if isinstance(text, Unreadable) else text,
+            problem=problem,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+            retries=retries,
         )
 
+    async def _send(self, path: str, request: dict[str, Any] | None = None) -> tuple[int, httpx2.Headers, str]:
+        """Status, headers and body of the answer to a POST, or to a GET without a request.
+
+        Raises:
+            one of _NO_ANSWER: when there is no answer, or not all of it.
+        """
+        # Raw answers: the package's own models would cost twice the CPU and fail at shapes that are read here.
+        options: Any = {"headers": {} if self.settings.api_key else {"Authorization": openai.Omit()}}
+        try:
+            if request is None:
+                response = await self._openai.get(path, cast_to=httpx2.Response, options=options)
+            else:
+                response = await self._openai.post(path, body=request, cast_to=httpx2.Response, options=options)
+        except openai.APIStatusError as error:
+            response = error.response
+        return response.status_code, response.headers, response.text
+
+    async def _asks_too_much(self, tries: "_Tries") -> bool:
+        """Whether the server may accept the same request with fewer fields.
+
+        A 500 that names no field is the server's own failure, unless it comes again and again while the server answers
+        the simplest request: then it is as good as a 400.
+        """
+        refusal = tries.refusals[-1]
+        if refusal.fault not in (Fault.REFUSED, Fault.MODEL, Fault.FAILING):
+            return False
+        if refusal.status in (400, 404, 422, 500, 501) and Dialect().without_what_is_named(refusal.body):
+            return True
+        if refusal.fault is Fault.REFUSED:
+            return refusal.status in (400, 422)
+        if refusal.fault is Fault.MODEL or refusal.status != 500:
+            return False
+        if tries.too_much or tries.simplest_is_answered:
+            return True
+        if tries.same(refusal) >= _SAME_FAILURES:
+            # It may have recovered just now: the same request is sent once more.
+            tries.simplest_is_answered = await self._answers_the_simplest()
+        return False
+
+    def _request_limit(self) -> float:
+        """The time limit of a request: it follows what the server has needed so far."""
+        timeouts = self._timeouts
+        needed = 20 * self._slowest if self._answers >= 20 else max(timeouts.request, 4 * self._slowest)
+        return min(timeouts.max_request, max(timeouts.min_request, needed, 2 * self._timed_out))
+
+    def _settle(self, dialect: Dialect) -> None:
+        if self._has_succeeded:
+            return
+        self._has_succeeded = True
+        if dialect != self._dialect:
+            self._log(f"the LLM at {self.settings.base_url} does not know all that ftm asks for; settled on: {dialect}")
+        self._dialect = dialect
+
+    def _limit_rate(self, refusal: Refusal, epoch: int) -> None:
+        """Let all requests wait for as long as the server asks, or longer and longer where it asks for nothing."""
+        now = self._clock.now()
+        self.rate_limited += 1
+        self._refused_since = self._refused_since or now
+        if epoch == self.concurrency.epoch or refusal.retry_after:
+            self._rate_pause = min(_MAX_RATE_PAUSE_SECONDS, max(_FIRST_BACKOFF_SECONDS, 2 * self._rate_pause))
+            pause = refusal.retry_after or self._rate_pause * (0.75 + self._clock.jitter() / 2)
+            self._paused_until = max(self._paused_until, now + pause)
+        self.concurrency.overloaded(epoch)
+        if self.rate_limited == 1:
+            self._log(f"the LLM at {self.settings.base_url} limits the rate ({refusal}); ftm waits, and sends less")
+
+    async def _pause(self) -> None:
+        while (seconds := self._paused_until - self._clock.now()) > 0:
+            await self._clock.sleep(seconds)
+
+    def _raise_if_final(self, refusal: Refusal, tries: "_Tries") -> None:
+        """End the request, or the whole work, for a refusal that cannot pass."""
+        where = f"the LLM at {self.settings.base_url}"
+        match refusal.fault:
+            case Fault.KEY:
+                self._refuse_key(refusal)
+            case Fault.QUOTA:
+                raise LlmError(f"{where} has no money left for this key ({refusal}): check the account's billing")
+            case Fault.MODEL if self._has_succeeded:
+                raise LlmUnavailableError(f"{where} no longer has the model {self.model!r} ({refusal})")
+            case Fault.MODEL:
+                raise LlmError(
+                    f"{where} has no model {self.model!r} ({refusal}): check {self.settings.model_option}, and"
+                    f" {self.settings.url_option}"
+                )
+            case Fault.MOVED | Fault.NOT_AN_API if not (self._has_succeeded and refusal.fault is Fault.NOT_AN_API):
+                raise LlmError(self._not_a_server(str(refusal)))
+            case Fault.RATE:
+                self._raise_if_limited_for_long(refusal)
+            case Fault.CONTEXT | Fault.FILTER | Fault.REFUSED:
+                raise RequestFailed(_OF_THE_REQUEST[refusal.fault], str(refusal), tries.retries - 1)
+            case Fault.FAILING if refusal.is_text and not self._has_succeeded:
+                self._raise_if_unchanged(refusal, tries)
+            case _:
+                pass
+
+    def _raise_if_limited_for_long(self, refusal: Refusal) -> None:
+        where, limit = f"the LLM at {self.settings.base_url}", self._timeouts.rate_limit
+        if refusal.retry_after and refusal.retry_after > limit:
+            raise LlmError(
+                f"{where} limits the rate and asks to wait {_minutes(refusal.retry_after)} ({refusal}): resume the run"
+                " then"
+            )
+        if self._clock.now() - self._refused_since >= limit:
+            raise LlmUnavailableError(
+                f"{where} refused every request for {_minutes(limit)} because of its rate limit ({refusal}); another"
+                " attempt continues"
+            )
+
+    def _raise_if_unchanged(self, refusal: Refusal, tries: "_Tries") -> None:
+        """LiteLLM without its database answers 500 in plain text where a key is missing."""
+        if tries.same(refusal) >= _SAME_FAILURES:
+            raise LlmError(
+                f"the LLM at {self.settings.base_url} fails at every request ({refusal}): if it wants a key, set"
+                f" {self.settings.key_option}; otherwise see the server's log"
+            )
+
+    def _refuse_key(self, refusal: Refusal) -> NoReturn:
+        what = "refuses the key" if self.settings.api_key else "wants a key"
+        raise LlmError(f"the LLM at {self.settings.base_url} {what} ({refusal}): check {self.settings.key_option}")
+
+    async def _blame(self, refusal: Refusal, tries: "_Tries") -> None:
+        """Return while it is too early to tell; then end the request, or the work, whichever is to blame."""
+        now, since, timeouts = self._clock.now(), tries.failing_since, self._timeouts
+        is_known = refusal.words in self._blamed and tries.same(refusal) >= _SAME_FAILURES
+        is_over = (
+            now - max(since, self._last_absent) >= max(timeouts.retry, self._timed_out)
+            or now - since >= timeouts.give_up
+        )
+        if not is_known and not is_over:
+            return
+        if await self._answers_the_simplest():
+            self._blamed.add(refusal.words)
+            raise RequestFailed(FallbackKind.REQUEST_FAILED, str(refusal), tries.retries - 1)
+        if is_over:
+            raise LlmUnavailableError(
+                f"the LLM at {self.settings.base_url} fails at every request ({refusal}); the batch stops here, and"
+                " another attempt continues it"
+            )
+
+    async def _answers_the_simplest(self) -> bool:
+        """Whether the server answers the simplest possible request."""
+        request = {"model": self.model} | self._dialect.request([{"role": "user", "content": "Hello"}], 1, None)
+        with suppress(TimeoutError, *_NO_ANSWER):
+            async with asyncio.timeout(self._request_limit()):
+                status, _, body = await self._send("/chat/completions", request)
+            return status < 300 and not _is_error(_json(body))
+        return False
+
     async def _back_off(self, retries: int) -> None:
-        ceiling = min(_MAX_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2**retries)
+        ceiling = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**retries)
         await self._clock.sleep(self._clock.jitter() * ceiling)
 
-    async def _server(self) -> None:
+    async def _wait_for_server(self) -> None:
         """Return as soon as the server is there; whoever waits for it waits for the same watch."""
         if self._watch is None:
             self._watch = asyncio.create_task(self._watch_server())
@@ -235,90 +443,152 @@ class Llm:
     async def _watch_server(self) -> None:
         start = self._clock.now()
         if reason := await self._probe():
-            print(f"waiting for the LLM at {self.settings.base_url} ({reason})", file=sys.stderr, flush=True)
+            self._log(f"waiting for the LLM at {self.settings.base_url} ({reason})")
+        tries = _Tries()
         while reason:
-            self._last_away = self._clock.now()
-            if self._last_away - start >= PATIENCE_SECONDS:
-                minutes = round(PATIENCE_SECONDS / 60)
+            self._last_absent = self._clock.now()
+            if self._last_absent - start >= self._timeouts.outage:
                 raise LlmUnavailableError(
-                    f"the LLM at {self.settings.base_url} stayed away for {minutes} minutes ({reason}): see that vLLM"
-                    " runs (ftm vllm status), then resume the run"
+                    f"the LLM at {self.settings.base_url} was absent for {_minutes(self._timeouts.outage)} ({reason}):"
+                    " check that vLLM runs (ftm vllm status), then resume the run"
                 )
-            await self._clock.sleep(_PROBE_SECONDS * (0.5 + self._clock.jitter()))
-            reason = await self._probe()
+            await self._clock.sleep(self._timeouts.poll_interval * (0.5 + self._clock.jitter()))
+            if (reason := await self._probe()) and isinstance(reason, Refusal):
+                tries.refusals.append(reason)
+                self._raise_if_final(reason, tries)
 
-    async def _probe(self) -> str:
+    async def _probe(self) -> "Refusal | str":
         """Why the server is not there; empty when it is, and has the model."""
-        try:
-            status, answer = await self._send("GET", "/models", _CONNECT_SECONDS)
-        except aiohttp.InvalidURL as error:
-            raise LlmError(self._no_server("it is no URL")) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return type(error).__name__
-        self._refuse_key(status)
-        if status in _PASSING:
-            return f"HTTP {status}"
-        if status >= 400:
-            raise LlmError(self._no_server(f"HTTP {status}"))
-        match _json(answer):
-            case {"data": [*models]}:
-                self._choose_model([str(_object(model).get("id")) for model in models])
-            case _:
-                raise LlmError(self._no_server("its list of models is none"))
-        return ""
+        refusals: list[Refusal] = []
+        for base_url in _base_urls(self.settings.base_url):
+            try:
+                async with asyncio.timeout(self._timeouts.connect):
+                    status, headers, body = await self._send(f"{base_url}/models")
+            except TimeoutError:
+                return "no answer in time"
+            except _NO_ANSWER as error:
+                return _innermost(error)
+            models = _models(_json(body)) if status < 300 else None
+            if models is not None:
+                self._use(base_url)
+                self._choose_model(models)
+                return ""
+            refusals.append(read_refusal(status, headers, body, self.settings.api_key))
+            if refusals[-1].fault not in (Fault.MODEL, Fault.NOT_AN_API, Fault.REFUSED) and status >= 300:
+                break
+        return self._without_models(refusals)
+
+    def _without_models(self, refusals: list[Refusal]) -> "Refusal | str":
+        """Why the server is not there, as it gives no list of models; empty when it can be asked without one."""
+        refusal = refusals[-1]
+        if refusal.fault in (Fault.KEY, Fault.QUOTA):
+            self._raise_if_final(refusal, _Tries())
+        if refusal.fault is Fault.RATE:
+            return ""  # it is there: what it allows, the requests find out
+        if refusal.status >= 500 or refusal.fault is Fault.BUSY:
+            return refusal
+        tried = "" if len(refusals) < 2 else ", with and without /v1"
+        raise LlmError(self._not_a_server(f"{refusals[0]} for its list of models{tried}"))
+
+    def _use(self, base_url: str) -> None:
+        if str(self._openai.base_url).rstrip("/") != base_url:
+            self._openai.base_url = base_url
+            self._log(f"the LLM's API is at {base_url}")
 
     def _choose_model(self, served: list[str]) -> None:
-        if not self.model and len(served) == 1:
-            self.model = served[0]
-        if self.model in served:
-            return
-        raise LlmError(
-            f"the LLM at {self.settings.base_url} serves {', '.join(served) or 'no model'}, not"
-            f" {self.model or 'exactly one'}: set {env.LLM_MODEL_NAME} to a model that it serves"
-        )
+        try:
+            self.model = choose_model(served, self.model or None, self.settings.model_option)
+        except ContractError as error:
+            where = f"the LLM at {self.settings.base_url}"
+            if self._has_succeeded:
+                raise LlmUnavailableError(f"{where} no longer has the model {self.model!r}: {error}") from error
+            raise LlmError(f"{where}: {error}") from error
 
-    def _no_server(self, what: str) -> str:
-        return f"{self.settings.base_url} is not an OpenAI-compatible server ({what}): check {env.LLM_BASE_URL}"
+    def _not_a_server(self, what: str) -> str:
+        return f"{self.settings.base_url} is not an OpenAI-compatible server ({what}): check {self.settings.url_option}"
+
+    def _log(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
 
-def _completion(answer: Any, retries: int) -> Completion:
-    """What counts in an answer, however broken it is: an empty content fails the reading of the name."""
-    match answer:
-        case {"choices": [{"message": {"content": str(content)}, **choice}, *_]}:
-            truncated = choice.get("finish_reason") == "length"
-        case _:
-            content, truncated = "", False
-    usage = _object(_object(answer).get("usage"))
-    details = _object(usage.get("prompt_tokens_details"))
-    return Completion(
-        content=content,
-        truncated=truncated,
-        prompt_tokens=usage.get("prompt_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
-        completion_tokens=usage.get("completion_tokens") or 0,
-        retries=retries,
+def _client(settings: LlmSettings, timeouts: Timeouts) -> openai.AsyncOpenAI:
+    # The transport on aiohttp takes half of the default one's CPU with 64 requests in flight.
+    http = openai.DefaultAioHttpClient(
+        follow_redirects=False,
+        limits=httpx2.Limits(max_connections=settings.max_concurrent + 8, keepalive_expiry=timeouts.keepalive),
+        timeout=httpx2.Timeout(None, connect=timeouts.connect),
     )
+    client = openai.AsyncOpenAI(
+        base_url=settings.base_url, api_key=settings.api_key or "none", max_retries=0, http_client=http
+    )
+    client.organization = client.project = None  # whatever OPENAI_ORG_ID says: this may be any server
+    return client
 
 
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _base_urls(base_url: str) -> Iterator[str]:
+    """The base URL, and the one with /v1 where no version is in its path."""
+    yield base_url
+    if not re.search(r"/v\d", base_url):
+        yield f"{base_url}/v1"
 
 
-def _without_lengths(part: Any) -> Any:
-    """A request, or a part of one, whose schema bounds no string."""
-    if not isinstance(part, dict):
-        return part
-    return {name: _without_lengths(value) for name, value in part.items() if name != "maxLength"}
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError:
+def _models(document: Any) -> list[str] | None:
+    """The ids in a list of models, which is OpenAI's or bare; None for anything else."""
+    records = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(records, list):
         return None
+    return [str(record.get("id")) for record in records if isinstance(record, dict)]
 
 
-def _proxy(url: str) -> str | None:
-    """The proxy of the environment, as for S3: aiohttp's own way asks again for each request, and reads ~/.netrc."""
-    scheme, _, host, *_ = url.split("/")
-    return None if proxy_bypass(host) else getproxies().get(scheme.removesuffix(":"))
+def _problem(document: Any, usage: Usage, request: dict[str, Any]) -> Unreadable | None:
+    """What is wrong with an answer apart from its content."""
+    sent = sum(len(str(message["content"]).encode()) for message in request["messages"])
+    at_least = int(sent / MAX_BYTES_PER_TOKEN)
+    counted = usage.prompt_tokens + usage.cached_tokens
+    if 0 < counted < at_least:
+        return Unreadable(
+            FallbackKind.PROMPT_TRUNCATED,
+            f"the server cut the prompt: it read {usage.prompt_tokens} tokens of at least {at_least}",
+        )
+    if is_cut_off(document):
+        limit = request.get("max_tokens") or request.get("max_completion_tokens") or 0
+        if 0 < usage.completion_tokens < limit:
+            return Unreadable(
+                FallbackKind.CONTEXT_TOO_SMALL,
+                f"the model's context is too small: {usage.prompt_tokens} tokens of the prompt leave room for"
+                f" {usage.completion_tokens} of the answer",
+            )
+        return Unreadable(FallbackKind.CUT_OFF, "it is too long, and was cut off")
+    return None
+
+
+def _is_error(document: Any) -> bool:
+    """Whether a success holds an error instead of an answer."""
+    if not isinstance(document, dict):
+        return False
+    choices = document.get("choices")
+    if isinstance(choices, list) and choices:
+        return isinstance(choices[0], dict) and bool(choices[0].get("error")) and not choices[0].get("message")
+    return bool(document.get("error")) or document.get("object") == "error"
+
+
+def _no_answer(words: str, is_time_out: bool = False) -> Refusal:
+    return Refusal(Fault.FAILING, 0, words, "", is_time_out=is_time_out)
+
+
+def _innermost(error: BaseException) -> str:
+    """The first cause of a connection's failure, in a few words."""
+    while error.__cause__:
+        error = error.__cause__
+    return " ".join(str(error).split())[:150] or type(error).__name__
+
+
+def _minutes(seconds: float) -> str:
+    return f"{round(seconds / 60)} minutes"
+
+
+def _json(body: str) -> Any:
+    try:
+        return json.loads(body, strict=False)
+    except (ValueError, RecursionError):
+        return None

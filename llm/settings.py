@@ -20,6 +20,10 @@ class LlmSettings:
     """None: the only model that the server has."""
     max_concurrent: int = DEFAULT_MAX_CONCURRENT
     api_key: str = field(default="", repr=False)
+    url_option: str = env.LLM_BASE_URL
+    """What sets the address, for messages: a variable or an option."""
+    model_option: str = env.LLM_MODEL_NAME
+    key_option: str = env.LLM_API_KEY
 
     @property
     def hosted(self) -> bool:

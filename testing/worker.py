@@ -1,6 +1,7 @@
 """What the worker's tests share: sample calls, the bucket as the worker's neighbours see it, a small LLM server that
 can misbehave, and the worker as the process that Batch starts."""
 
+import asyncio
 import json
 import os
 import signal
@@ -34,6 +35,8 @@ QUARTER = "2023Q1"
 RUN = RunRef(QUARTER, "20230405_101500")
 BATCH = "2023Q1_batch_0000"
 MODEL = "tiny-model"
+PROMPT_TOKENS = 600
+"""What the LLM server counts for each prompt, which is that of a topic with eight sentences."""
 
 SUBJECTS = [
     "crude oil prices and drilling activity in the basin",
@@ -42,6 +45,23 @@ SUBJECTS = [
     "cloud subscription bookings and customer renewals",
     "clinical trial enrollment and regulatory approval",
 ]
+
+
+class FakeTime:
+    """A clock whose sleeps take no time; `slept` tells how long they would have been."""
+
+    def __init__(self, on_sleep: Callable[[float], None] = lambda _seconds: None) -> None:
+        self.slept: list[float] = []
+        self._on_sleep = on_sleep
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: sum(self.slept), sleep=self._sleep, jitter=lambda: 0.5)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._on_sleep(sum(self.slept))
+        await asyncio.sleep(0)
 
 
 @dataclass
@@ -99,9 +119,9 @@ def completion(content: str, finish_reason: str = "stop") -> dict[str, Any]:
             {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason},
         ],
         "usage": {
-            "prompt_tokens": 100,
+            "prompt_tokens": PROMPT_TOKENS,
             "completion_tokens": 10,
-            "total_tokens": 110,
+            "total_tokens": PROMPT_TOKENS + 10,
             "prompt_tokens_details": {"cached_tokens": 64},
         },
     }

@@ -17,6 +17,7 @@ from evaluation import load_generator as bench
 from testing.worker import (
     BUCKET,
     CHUNK_SCHEMA,
+    PROMPT_TOKENS,
     QUARTER,
     Bucket,
     LlmServer,
@@ -208,7 +209,7 @@ def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> No
     assert line["requests"] == len(llm.requests)
     assert llm.most_at_once == 3
     assert line["p50"] <= line["p95"]
-    assert line["prompt_tokens"] == 100 * line["requests"]
+    assert line["prompt_tokens"] == PROMPT_TOKENS * line["requests"]
     prompts = [request["messages"][1]["content"] for request in llm.requests]
     assert len(set(prompts)) == len(prompts)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from contract.fallbacks import FallbackKind
-from testing.worker import Bucket, LlmServer, Reply, Worker, call, completion, good_name
+from testing.worker import PROMPT_TOKENS, Bucket, LlmServer, Reply, Worker, call, completion, good_name
 from worker.firm import Firm, FirmTopics, Sentence, Topic
 from worker.naming.prompt import MAX_SENTENCE_BYTES, ask_again, prompt
 from worker.naming.validation import Name, Problem, read_answer
@@ -138,7 +138,7 @@ def test_a_bad_answer_is_asked_once_more_with_what_was_wrong(bucket: Bucket, llm
     assert worker.run().returncode == 0
 
     counts = bucket.progress().counts
-    assert (counts.topics, counts.named, counts.requests, counts.prompt_tokens) == (5, 5, 10, 1000)
+    assert (counts.topics, counts.named, counts.requests, counts.prompt_tokens) == (5, 5, 10, 10 * PROMPT_TOKENS)
     again = next(request["messages"] for request in llm.requests if len(request["messages"]) == 4)
     assert again[2] == {"role": "assistant", "content": answer("Alpha's success")}
     assert "it says 'alpha', the name of a company, person or product" in again[3]["content"]

@@ -5,12 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from contract.batch import Counts
-from contract.fallbacks import Fallback, FallbackKind, add_fallbacks, count_fallbacks
+from contract.fallbacks import Fallback, FallbackKind, add_fallbacks, count_fallbacks, fallback_lines
+from llm import LlmError
 from llm.client import Llm, RequestFailed
 from worker.firm import Firm, FirmTopics, Topic
 from worker.naming import prompt as naming
 from worker.naming.validation import Name, Problem, read_answer, repeated_name, same_name
 from worker.parts import NamedTopic
+
+FIRST_TOPICS = 40
+"""Topics by which a batch decides whether the LLM can name at all."""
+MAX_FIRST_FALLBACKS = 30
+"""Of the first topics, so many without a name end the batch: a wrong chat template or a weak model names no other."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class _Asked:
     result: Name | Problem
     counts: Counts
     final: bool = False
-    """The server refused: asking again is in vain."""
+    """Asking again is in vain: the server refused, or it cut the prompt."""
 
 
 class Namer:
@@ -30,6 +36,16 @@ class Namer:
         self._llm = llm
         self.fallbacks: dict[str, Fallback] = {}
         """Why topics fell back to their keywords, by kind, over all firms."""
+        self.firms = 0
+        """Firms whose topics were asked about."""
+        self.found = 0
+        """Topics of these firms."""
+        self.decided = 0
+        """Topics that have a name, or have fallen back."""
+        self._most_sentences: int | None = None
+        """How many sentences of a topic fit into the model's context, where not all do."""
+        self._stopped = ""
+        """Why no other topic is asked about."""
 
     async def name(self, firm: Firm, found: FirmTopics, taken: Iterable[str] = ()) -> tuple[list[NamedTopic], Counts]:
         """The topics with their names, in their order, and what the names cost.
@@ -38,18 +54,15 @@ class Namer:
             taken: names that none of them may have.
 
         Raises:
-            LlmError: as `Llm.complete`.
+            LlmError: as `Llm.complete`; or when nearly all of the first topics fell back to their keywords.
         """
-        prompts = [naming.prompt(topic) for topic in found.topics]
-        asked = await self._ask_all([*zip(found.topics, prompts, strict=True)], firm, found)
+        self.firms += 1
+        self.found += len(found.topics)
+        asked = await self._ask_all([(topic, None) for topic in found.topics], firm, found)
         asked = _without_repeats(asked, taken)
 
-        again = {
-            n: _again(one, one.result)
-            for n, one in enumerate(asked)
-            if isinstance(one.result, Problem) and not one.final
-        }
-        second = await self._ask_all([(found.topics[n], messages) for n, messages in again.items()], firm, found)
+        again = {n: one for n, one in enumerate(asked) if isinstance(one.result, Problem) and not one.final}
+        second = await self._ask_all([(found.topics[n], one) for n, one in again.items()], firm, found)
         for number, answer in zip(again, second, strict=True):
             asked[number] = replace(answer, counts=asked[number].counts + answer.counts)
         asked = _without_repeats(asked, taken, first=[n for n in range(len(asked)) if n not in again])
@@ -61,26 +74,50 @@ class Namer:
         counts.incoherent = sum(topic.coherent is False for topic in named)
         problems = [one.result for one in asked if isinstance(one.result, Problem)]
         counts.fallbacks = count_fallbacks((problem.kind, problem.sentence) for problem in problems)
-        self.fallbacks = add_fallbacks(self.fallbacks, counts.fallbacks)
+        self._count(counts)
         return named, counts
 
-    async def _ask_all(
-        self, topics: list[tuple[Topic, list[naming.Message]]], firm: Firm, found: FirmTopics
-    ) -> list[_Asked]:
+    async def _ask_all(self, topics: list[tuple[Topic, _Asked | None]], firm: Firm, found: FirmTopics) -> list[_Asked]:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._ask(topic, messages, firm, found)) for topic, messages in topics]
+                tasks = [group.create_task(self._ask(topic, before, firm, found)) for topic, before in topics]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _ask(self, topic: Topic, messages: list[naming.Message], firm: Firm, found: FirmTopics) -> _Asked:
+    async def _ask(self, topic: Topic, before: _Asked | None, firm: Firm, found: FirmTopics) -> _Asked:
+        """Ask about a topic; with an answer `before`, once more with what was wrong with it.
+
+        A prompt that exceeds the model's context is sent again with half of its sentences.
+        """
+        if before and isinstance(before.result, Problem):
+            messages = naming.ask_again(before.messages, before.answer, before.result.sentence)
+            return await self._ask_once(topic, messages, firm, found, is_second=True)
+        shown = topic.shown[: self._most_sentences]
+        counts = Counts()
+        while True:
+            messages = naming.prompt(replace(topic, shown=shown))
+            asked = await self._ask_once(topic, messages, firm, found)
+            asked = replace(asked, counts=counts + asked.counts)
+            if not isinstance(asked.result, Problem) or asked.result.kind != FallbackKind.CONTEXT_TOO_SMALL:
+                if len(shown) < len(topic.shown):
+                    self._most_sentences = min(len(shown), self._most_sentences or len(shown))
+                return asked
+            if len(shown) < 2:
+                return asked
+            shown, counts = shown[: len(shown) // 2], asked.counts
+
+    async def _ask_once(
+        self, topic: Topic, messages: list[naming.Message], firm: Firm, found: FirmTopics, is_second: bool = False
+    ) -> _Asked:
+        if self._stopped:
+            raise LlmError(self._stopped)
         try:
-            answer = await self._llm.complete(messages, naming.MAX_TOKENS, naming.RESPONSE_FORMAT)
+            # A second request goes before the first ones of other firms: a firm's topics are decided together.
+            answer = await self._llm.complete(messages, naming.MAX_TOKENS, naming.RESPONSE_FORMAT, first=is_second)
         except RequestFailed as error:
             counts = Counts(requests=1 + error.retries, retries=error.retries)
-            problem = Problem(FallbackKind.REQUEST_FAILED, f"the request failed: {error}")
-            return _Asked(messages, "", problem, counts, final=True)
+            return _Asked(messages, "", Problem(error.kind, f"the request failed: {error}"), counts, final=True)
         counts = Counts(
             prompt_tokens=answer.prompt_tokens,
             cached_tokens=answer.cached_tokens,
@@ -88,9 +125,10 @@ class Namer:
             requests=1 + answer.retries,
             retries=answer.retries,
         )
-        if answer.truncated:
-            problem = Problem(FallbackKind.CUT_OFF, "it is too long, and was cut off")
-            return _Asked(messages, answer.content, problem, counts)
+        if answer.problem:
+            problem = Problem(answer.problem.kind, answer.problem.reason)
+            is_final = problem.kind in (FallbackKind.PROMPT_TRUNCATED, FallbackKind.CONTEXT_TOO_SMALL)
+            return _Asked(messages, answer.content, problem, counts, final=is_final)
         result = read_answer(answer.content, topic, firm.firm_id, found)
         return _Asked(messages, answer.content, result, counts)
 
@@ -99,9 +137,18 @@ class Namer:
             return NamedTopic(topic, result.name, result.summary, "llm", self._llm.model, result.coherent)
         return NamedTopic(topic, naming.fallback_name(topic.keywords), "", "keywords", None)
 
-
-def _again(asked: _Asked, problem: Problem) -> list[naming.Message]:
-    return naming.ask_again(asked.messages, asked.answer, problem.sentence)
+    def _count(self, counts: Counts) -> None:
+        """Add a firm; when nearly all of the first topics have no name, no other topic is asked about."""
+        is_among_the_first = self.decided < FIRST_TOPICS
+        self.decided += counts.topics
+        self.fallbacks = add_fallbacks(self.fallbacks, counts.fallbacks)
+        without = sum(one.topics for one in self.fallbacks.values())
+        share = MAX_FIRST_FALLBACKS / FIRST_TOPICS
+        if is_among_the_first and without >= max(MAX_FIRST_FALLBACKS, share * self.decided):
+            self._stopped = (
+                f"{without} of the first {self.decided} topics have no name from {self._llm.model}, so the batch stops"
+                f" here; {fallback_lines(self.fallbacks)[0]}. Check the model with ftm vllm smoke"
+            )
 
 
 def _without_repeats(asked: list[_Asked], taken: Iterable[str], first: list[int] | None = None) -> list[_Asked]:

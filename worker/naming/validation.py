@@ -4,12 +4,12 @@ A refused answer is a `Problem`: its `kind` groups the results of a run, and its
 the second request.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from itertools import pairwise
 
 from contract.fallbacks import FallbackKind
+from llm.answers import Unreadable, read_object
 from worker.firm import FirmTopics, Topic
 from worker.naming import content
 from worker.naming.prompt import EXAMPLES, MAX_NAME_CHARS, MAX_NAME_WORDS, MAX_SUMMARY_CHARS
@@ -39,20 +39,14 @@ def read_answer(text: str, topic: Topic, firm_id: str, found: FirmTopics) -> Nam
     """The name in an answer, or the problem with it.
 
     Args:
-        text: the LLM's answer; JSON, in which raw control characters are accepted.
+        text: the LLM's answer, in any shape that `llm.answers` reads.
         firm_id: the firm's ticker; the answer may contain it only if the shown sentences do.
         found: the topics of the topic's firm, for the names and the words of its call.
     """
-    try:
-        record = json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return Problem(FallbackKind.UNREADABLE, "it is not a JSON object")
-    match record:
-        case {"name": str(name), "summary": str(summary)}:
-            answer = Name(one_line(name).strip(" .\"'"), one_line(summary), _coherent(record))
-        case _:
-            sentence = 'it is not a JSON object with the strings "name" and "summary"'
-            return Problem(FallbackKind.UNREADABLE, sentence)
+    record = read_object(text, ("name", "summary"), optional=("coherent",))
+    if isinstance(record, Unreadable):
+        return Problem(record.kind, record.reason)
+    answer = Name(one_line(record["name"]).strip(" .\"'"), one_line(record["summary"]), _coherent(record))
     return find_problem(answer, topic, firm_id, found) or answer
 
 

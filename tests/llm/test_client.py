@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -13,38 +12,28 @@ import pytest
 from components.vllm_cluster import SHUTDOWN_SECONDS
 from contract import env
 from llm import LlmError, LlmUnavailableError
-from llm.client import PATIENCE_SECONDS, REQUEST_SECONDS, RETRY_SECONDS, Clock, Completion, Llm, RequestFailed
+from llm.client import Completion, Llm, RequestFailed, Timeouts
 from llm.settings import XAI_BASE_URL, XAI_MODEL, LlmSettings, read_llm_settings
-from testing.worker import MODEL, Bucket, LlmServer, Reply, Worker, call, completion
+from testing.worker import MODEL, FakeTime, LlmServer, Reply, completion
 from worker.naming.prompt import RESPONSE_FORMAT
 
 UNAVAILABLE = Reply(status=503, body=b"<html>503 Service Temporarily Unavailable</html>")
 FAILING = Reply(status=500, body={"error": {"message": "EngineCore encountered an issue"}})
 FULL = Reply(status=503, body={"error": {"message": "the queue is full"}})
+TIMEOUTS = Timeouts()
 HANGING = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
 """The beginning of an answer; the connection stays open."""
 
 
-class FakeTime:
-    """A clock whose sleeps take no time; `slept` tells how long they would have been."""
-
-    def __init__(self, on_sleep: Callable[[float], None] = lambda _seconds: None) -> None:
-        self.slept: list[float] = []
-        self._on_sleep = on_sleep
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(now=lambda: sum(self.slept), sleep=self._sleep, jitter=lambda: 0.5)
-
-    async def _sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self._on_sleep(sum(self.slept))
-        await asyncio.sleep(0)
-
-
-def run(server: LlmServer, work: Callable[[Llm], Awaitable[Any]], time: FakeTime | None = None, **settings: Any) -> Any:
+def run(
+    server: LlmServer,
+    work: Callable[[Llm], Awaitable[Any]],
+    time: FakeTime | None = None,
+    timeouts: Timeouts = TIMEOUTS,
+    **settings: Any,
+) -> Any:
     async def session() -> Any:
-        async with Llm(LlmSettings(server.url, MODEL, **settings), (time or FakeTime()).clock) as llm:
+        async with Llm(LlmSettings(server.url, MODEL, **settings), (time or FakeTime()).clock, timeouts) as llm:
             return await work(llm)
 
     return asyncio.run(session())
@@ -67,12 +56,13 @@ class Wire:
         work: Callable[[Llm], Awaitable[Any]],
         time: FakeTime | None = None,
         loop: type[asyncio.SelectorEventLoop] = asyncio.SelectorEventLoop,
+        timeouts: Timeouts = TIMEOUTS,
         **settings: Any,
     ) -> Any:
         async def session() -> Any:
             server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-            async with Llm(LlmSettings(url, MODEL, **settings), (time or FakeTime()).clock) as llm:
+            async with Llm(LlmSettings(url, MODEL, **settings), (time or FakeTime()).clock, timeouts) as llm:
                 return await work(llm)
 
         with asyncio.Runner(loop_factory=loop) as runner:
@@ -156,7 +146,7 @@ def test_the_only_model_of_a_server_is_taken_and_of_two_none(llm: LlmServer) -> 
 
     assert asyncio.run(model(LlmSettings(llm.url, None))) == MODEL
     llm.models = Reply(body={"data": [{"id": "one"}, {"id": "two"}]})
-    with pytest.raises(LlmError, match="serves one, two, not exactly one"):
+    with pytest.raises(LlmError, match=r"serves several models \(one, two\): choose one with LLM_MODEL_NAME"):
         asyncio.run(model(LlmSettings(llm.url, None)))
 
 
@@ -174,7 +164,7 @@ def test_a_server_that_knows_openais_api_only_is_asked_in_it(llm: LlmServer, ref
     completions = run(llm, lambda client: ask_many(client, 3))
 
     assert all(isinstance(completion, Completion) for completion in completions)
-    assert len(llm.requests) == 6
+    assert len(llm.requests) == 4
     asked = llm.requests[-1]["response_format"]["json_schema"]["schema"]
     assert asked == {
         "type": "object",
@@ -184,7 +174,7 @@ def test_a_server_that_knows_openais_api_only_is_asked_in_it(llm: LlmServer, ref
     }
 
 
-@pytest.mark.parametrize("fault", [UNAVAILABLE, FAILING, FULL, Reply(close=True), Reply(status=429, body={})])
+@pytest.mark.parametrize("fault", [UNAVAILABLE, FAILING, FULL, Reply(close=True)])
 def test_what_may_pass_is_tried_again_with_growing_pauses(llm: LlmServer, fault: Reply) -> None:
     llm.behave = lambda number, _request: fault if number < 3 else Reply()
     time = FakeTime()
@@ -208,20 +198,16 @@ def test_what_may_pass_is_tried_again_with_growing_pauses(llm: LlmServer, fault:
         pytest.param(HANGING, False, id="not the whole answer in time"),
     ],
 )
-def test_a_server_that_may_be_away_is_watched_and_a_slow_one_is_not(
-    fault: bytes | None, is_watched: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if fault in (None, HANGING):
-        monkeypatch.setattr("llm.client.REQUEST_SECONDS", 1.0)
+def test_a_server_that_may_be_away_is_watched_and_a_slow_one_is_not(fault: bytes | None, is_watched: bool) -> None:
+    timeouts = Timeouts(request=1.0, min_request=1.0) if fault in (None, HANGING) else TIMEOUTS
     wire = Wire(fault)
-    assert wire.run(ask).retries == 1
+    assert wire.run(ask, timeouts=timeouts).retries == 1
     assert wire.probes == is_watched
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_a_server_that_is_not_reached_is_watched(is_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_reached_is_watched(is_full: bool) -> None:
     """Nobody listens, or the connection is never made: a reclaimed host is silent."""
-    monkeypatch.setattr("llm.client._CONNECT_SECONDS", 0.2)
     time = FakeTime(lambda _seconds: pytest.fail("the first pause"))
     with socket.socket() as closed, socket.socket() as first, socket.socket() as second:
         closed.bind(("127.0.0.1", 0))
@@ -233,7 +219,7 @@ def test_a_server_that_is_not_reached_is_watched(is_full: bool, monkeypatch: pyt
 
         async def session() -> None:
             url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-            async with Llm(LlmSettings(url, MODEL), time.clock) as llm:
+            async with Llm(LlmSettings(url, MODEL), time.clock, Timeouts(connect=0.2)) as llm:
                 await ask(llm)
 
         with pytest.raises(pytest.fail.Exception, match="the first pause"):
@@ -241,50 +227,47 @@ def test_a_server_that_is_not_reached_is_watched(is_full: bool, monkeypatch: pyt
     assert time.slept == [5.0]  # the watch's, not that before another attempt
 
 
-def test_a_server_that_only_hangs_is_found_out_by_the_simplest_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm.client.REQUEST_SECONDS", 0.1)
-    monkeypatch.setattr("llm.client.RETRY_SECONDS", 1.0)
+def test_a_server_that_only_hangs_is_found_out_by_the_simplest_request() -> None:
     wire = Wire(*[None] * 4)
-    with pytest.raises(LlmUnavailableError, match=r"fails at every request \(no answer \(TimeoutError\)\)"):
-        wire.run(ask)
+    with pytest.raises(LlmUnavailableError, match=r"fails at every request \(no answer in \d+ s\)"):
+        wire.run(ask, timeouts=Timeouts(request=0.1, min_request=0.1, max_request=0.1, retry=1.0))
     assert wire.faults == []
 
 
 def test_a_requests_time_begins_when_it_is_sent() -> None:
     """Three that each take most of their time, one after the other."""
     wire = Wire()
-    wire.on_completion = lambda: skip(0.8 * REQUEST_SECONDS)
+    wire.on_completion = lambda: skip(0.8 * TIMEOUTS.request)
     completions = wire.run(lambda llm: ask_many(llm, 3), loop=SkippingLoop, max_concurrent=1)
     assert [completion.retries for completion in completions] == [0, 0, 0]
 
 
-def test_a_connection_is_used_again_at_once_or_never(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_is_used_again_at_once_or_never() -> None:
     """The server closes an idle one, perhaps at the very moment at which a request is sent."""
-    monkeypatch.setattr("llm.client._IDLE_SECONDS", 1.5)
     wire = Wire()
 
     async def work(llm: Llm) -> None:
         await ask(llm)
         await ask(llm)
         assert wire.connections == 1
-        await asyncio.sleep(1.6)
+        await asyncio.sleep(0.2)
         await ask(llm)
         assert wire.connections == 2
 
-    wire.run(work)
+    wire.run(work, timeouts=Timeouts(keepalive=0.1))
 
 
 def test_the_key_is_in_the_header_and_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     wire = Wire(reply(403, {"error": {"message": "no secret"}}))
-    with pytest.raises(LlmError, match=r"refuses the key \(HTTP 403\): check LLM_API_KEY") as error:
+    with pytest.raises(LlmError, match=r"refuses the key \(HTTP 403: no \*\*\*\): check LLM_API_KEY") as error:
         wire.run(ask, api_key="secret")
     assert "secret" not in str(error.value)
-    assert "\r\nAuthorization: Bearer secret\r\n" in wire.heads[0]
+    assert "\r\nauthorization: bearer secret\r\n" in wire.heads[0].lower()
     wire = Wire()
     wire.run(ask)
-    assert "Authorization" not in wire.heads[0]
+    assert "authorization" not in wire.heads[0].lower()
 
 
 @pytest.mark.parametrize("url", ["http://[bad/v1", "http://host:99999/v1"])
@@ -293,7 +276,7 @@ def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
         async with Llm(LlmSettings(url, MODEL), FakeTime().clock) as llm:
             await llm.check_model()
 
-    with pytest.raises(LlmError, match="it is no URL"):
+    with pytest.raises(LlmError, match="is not a valid URL"):
         asyncio.run(session())
 
 
@@ -302,13 +285,17 @@ def test_a_request_that_alone_fails_is_given_up(llm: LlmServer) -> None:
     llm.behave = lambda _number, request: FAILING if asks_of(request, "oil") else Reply(body=completion("Hello"))
     time = FakeTime()
 
-    with pytest.raises(RequestFailed, match="HTTP 500: EngineCore encountered an issue") as error:
-        run(llm, ask, time)
+    async def work(client: Llm) -> None:
+        await ask(client, "gas")
+        await ask(client, "oil")
 
-    *asked, simplest = llm.requests
+    with pytest.raises(RequestFailed, match="HTTP 500: EngineCore encountered an issue") as error:
+        run(llm, work, time)
+
+    _, *asked, simplest = llm.requests
     assert len(asked) == 1 + error.value.retries == 1 + len(time.slept)
     assert (simplest["max_tokens"], "oil" in str(simplest)) == (1, False)
-    assert RETRY_SECONDS <= sum(time.slept) < RETRY_SECONDS + 20
+    assert TIMEOUTS.retry <= sum(time.slept) < TIMEOUTS.retry + 20
     assert max(time.slept) == 10.0  # half of the longest: pauses grow no further
 
 
@@ -329,7 +316,7 @@ def test_a_server_that_shuts_down_is_outwaited(llm: LlmServer) -> None:
 
     llm.behave = lambda _number, _request: FAILING
     assert run(llm, ask, FakeTime(pass_time)).retries > 0
-    assert RETRY_SECONDS >= SHUTDOWN_SECONDS + 30
+    assert TIMEOUTS.retry >= SHUTDOWN_SECONDS + 30
 
 
 def test_the_time_for_which_the_server_is_away_is_not_the_requests(llm: LlmServer) -> None:
@@ -350,7 +337,7 @@ def test_a_request_that_fells_the_server_each_time_is_given_up(llm: LlmServer) -
         nonlocal back_at
         if not asks_of(request, "oil"):
             return Reply(body=completion("Hello"))
-        llm.models, back_at = UNAVAILABLE, sum(time.slept) + 300
+        llm.models, back_at = UNAVAILABLE, sum(time.slept) + 1000
         return Reply(close=True)
 
     def pass_time(now: float) -> None:
@@ -424,7 +411,7 @@ def test_one_watch_waits_for_a_replaced_gpu(llm: LlmServer) -> None:
     assert probes == len(time.slept)
 
 
-def test_a_server_that_stays_away_ends_the_attempt_after_ten_minutes(llm: LlmServer) -> None:
+def test_a_server_that_stays_away_ends_the_attempt_after_25_minutes(llm: LlmServer) -> None:
     llm.models = llm_reply = UNAVAILABLE
     llm.behave = lambda _number, _request: llm_reply
     time = FakeTime()
@@ -432,58 +419,5 @@ def test_a_server_that_stays_away_ends_the_attempt_after_ten_minutes(llm: LlmSer
     results = run(llm, lambda client: ask_many(client, 4), time)
 
     assert all(isinstance(result, LlmUnavailableError) for result in results)
-    assert "stayed away for 10 minutes" in str(results[0])
-    assert PATIENCE_SECONDS <= sum(time.slept) < PATIENCE_SECONDS + 10
-
-
-def test_a_batch_without_its_llm_ends_with_75_and_goes_on_later(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
-    bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
-
-    def vanish(number: int, _request: dict[str, Any]) -> Reply:
-        if number < 7:
-            return Reply()
-        llm.models = UNAVAILABLE
-        return Reply(close=True)
-
-    up, llm.behave = llm.models, vanish
-    done = worker.run(FakeTime().clock, LLM_MAX_CONCURRENT="1")
-
-    assert done.returncode == 75
-    assert "stayed away for 10 minutes" in done.stderr
-    progress = bucket.progress()
-    assert (progress.state, list(progress.completed)) == ("failed", ["ALPHA"])
-    assert "stayed away" in progress.error
-    assert "Traceback" not in done.stderr
-
-    llm.models, llm.behave = up, lambda _number, _request: Reply()
-    assert worker.run().returncode == 0
-    assert (bucket.progress().state, bucket.progress().error) == ("complete", "")
-    assert len(bucket.topics()) == 15
-
-
-def test_requests_in_flight_are_given_up_when_the_job_must_stop(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
-    """SIGTERM while the server hangs: what is done is written, the rest is left to the next attempt."""
-    bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO")})
-    hang = threading.Event()
-
-    def behave(number: int, _request: dict[str, Any]) -> Reply:
-        if number >= 5:
-            signal_self()
-            hang.wait(30)
-        return Reply()
-
-    def signal_self() -> None:
-        import os
-        import signal
-
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    llm.behave = behave
-    time = FakeTime()
-    done = worker.run(time.clock, LLM_MAX_CONCURRENT="1", CHECKPOINT_INTERVAL="10")
-    hang.set()
-
-    assert done.returncode == 75
-    assert 20.0 in time.slept
-    assert list(bucket.progress().completed) == ["ALPHA"]
-    assert len(bucket.topics()) == 5
+    assert "was absent for 25 minutes" in str(results[0])
+    assert TIMEOUTS.outage <= sum(time.slept) < TIMEOUTS.outage + 10

@@ -1,0 +1,116 @@
+"""How many requests are in flight at once: few at first, more while throughput grows, half after an overload.
+
+The bound follows additive increase and multiplicative decrease (AIMD), with a doubling start. Throughput at a level is
+estimated from mean latency (requests in flight / latency): fewer requests are needed for that than for counting
+completions in a time. A server that answers one request at a time is kept at a level of one or two, so that requests
+wait here and not in its queue; one with room is at the maximum after a few round trips.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from statistics import fmean
+
+FIRST_LEVEL = 4
+_GROWTH = 1.03
+"""A higher level is kept when throughput is at least so much higher; a doubling that gives less is noise."""
+_MIN_SAMPLES = 8
+_HOLD_SECONDS = 30.0
+"""How long a level that did not pay is not tried again."""
+
+
+class Concurrency:
+    """The slots of one client. Not for several event loops."""
+
+    def __init__(self, maximum: int, now: Callable[[], float]) -> None:
+        self.maximum = maximum
+        self.level = min(FIRST_LEVEL, maximum)
+        """How many requests may be in flight now."""
+        self._now = now
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._doubling = True
+        self._epoch = 0
+        """Counts the changes of the level: a request that was sent before the last one says nothing of this level."""
+        self._latencies: list[float] = []
+        self._best = (0, 0.0)
+        """The last level that paid, and its throughput."""
+        self._hold_until = 0.0
+
+    @asynccontextmanager
+    async def slot(self, first: bool = False) -> AsyncIterator[None]:
+        """Wait for a free slot, before all other waiting requests if `first`, and hold it."""
+        await self._acquire(first)
+        try:
+            yield
+        finally:
+            self._release()
+
+    @property
+    def epoch(self) -> int:
+        """To be read when a request is sent, and given back with what came of it."""
+        return self._epoch
+
+    def succeeded(self, epoch: int, latency: float) -> None:
+        """A request was answered after `latency` seconds."""
+        if epoch != self._epoch or not self._waiting:
+            return  # it was sent at another level, or the level is not what bounds throughput
+        self._latencies.append(latency)
+        if len(self._latencies) >= max(_MIN_SAMPLES, self.level * (1 if self._doubling else 2)):
+            self._judge_level(self.level / max(fmean(self._latencies), 1e-6))
+
+    def overloaded(self, epoch: int) -> None:
+        """A request was refused for load, or not answered in time: half the level, once for all that were in flight."""
+        if epoch != self._epoch:
+            return
+        self._doubling = False
+        self._best = (0, 0.0)
+        self._change(max(1, self.level // 2))
+
+    def _judge_level(self, throughput: float) -> None:
+        level, best = self._best
+        if level < self.level and throughput < best * _GROWTH:
+            self._doubling = False
+            self._hold_until = self._now() + _HOLD_SECONDS
+            self._change(level)
+            return
+        self._best = (self.level, throughput)
+        if self.level == self.maximum or self._now() < self._hold_until:
+            self._latencies.clear()
+            return
+        step = self.level if self._doubling else max(1, self.level // 8)
+        self._change(min(self.maximum, self.level + step))
+
+    def _change(self, level: int) -> None:
+        self.level = level
+        self._epoch += 1
+        self._latencies.clear()
+        self._wake()
+
+    async def _acquire(self, first: bool) -> None:
+        if self._in_flight < self.level and not self._waiting:
+            self._in_flight += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        if first:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release()
+            raise
+
+    def _release(self) -> None:
+        self._in_flight -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and self._in_flight < self.level:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._in_flight += 1
+                turn.set_result(None)

@@ -1,0 +1,122 @@
+"""How much of OpenAI's API a server knows: what a request contains, and what is left out when the server refuses it.
+
+Servers refuse what they do not know with 400, 422 or 500, and say so in words of their own.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+_FORMATS = ("json_schema", "json_object with schema", "json_object", "plain")
+_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "none")
+
+_UNKNOWN_FIELD = re.compile(
+    r"unsupported|not supported|does ?n[o']t support|unrecogni[sz]ed|unknown|unexpected|extra (?:inputs|fields)"
+    r"|not (?:permitted|allowed|available|accepted|valid)|deprecated|forbidden|invalid (?:parameter|argument|field)"
+    r"|additional propert|use '?max_",
+)
+_FORMAT_WORDS = re.compile(
+    r"response_?format|json[_ -]?schema|json[_ -]?object|\bschema\b|grammar|structured[_ -]?outputs?|guided"
+    r"|additionalproperties|json mode"
+)
+_EXTRA_WORDS = re.compile(r"chat_template_kwargs|enable_thinking|template[_ ]kwargs|maxlength|max_length")
+"""A server that refuses one of vLLM's extras mostly refuses both, and names one."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a request to this server contains beside the model and the messages."""
+
+    response_format: str = _FORMATS[0]
+    length_field: str = _LENGTH_FIELDS[0]
+    """Which field bounds the answer's tokens."""
+    temperature: bool = True
+    thinking_switch: bool = True
+    """Qwen3 thinks by default, at several times the cost, and a thinking answer is not bound by the schema."""
+    length_bounds: bool = True
+    """Whether the schema bounds its strings."""
+
+    def request(self, messages: list[dict[str, Any]], max_tokens: int, response_format: Any) -> dict[str, Any]:
+        """The fields of a chat completion.
+
+        Args:
+            messages: as in OpenAI's API.
+            max_tokens: upper bound for the answer.
+            response_format: of type json_schema, in OpenAI's form; None for a plain answer.
+        """
+        request: dict[str, Any] = {"messages": messages}
+        if self.length_field != "none":
+            request[self.length_field] = max_tokens
+        if self.temperature:
+            request["temperature"] = 0
+        if self.thinking_switch:
+            request["chat_template_kwargs"] = {"enable_thinking": False}
+        if response_format and (wanted := self._response_format(response_format)):
+            request["response_format"] = wanted
+        return request
+
+    def _response_format(self, response_format: dict[str, Any]) -> dict[str, Any] | None:
+        bounded = response_format if self.length_bounds else _without_lengths(response_format)
+        match self.response_format:
+            case "json_schema":
+                return bounded
+            case "json_object with schema":
+                return {"type": "json_object", "schema": bounded["json_schema"]["schema"]}
+            case "json_object":
+                return {"type": "json_object"}
+            case _:
+                return None
+
+    def without_what_is_named(self, words: str) -> "Dialect | None":
+        """The dialect without the fields that the server names in its refusal; None when it names none of them.
+
+        Args:
+            words: the whole body of the answer.
+        """
+        words = words.lower()
+        if (self.thinking_switch or self.length_bounds) and _EXTRA_WORDS.search(words):
+            return replace(self, thinking_switch=False, length_bounds=False)
+        if self.length_field == "max_tokens" and "max_completion_tokens" in words:
+            return replace(self, length_field="max_completion_tokens")
+        if self.length_field != "none" and self.length_field in words and _UNKNOWN_FIELD.search(words):
+            return replace(self, length_field=_after(_LENGTH_FIELDS, self.length_field))
+        if self.temperature and "temperature" in words:
+            return replace(self, temperature=False)
+        if self.response_format != "plain" and _FORMAT_WORDS.search(words):
+            return replace(self, response_format=_after(_FORMATS, self.response_format))
+        return None
+
+    def smaller(self) -> "Dialect | None":
+        """What to try next at a server that refuses a request and names no field; None when all was tried."""
+        if self.thinking_switch or self.length_bounds:
+            return replace(self, thinking_switch=False, length_bounds=False)
+        if self.response_format != "plain":
+            return replace(self, response_format=_after(_FORMATS, self.response_format))
+        if self.temperature or self.length_field == "max_tokens":
+            return replace(self, temperature=False, length_field="max_completion_tokens")
+        return None
+
+    def __str__(self) -> str:
+        left_out = [
+            *([] if self.thinking_switch else ["chat_template_kwargs"]),
+            *([] if self.length_bounds else ["maxLength"]),
+            *([] if self.temperature else ["temperature"]),
+        ]
+        without = f", without {', '.join(left_out)}" if left_out else ""
+        limit = "" if self.length_field == "max_tokens" else f", answer length by {self.length_field}"
+        return f"response format {self.response_format}{limit}{without}"
+
+
+OPENAI_ONLY = Dialect(thinking_switch=False, length_bounds=False)
+"""For servers that are known to refuse what vLLM adds to OpenAI's API."""
+
+
+def _after(steps: tuple[str, ...], step: str) -> str:
+    return steps[steps.index(step) + 1]
+
+
+def _without_lengths(part: Any) -> Any:
+    """A request, or a part of one, whose schema bounds no string."""
+    if not isinstance(part, dict):
+        return part
+    return {name: _without_lengths(value) for name, value in part.items() if name != "maxLength"}

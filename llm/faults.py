@@ -1,0 +1,227 @@
+"""What a server's refusal means: whose fault it is, whether it can pass, and how long to wait.
+
+Statuses alone do not say it: LiteLLM answers 400 for a wrong key and for an unknown model, llama-cpp-python 500 for a
+response format, OpenAI 429 for an account without money, gateways 200 with an error inside.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum, auto
+from typing import Any
+
+MAX_WORDS = 200
+"""Characters of the server's own words in a message."""
+
+
+class Fault(Enum):
+    """Whose fault it is that there is no completion."""
+
+    KEY = auto()
+    QUOTA = auto()
+    """The account has no money left."""
+    MODEL = auto()
+    """The server has no such model, or no such path."""
+    MOVED = auto()
+    """A redirect: a POST that followed it would arrive as a GET."""
+    NOT_AN_API = auto()
+    """A success that is not JSON."""
+    CONTEXT = auto()
+    """The prompt, or prompt and answer, exceed the model's context."""
+    FILTER = auto()
+    REFUSED = auto()
+    """The request is refused for another reason, and will be the next time."""
+    RATE = auto()
+    BUSY = auto()
+    """The server is there and asks to be asked later."""
+    FAILING = auto()
+    """The server fails, or is away."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that is not a completion."""
+
+    fault: Fault
+    status: int
+    words: str
+    """The status and the server's words, on one line."""
+    body: str
+    retry_after: float | None = None
+    """Seconds that the server asks to wait."""
+    is_text: bool = False
+    """The body is plain text, which is neither an API's nor a load balancer's error."""
+    is_time_out: bool = False
+    """There was no answer in time."""
+
+    def __str__(self) -> str:
+        return self.words
+
+
+_KEY = re.compile(
+    r"no_db_connection|no connected db|invalid[_ ]api[_ ]key|incorrect api key|api[_ ]key (?:not valid|is missing)"
+    r"|missing api key|no api key|api key not|authentication[_ ]?error|authentication failed|unauthorized"
+    r"|invalid (?:auth|bearer|token)|(?:virtual|proxy|master)[_ ]key (?:not|expected|is)"
+)
+_QUOTA = re.compile(
+    r"insufficient[_ ]quota|insufficient[_ ](?:balance|credit|funds)|billing_(?:hard_limit|not_active)"
+    r"|credit balance is too low|payment required|out of credits|exceeded_budget|budget has been exceeded"
+)
+_CONTEXT = re.compile(
+    r"context[_ -]?(?:length|size|window|limit)|exceed_context|input_tokens|n_ctx|prompt is too long|input is too long"
+    r"|too many (?:input )?tokens|maximum (?:prompt|input|sequence) length|max_model_len|string_above_max_length"
+    r"|reduce the length|requested tokens .* exceed|request too large|too long"
+)
+_FILTER = re.compile(
+    r"content[_ ](?:filter|management|policy)|responsible ?ai|moderation|safety (?:system|filter|setting|reason)"
+    r"|blocked by (?:safety|policy)|prohibited[_ ]content"
+)
+_MODEL = re.compile(
+    r"model_?not_?found|no such model|unknown model|invalid model|not a (?:valid )?(?:chat|generative) model"
+    r"|model\b.{0,120}\b(?:does not exist|not found|is not available|isn't available|is not supported)"
+    r"|not (?:support|allow)\w* (?:chat|generat)|no healthy deployments? for this model"
+)
+_RATE = re.compile(r"rate[_ ]?limit|too many requests|throttl|resource_?exhausted|tokens per min|requests per min")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+def read_refusal(status: int, headers: Mapping[str, str], body: str, key: str, now: datetime | None = None) -> Refusal:
+    """What an answer means that is not a completion.
+
+    Args:
+        status: HTTP status; of a success that holds an error, or is not JSON, too.
+        headers: with lower-case names, or case-insensitive.
+        body: as text.
+        key: the API key, which is removed from the server's words.
+        now: the current time, for dates in headers.
+    """
+    body = body.replace(key, "***") if key else body
+    document = _json(body)
+    inner = _inner_status(document)
+    effective = inner if status < 300 and inner else status
+    if 300 <= status < 400:
+        words = f"HTTP {status}, it sends its callers to {headers.get('location', 'nowhere')[:MAX_WORDS]}"
+    else:
+        said = " ".join(_message(document, body).split())[:MAX_WORDS]
+        words = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    return Refusal(
+        fault=_fault(effective, document, body.lower()),
+        status=effective,
+        words=words,
+        body=body,
+        retry_after=seconds_to_wait(headers, now),
+        is_text=document is None and bool(body.strip()) and not body.lstrip().startswith("<"),
+    )
+
+
+def seconds_to_wait(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """What the headers ask to wait: `Retry-After`, or the reset of a rate limit of which nothing remains."""
+    if milliseconds := _number(headers.get("retry-after-ms", "")):
+        return milliseconds / 1000
+    if after := headers.get("retry-after", "").strip():
+        waiting = _number(after)
+        return max(0.0, waiting) if waiting is not None else _seconds_until(after, now)
+    resets = [
+        seconds
+        for prefix in ("x-ratelimit-", "ratelimit-", "x-rate-limit-")
+        for what in ("-requests", "-tokens", "")
+        if _number(headers.get(f"{prefix}remaining{what}", "")) == 0
+        and (seconds := _reset(headers.get(f"{prefix}reset{what}", ""), now)) is not None
+    ]
+    return max(resets, default=None)
+
+
+def _fault(status: int, document: Any, body: str) -> Fault:
+    """The fault by the server's words, which say more than its status; then by the status."""
+    if 300 <= status < 400:
+        return Fault.MOVED
+    if status == 402 or _QUOTA.search(body):
+        return Fault.QUOTA
+    if status in (401, 403) or (status in (400, 500) and _KEY.search(body)):
+        return Fault.FILTER if status == 403 and _FILTER.search(body) else Fault.KEY
+    if status == 429:
+        return Fault.RATE
+    if status in (400, 413, 422, 500):
+        for words, fault in ((_CONTEXT, Fault.CONTEXT), (_FILTER, Fault.FILTER)):
+            if words.search(body) and (status != 500 or fault is Fault.CONTEXT):
+                return fault
+    if status == 404 or (status in (400, 422) and _MODEL.search(body)):
+        return Fault.MODEL
+    if status in (408, 409, 425, 529) or (status in (400, 503) and _RATE.search(body)):
+        return Fault.RATE if _RATE.search(body) else Fault.BUSY
+    if status in (501, 505):
+        return Fault.REFUSED
+    if status >= 500:
+        return Fault.FAILING
+    if status >= 400:
+        return Fault.REFUSED
+    return Fault.NOT_AN_API if document is None else Fault.FAILING
+
+
+def _inner_status(document: Any) -> int:
+    """The status that an error inside a success stands for; 0 where it names none."""
+    error = document.get("error") if isinstance(document, dict) else None
+    records = [record for record in (error, document) if isinstance(record, dict)]
+    for record in records:
+        for name in ("code", "status", "status_code", "statusCode"):
+            number = _number(record.get(name))
+            if number and 400 <= number < 600:
+                return int(number)
+    return 0
+
+
+def _message(document: Any, body: str) -> str:
+    """The server's words in an error: what the usual shapes hold, or else the whole body without HTML's tags."""
+    match document:
+        case {"error": {"message": str(message)}} | {"error": str(message)} | {"message": str(message)}:
+            return message
+        case (
+            {"detail": str(message)} | {"error": {"detail": str(message)}} | {"errors": [{"message": str(message)}, *_]}
+        ):
+            return message
+        case [{"error": {"message": str(message)}}, *_]:  # Gemini
+            return message
+        case _:
+            return re.sub(r"<style.*?</style>|<[^>]*>", " ", body, flags=re.DOTALL) if "<" in body else body
+
+
+def _json(body: str) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _reset(text: str, now: datetime | None) -> float | None:
+    """Seconds until a reset that is given as a duration (`6m0s`), as seconds, as a time since 1970, or as a date."""
+    text = text.strip()
+    number = _number(text)
+    if number is not None:
+        at = (now or datetime.now(UTC)).timestamp()
+        since_epoch = number / 1000 if number > 1e11 else number
+        return max(0.0, since_epoch - at) if since_epoch > 1e9 else max(0.0, number)
+    if text and (found := _DURATION.fullmatch(text)):
+        days, hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
+        return 86400 * days + 3600 * hours + 60 * minutes + seconds + milliseconds / 1000
+    return _seconds_until(text, now)
+
+
+def _seconds_until(text: str, now: datetime | None) -> float | None:
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            moment = parse(text)
+        except (TypeError, ValueError):
+            continue
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+    return None

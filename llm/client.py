@@ -38,6 +38,8 @@ from llm.settings import LlmSettings
 MAX_BYTES_PER_TOKEN = 8.5
 """No tokenizer that is in use packs prose in any script so densely: fewer tokens than by this mean a cut prompt."""
 
+_LEARNING_SECONDS = 5.0
+"""How long the others wait for the first request, which learns what the server knows."""
 _FIRST_BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 20.0
 _MAX_RATE_PAUSE_SECONDS = 60.0
@@ -198,11 +200,22 @@ class Llm:
             LlmError: when the server lacks the model, refuses the key, has moved or is out of money.
         """
         async with self.concurrency.slot(first):
+            if self._has_succeeded or not await self._is_to_learn():
+                return await self._complete(messages, max_tokens, response_format)
+            try:
+                return await self._complete(messages, max_tokens, response_format)
+            finally:
+                self._first_request.release()
+
+    async def _is_to_learn(self) -> bool:
+        """Whether this request holds the lock of the first one; the others do not wait for long for a slow one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEARNING_SECONDS):
+                await self._first_request.acquire()
             if not self._has_succeeded:
-                async with self._first_request:
-                    if not self._has_succeeded:
-                        return await self._complete(messages, max_tokens, response_format)
-            return await self._complete(messages, max_tokens, response_format)
+                return True
+            self._first_request.release()
+        return False
 
     async def _complete(self, messages: list[dict[str, str]], max_tokens: int, response_format: Any) -> Completion:
         dialect, tries = self._dialect, _Tries()

@@ -120,7 +120,7 @@ def completion(content: str, finish_reason: str = "stop") -> dict[str, Any]:
         ],
         "usage": {
             "prompt_tokens": PROMPT_TOKENS,
-            "completion_tokens": 10,
+            "completion_tokens": 10 if finish_reason == "stop" else 10_000,
             "total_tokens": PROMPT_TOKENS + 10,
             "prompt_tokens_details": {"cached_tokens": 64},
         },

@@ -565,7 +565,7 @@ def test_garbage_falls_back_to_keywords_and_is_counted(bucket: Bucket, llm: LlmS
     assert (counts.topics, counts.named, counts.requests, counts.retries) == (25, 0, 50, 0)
     assert {(row["naming_method"], row["model"]) for row in topics} == {("keywords", None)}
     assert topics[0]["name"] == ", ".join(topics[0]["keywords"][:3])
-    assert "topics keep their keywords: it is not a JSON object" in done.stdout
+    assert "(kind: unreadable)" in done.stdout
 
 
 def test_a_refused_request_is_not_tried_again(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:

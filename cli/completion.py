@@ -46,7 +46,7 @@ def _complete(ctx: typer.Context, incomplete: str, find: Callable[[Stack, str], 
     top: Any = ctx.find_root().params
     quarter = str(ctx.params.get("quarter") or "").upper()
     try:
-        stack = connect(Target(str(top.get("stack") or "prod"), top.get("region"), top.get("profile")))
+        stack = connect(Target(str(top.get("stack_name") or "prod"), top.get("region"), top.get("profile")))
         return [word for word in find(stack, quarter) if word.startswith(incomplete)]
     except Exception:
         return []

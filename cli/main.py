@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import output
-from cli.commands import local, naming, prefetch, quarter, themes, topics, vllm
+from cli.commands import cost, local, logs, naming, prefetch, quarter, stack, status, themes, topics, vllm
 from cli.errors import ExitCode, explain
 from cli.stack import Target
 from contract import env
@@ -67,7 +67,9 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def choose_stack(
     ctx: typer.Context,
-    stack: Annotated[str, typer.Option(envvar="FTM_STACK", help="The Pulumi stack to work on.")] = "prod",
+    stack_name: Annotated[
+        str, typer.Option("--stack", envvar="FTM_STACK", help="The Pulumi stack to work on.")
+    ] = "prod",
     region: Annotated[str | None, typer.Option(help="AWS region, if not the stack's own.")] = None,
     profile: Annotated[str | None, typer.Option(help="AWS profile, if not AWS_PROFILE's.")] = None,
     project: Annotated[
@@ -95,7 +97,7 @@ def choose_stack(
     """
     if project:
         os.environ[env.FTM_PROJECT] = project  # the processes that ftm starts must find the same project
-    ctx.obj = Target(stack, region, profile, verbose)
+    ctx.obj = Target(stack_name, region, profile, verbose)
 
 
 app.command()(quarter.run_quarter)
@@ -103,12 +105,20 @@ app.command()(quarter.resume)
 app.command()(quarter.run_quarters)
 app.command()(quarter.watch)
 app.command()(quarter.stop)
+app.command()(status.status)
+app.command()(status.runs)
+app.command()(logs.logs)
+app.command()(cost.cost)
 app.command()(topics.topics)
 app.command()(themes.themes)
 app.command()(naming.name)
 app.command()(naming.compare)
+app.command()(stack.doctor)
+app.command()(stack.outputs)
+app.command()(stack.console)
 app.add_typer(prefetch.app, name="prefetch")
 app.add_typer(vllm.app, name="vllm")
+app.add_typer(logs.functions, name="functions")
 app.add_typer(local.app, name="local")
 
 

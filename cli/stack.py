@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cli.errors import CliError, ExitCode, NotFoundError
 from contract.project import find_project
+from contract.resource_names import prefix
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -51,6 +53,8 @@ class Stack:
     endpoint: str | None = None
     """The embedded AWS's address; None for AWS itself."""
     credentials: Mapping[str, str] = field(default_factory=dict[str, str])
+    source: str = ""
+    """Where the outputs come from."""
 
     def output(self, name: str) -> str:
         """One of the stack's exports.
@@ -162,10 +166,48 @@ def connect(target: Target) -> Stack:
         NotFoundError: when it is not deployed, or the local one is not up.
         CliError: when Pulumi cannot read it, with the reason.
     """
-    if target.stack == LOCAL:
-        return _local_stack()
-    outputs = _pulumi_outputs(target.stack)
-    return Stack(target.stack, outputs, target.region or outputs.get("region"), target.profile)
+    stack = _local_stack() if target.stack == LOCAL else _deployed_stack(target)
+    if target.verbose:
+        print(f"outputs of the stack {stack.name}: {stack.source}", file=sys.stderr)
+    return stack
+
+
+def outputs_parameter(stack: str) -> str:
+    """The SSM parameter in which the program publishes the stack's outputs."""
+    return f"/{prefix(stack)}/outputs"
+
+
+def _deployed_stack(target: Target) -> Stack:
+    """From the parameter in AWS if it can be read, which needs AWS credentials only; else from Pulumi."""
+    outputs = _published_outputs(target)
+    source = f"SSM parameter {outputs_parameter(target.stack)}"
+    if outputs is None:
+        outputs, source = _pulumi_outputs(target.stack), "pulumi stack output"
+    return Stack(target.stack, outputs, target.region or outputs.get("region"), target.profile, source=source)
+
+
+def _published_outputs(target: Target) -> dict[str, Any] | None:
+    """The outputs in the SSM parameter; None when there is none, or AWS cannot be asked."""
+    if not (target.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or _has_profile()):
+        return None  # without a region nothing can be asked, and importing boto3 takes a quarter of a second
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    config = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
+    try:
+        session = cast(Any, Session(profile_name=target.profile, region_name=target.region))
+        answer = session.client("ssm", config=config).get_parameter(Name=outputs_parameter(target.stack))
+        outputs = json.loads(answer["Parameter"]["Value"])
+    except (BotoCoreError, ClientError, ValueError):
+        return None
+    return cast(dict[str, Any], outputs) if isinstance(outputs, dict) else None
+
+
+def _has_profile() -> bool:
+    """Whether a configuration file may name a region."""
+    path = os.environ.get("AWS_CONFIG_FILE") or os.path.expanduser("~/.aws/config")
+    return os.path.exists(path)
 
 
 def _local_stack() -> Stack:
@@ -177,7 +219,9 @@ def _local_stack() -> Stack:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]  # profile, region and endpoint of the real AWS
     keys = {"aws_access_key_id": state.ACCESS_KEY, "aws_secret_access_key": state.SECRET_KEY}
-    return Stack(LOCAL, local.outputs, local.region, endpoint=local.endpoint, credentials=keys)
+    return Stack(
+        LOCAL, local.outputs, local.region, endpoint=local.endpoint, credentials=keys, source=str(state.directory())
+    )
 
 
 def _pulumi_outputs(stack: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli import output
+from cli.commands.logs import FollowOption, SearchOption, SinceOption, print_group
 from cli.options import JsonOption, YesOption, parse_levels
 from cli.rendering import vllm as rendering
 from cli.services import evaluation, executions
@@ -87,6 +88,24 @@ def bench(
         output.print_json(result)
     else:
         rendering.print_load(result)
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    follow: FollowOption = False,
+    since: SinceOption = "10m",
+    search: SearchOption = "",
+) -> None:
+    """Print the log of the vLLM service.
+
+    \b
+    Example:
+      ftm vllm logs --since 1h --search ERROR
+    """
+    stack = connect(ctx.obj)
+    service.check_part_of(stack)
+    print_group(stack, stack.output("vllm_log_group"), follow, since, search)
 
 
 def wait_until_settled(stack: Stack) -> Vllm:

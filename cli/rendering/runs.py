@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from cli import output
+from cli.rendering.cost import dollars, minutes
 from cli.services.preflight import Plan, QuarterPlan
 from cli.services.quarters import QuartersReport, QuartersSnapshot
 from cli.services.resumption import IncompleteRun
@@ -41,6 +42,8 @@ def print_plan(plan: Plan) -> None:
         llm = f"vLLM, {plan.vllm.healthy} healthy"
     rows = [("bucket", plan.bucket), ("named by", llm)]
     rows += [(quarter.quarter, _planned(quarter, plan.at_once)) for quarter in plan.quarters]
+    rows.append(("time", f"about {minutes(plan.estimate['minutes'])}"))
+    rows.append(("cost", f"{dollars(plan.estimate['dollars'])} (hosted API: ${plan.estimate['hosted_dollars']:.2f})"))
     output.print_table(("plan", ""), rows, wrap=("",), err=True)
 
 

@@ -53,6 +53,11 @@ def check_state_machine(stack: Stack) -> int:
     return int(states["ProcessBatches"].get("MaxConcurrency", 0)) or 40  # an inline Map's own limit
 
 
+def running_items(stack: Stack) -> Iterator[tuple[str, str]]:
+    """ARN and name of each running execution of a quarter."""
+    return _running(stack, stack.output("state_machine_arn"))
+
+
 def running(stack: Stack, quarter: str) -> Execution | None:
     """The running execution of `quarter`, whoever started it."""
     for arn, name in _running(stack, stack.output("state_machine_arn")):

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cli.services import executions, prefetch, starting, vllm
+from cli.services import cost, executions, prefetch, starting, vllm
+from cli.services.cost import Estimate
 from cli.services.resumption import IncompleteRun
 from cli.services.vllm import Vllm
 from cli.stack import Stack
@@ -36,6 +37,8 @@ class Plan:
     """None when the stack's jobs use a hosted API."""
     vllm_size: int | None
     """GPU instances to scale to first; None to take vLLM as it is."""
+    estimate: Estimate
+    """Of all quarters together."""
 
 
 def plan(
@@ -56,7 +59,7 @@ def plan(
     if not force:
         for quarter in quarters:
             starting.refuse_second(stack, quarter)
-    return Plan(stack.output("bucket"), plans, at_once, _check_vllm(stack, vllm_size), vllm_size)
+    return _plan(stack, plans, at_once, vllm_size)
 
 
 def plan_resumption(stack: Stack, quarter: str, left: IncompleteRun, *, vllm_size: int | None) -> Plan:
@@ -65,7 +68,7 @@ def plan_resumption(stack: Stack, quarter: str, left: IncompleteRun, *, vllm_siz
     prefetch.of_stack(stack, quarter)
     starting.refuse_second(stack, quarter)
     rest = QuarterPlan(quarter, left.firms, len(left.incomplete), batch_size=0)
-    return Plan(stack.output("bucket"), [rest], at_once, _check_vllm(stack, vllm_size), vllm_size)
+    return _plan(stack, [rest], at_once, vllm_size)
 
 
 def document(plan: Plan) -> dict[str, object]:
@@ -76,7 +79,21 @@ def document(plan: Plan) -> dict[str, object]:
         "at_once": plan.at_once,
         "vllm": plan.vllm and vars(plan.vllm),
         "vllm_size": plan.vllm_size,
+        "estimate": plan.estimate,
     }
+
+
+def _plan(stack: Stack, plans: Sequence[QuarterPlan], at_once: int, vllm_size: int | None) -> Plan:
+    checked = _check_vllm(stack, vllm_size)
+    gpus = (vllm_size or checked.healthy) if checked else 0
+    estimate = cost.estimate(
+        stack,
+        sum(quarter.firms for quarter in plans),
+        gpus=gpus,
+        at_once=at_once,
+        cold=bool(checked and checked.healthy < gpus),
+    )
+    return Plan(stack.output("bucket"), plans, at_once, checked, vllm_size, estimate)
 
 
 def _plan_quarter(stack: Stack, quarter: str, batch_size: int | None, at_once: int) -> QuarterPlan:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from cli.errors import NotFoundError
-from cli.services import executions, stalls
+from cli.errors import NotFoundError, UsageError
+from cli.services import executions, parquet, stalls
 from cli.services.executions import Execution
 from cli.services.retries import Retries
 from cli.stack import Stack
@@ -241,11 +241,45 @@ def runs_of(stack: Stack, quarter: str) -> list[str]:
 
 def record_of(stack: Stack, quarter: str, run: str) -> RunRecord | None:
     """How a run ended, as SummarizeResults recorded it; None without a record, or when the record is broken."""
-    found = stack.bucket.get(layout.RunRef(quarter, run).summary_key)
+    return _read_record(stack, layout.RunRef(quarter, run).summary_key)
+
+
+def _read_record(stack: Stack, key: str) -> RunRecord | None:
+    found = stack.bucket.get(key)
     if found is None:
         return None
     record = executions.json_object(found.body.decode(errors="replace"))
     return cast(RunRecord, record) if "summary" in record else None
+
+
+def quarters_of(stack: Stack) -> list[str]:
+    """The quarters that have a run, the newest first."""
+    prefix = layout.manifests_prefix("").rstrip("/") + "/"
+    pages = stack.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=stack.output("bucket"), Prefix=prefix, Delimiter="/"
+    )
+    folders = (item.get("Prefix", "") for page in pages for item in page.get("CommonPrefixes", []))
+    return sorted((folder.removeprefix(prefix).rstrip("/") for folder in folders), reverse=True)
+
+
+def latest_records(stack: Stack) -> Iterator[RunRecord]:
+    """The record of each quarter's last successful run, the newest quarter first."""
+    for quarter in quarters_of(stack):
+        if record := _read_record(stack, layout.latest_key(quarter)):
+            yield record
+
+
+def model_of(stack: Stack, quarter: str, run: str) -> str:
+    """The model that named a run's topics, from its first part; empty when there is none."""
+    part = min(stack.bucket.keys(layout.RunRef(quarter, run).parts_prefix), default="")
+    found = stack.bucket.get(part) if part else None
+    if found is None:
+        return ""
+    try:
+        rows = parquet.read_rows(found.body, ("model",), None, stack.bucket.url(part))
+    except UsageError:
+        return ""
+    return next((str(row["model"]) for row in rows if row["model"]), "")
 
 
 def newest_record(stack: Stack, quarter: str) -> RunRecord | None:
@@ -265,13 +299,13 @@ class RecordReader:
     """Reads a run's progress records; later reads fetch only those whose ETag has changed."""
 
     def __init__(self, stack: Stack) -> None:
-        self._bucket = stack.bucket
+        self._stack = stack
         self._etags: dict[str, str] = {}
         self._records: dict[str, BatchProgress] = {}
 
     def read(self, quarter: str, run: str) -> dict[str, BatchProgress]:
         """The run's records by batch id; a broken one counts as missing, as it does for SummarizeResults."""
-        found = self._bucket.keys(layout.RunRef(quarter, run).progress_prefix)
+        found = self._stack.bucket.keys(layout.RunRef(quarter, run).progress_prefix)
         changed = [key for key, etag in found.items() if self._etags.get(key) != etag]
         with ThreadPoolExecutor(max_workers=THREADS) as pool:
             for record in filter(None, pool.map(self._fetch, changed)):
@@ -280,7 +314,7 @@ class RecordReader:
         return self._records
 
     def _fetch(self, key: str) -> BatchProgress | None:
-        found = self._bucket.get(key)
+        found = self._stack.bucket.get(key)
         try:
             return parse_progress(found.body) if found else None
         except ContractError:

@@ -1,6 +1,8 @@
 """Starting executions so that each quarter runs once, even if two operators start it at the same moment."""
 
+import getpass
 import json
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,11 @@ from cli.stack import Stack
 from contract import layout
 from contract.bucket import JSON, ChangedError
 from contract.run import QuarterInput
+
+_NAME = re.compile(r"\d{8}_\d{6}-\w+-([a-z0-9]+)-[0-9a-f]{4}(?:-\w+)?$")
+
+_MAX_USER = 16
+"""A name of an execution has 80 characters at most."""
 
 _STARTING = timedelta(minutes=1)
 """How long a claim counts before its execution exists: it is being started, or its starter was killed."""
@@ -64,8 +71,22 @@ def start_quarters(stack: Stack, requests: Sequence[QuarterInput], at_once: int)
 
 
 def execution_name(what: str) -> str:
-    """A readable name that sorts by time: `20230405_101500-2023Q1-3f9a`."""
-    return f"{layout.run_id(datetime.now(UTC))}-{what}-{secrets.token_hex(2)}"
+    """A readable name that sorts by time: `20230405_101500-2023Q1-alice-3f9a`."""
+    return f"{layout.run_id(datetime.now(UTC))}-{what}-{_user()}-{secrets.token_hex(2)}"
+
+
+def user_in(name: str) -> str:
+    """The operator in the name of an execution that ftm started; empty for any other."""
+    match = _NAME.match(name)
+    return match[1] if match else ""
+
+
+def _user() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no such user, as in some containers
+        user = "unknown"
+    return re.sub(r"[^a-z0-9]", "", user.lower())[:_MAX_USER] or "unknown"
 
 
 def _start(stack: Stack, machine: str, name: str, request: object, claims: Sequence[str] = ()) -> Execution:

@@ -1,4 +1,4 @@
-"""The stack's vLLM: how much of it there is, and scaling it by hand."""
+"""The stack's vLLM: its state, and scaling it by hand."""
 
 import time
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from mypy_boto3_ecs.type_defs import ServiceTypeDef
 
 COLD_START_SECONDS = 45 * 60
-"""How long to wait for a GPU: Spot capacity, 4 to 6 minutes of image, 16 GB of weights, compilation, with reserve."""
+"""How long to wait for a GPU: Spot capacity, 4 to 6 minutes for the image, 16 GB of weights, compilation, reserve."""
 
 
 @dataclass(frozen=True)
 class Vllm:
-    """What is asked of the GPU group and what runs. One instance holds one task, which is one target."""
+    """What the GPU group should have and what runs. One instance holds one task, which is one target."""
 
     desired: int
-    """Instances that the Auto Scaling group is to have."""
+    """Instances that the Auto Scaling group should have."""
     minimum: int
     maximum: int
     instances: int
@@ -34,7 +34,7 @@ class Vllm:
 
     @property
     def settled(self) -> bool:
-        """Whether what runs is what was asked for."""
+        """Whether everything that was asked for runs, and nothing else."""
         wanted = self.desired
         if wanted == 0:
             return self.running == self.instances == 0
@@ -43,6 +43,14 @@ class Vllm:
 
 def is_part_of(stack: Stack) -> bool:
     return bool(stack.outputs.get("vllm_asg_name"))
+
+
+def check_part_of(stack: Stack) -> None:
+    """Raises:
+    NotFoundError: when the stack has no vLLM.
+    """
+    if not is_part_of(stack):
+        raise NotFoundError(f"the stack {stack.name} has no vLLM: its jobs use a hosted API")
 
 
 def status(stack: Stack) -> Vllm:
@@ -104,7 +112,7 @@ def settle(stack: Stack, limit: float = COLD_START_SECONDS) -> Iterator[Vllm]:
     """RunSnapshot again and again until what runs is what was asked for; the last one yielded is settled.
 
     Raises:
-        CliError: when that takes longer than `limit` seconds, with AWS's last word on why.
+        CliError: when that takes longer than `limit` seconds, with the reason that AWS gave last.
     """
     deadline = time.monotonic() + limit
     while True:
@@ -114,14 +122,14 @@ def settle(stack: Stack, limit: float = COLD_START_SECONDS) -> Iterator[Vllm]:
             return
         if time.monotonic() > deadline:
             raise CliError(
-                f"vLLM is still not as asked after {limit / 60:.0f} minutes, {vllm.healthy} of {vllm.desired} healthy; "
-                f"AWS's last word: {last_word(stack) or 'none'}"
+                f"vLLM is not ready after {limit / 60:.0f} minutes, {vllm.healthy} of {vllm.desired} healthy; "
+                f"the reason that AWS gave last: {last_word(stack) or 'none'}"
             )
         time.sleep(stack.poll_interval)
 
 
 def last_word(stack: Stack) -> str:
-    """Why an instance or a task does not come, as the group or the service tells it; empty when neither does."""
+    """Why an instance or a task does not start, as the group or the service reports it; empty if neither does."""
     activities = stack.autoscaling.describe_scaling_activities(
         AutoScalingGroupName=stack.output("vllm_asg_name"), MaxRecords=1
     )["Activities"]
@@ -135,10 +143,10 @@ def check_healthy(stack: Stack, or_else: str = "") -> Vllm:
     """The stack's vLLM, if it can answer now.
 
     Args:
-        or_else: what else the command at hand can do about one that is switched off.
+        or_else: what else the current command offers for a vLLM that is switched off.
 
     Raises:
-        CliError: with the command that makes it so.
+        CliError: with the command that makes it healthy.
     """
     vllm = status(stack)
     if vllm.healthy and vllm.running:
@@ -150,8 +158,7 @@ def check_healthy(stack: Stack, or_else: str = "") -> Vllm:
 
 
 def _group(stack: Stack) -> "AutoScalingGroupTypeDef":
-    if not is_part_of(stack):
-        raise NotFoundError(f"the stack {stack.name} has no vLLM: its jobs use a hosted API")
+    check_part_of(stack)
     name = stack.output("vllm_asg_name")
     groups = stack.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
     if not groups:

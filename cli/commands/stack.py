@@ -1,0 +1,98 @@
+"""`ftm doctor`, `ftm outputs` and `ftm console`: the stack itself."""
+
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.errors import ExitCode, NotFoundError
+from cli.options import JsonOption
+from cli.services import doctor as service
+from cli.services import executions, history, runs
+from cli.stack import Stack, connect
+
+_SIGNS = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE"}
+
+
+def doctor(ctx: typer.Context, as_json: JsonOption = False) -> None:
+    """Check the deployed stack, and say what to do about problems.
+
+    Credentials, region, outputs, permissions, quota, image, prefetch, queue, vLLM, targets, idle GPUs, alarms. Exits
+    with 1 if a check fails; warnings do not count.
+
+    \b
+    Examples:
+      ftm doctor
+      ftm doctor --json | jq '.[] | select(.level != "ok")'
+    """
+    findings = service.examine(connect(ctx.obj))
+    if as_json:
+        output.print_json([vars(finding) for finding in findings])
+    else:
+        rows = [(finding.check, _SIGNS[finding.level], finding.text) for finding in findings]
+        output.print_table(("check", "result", "finding"), rows, wrap=("finding",))
+    levels = [finding.level for finding in findings]
+    failures, warnings = levels.count("failure"), levels.count("warning")
+    output.hint(f"{output.count(failures, 'failure')}, {output.count(warnings, 'warning')}")
+    if failures:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def outputs(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this output.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the stack's outputs.
+
+    \b
+    Examples:
+      ftm outputs
+      aws s3 ls "s3://$(ftm outputs bucket)"
+    """
+    stack = connect(ctx.obj)
+    if name is not None and name not in stack.outputs:
+        raise NotFoundError(f"the stack {stack.name} has no output {name!r}; it has {', '.join(sorted(stack.outputs))}")
+    if as_json:
+        output.print_json(stack.outputs[name] if name else dict(stack.outputs))
+    elif name:
+        output.print_line(str(stack.outputs[name]))
+    else:
+        output.print_table(("output", "value"), sorted(stack.outputs.items()), wrap=("value",))
+
+
+def console(
+    ctx: typer.Context,
+    what: Annotated[
+        str | None, typer.Argument(metavar="[QUARTER|RUN]", help="A run; the state machine if not given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the AWS console's address of the stack or of a run.
+
+    \b
+    Examples:
+      open "$(ftm console)"
+      ftm console 2023Q1
+    """
+    stack = connect(ctx.obj)
+    if stack.endpoint:
+        raise NotFoundError("the stack local has no AWS console: its APIs answer at " + stack.endpoint)
+    base = f"https://{stack.region}.console.aws.amazon.com/states/home?region={stack.region}"
+    arn = _execution_of(stack, what) if what else stack.output("state_machine_arn")
+    url = f"{base}#/{'v2/executions/details' if what else 'statemachines/view'}/{arn}"
+    if as_json:
+        output.print_json({"url": url})
+    else:
+        output.print_line(url)
+
+
+def _execution_of(stack: Stack, what: str) -> str:
+    quarter, run = history.find_run(stack, what.strip().upper())
+    if record := runs.record_of(stack, quarter, run):
+        return record["execution"]
+    if running := executions.running(stack, quarter):
+        return running.arn
+    raise NotFoundError(
+        f"the execution of run {run} is not recorded: see the state machine with `{stack.command} console`"
+    )

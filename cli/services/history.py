@@ -1,0 +1,284 @@
+"""The quarters and runs that a stack has: from the bucket, and from Step Functions while they run."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TypedDict
+
+from cli.errors import NotFoundError
+from cli.services import cost, executions, prefetch, resumption, runs, starting
+from cli.services.executions import Execution
+from cli.services.runs import Job, Report, Watcher
+from cli.stack import Stack
+from contract import ContractError, layout
+from contract.batch import BatchLine, BatchProgress
+from contract.layout import check_run
+from contract.run import BatchCounts, FirmCounts, RunRecord, TopicCounts
+
+UNCOUNTED = "UNFINISHED"
+"""The status of a run that neither runs nor was ever counted."""
+
+_THREADS = 8
+
+
+class RunItem(TypedDict):
+    """One run; `ftm runs --json` prints a list of them, `ftm status --json` the last one of each quarter."""
+
+    quarter: str
+    run: str | None
+    """None for a running execution that has not made its batches yet, and for a quarter that was never run."""
+    status: str | None
+    """RUNNING, SUCCEEDED, FAILED or UNFINISHED; None for a quarter that was never run."""
+    started_at: str | None
+    started_by: str
+    """The operator's user name, if ftm started it; else empty."""
+    seconds: float | None
+    """From start to end, or to now."""
+    batches: BatchCounts | None
+    firms: FirmCounts | None
+    topics: TopicCounts | None
+    model: str
+    dollars: float | None
+    """The upper estimate of what it cost; None while it runs."""
+    message: str
+
+
+class BatchItem(TypedDict):
+    """One batch of a run."""
+
+    batch_id: str
+    state: str
+    """`complete`, `failed`, `running`, a Batch status such as `RUNNABLE`, or `lost`: without a job and not complete."""
+    attempts: int
+    firms: int
+    completed: int
+    skipped: int
+    failed: int
+    topics: int
+    named: int
+    updated_at: str
+    seconds: float
+    reason: str
+
+
+class RunStatus(TypedDict):
+    """`ftm status RUN --json` prints it."""
+
+    report: Report
+    batches: list[BatchItem]
+    last_progress: str | None
+    cause: str
+    """Why nothing moves; empty while the run makes progress, and when it has ended."""
+
+
+def quarters(stack: Stack) -> list[RunItem]:
+    """Every quarter that has a prefetch or a run, with its last run; the newest quarter first."""
+    names = sorted({*prefetch.quarters_of(stack), *runs.quarters_of(stack)}, reverse=True)
+    running = _running(stack)
+
+    def item(quarter: str) -> RunItem:
+        found = runs_of(stack, quarter, running=running.get(quarter), limit=1)
+        return found[0] if found else _empty(quarter)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(item, names))
+
+
+def all_runs(stack: Stack, quarter: str | None, *, failed: bool, limit: int) -> list[RunItem]:
+    """The runs of a quarter, or of all quarters, the newest first.
+
+    Args:
+        failed: only those that did not succeed and do not run.
+        limit: at most so many runs per quarter.
+    """
+    running = _running(stack)
+    names = [quarter] if quarter else runs.quarters_of(stack)
+    found = [item for name in names for item in runs_of(stack, name, running=running.get(name), limit=limit)]
+    kept = [item for item in found if not failed or item["status"] not in ("SUCCEEDED", "RUNNING")]
+    return sorted(kept, key=lambda item: item["started_at"] or "", reverse=True)
+
+
+def runs_of(stack: Stack, quarter: str, *, running: Execution | None, limit: int) -> list[RunItem]:
+    """The newest runs of one quarter; the one that runs comes first."""
+    ids = runs.runs_of(stack, quarter)
+    items: list[RunItem] = []
+    if running:
+        manifest = executions.manifest_of(stack, running.arn)
+        run = manifest["run"] if manifest else None
+        ids = [name for name in ids if name != run]
+        items.append(_running_item(stack, quarter, run, running))
+
+    def item(run: str) -> RunItem:
+        return _ended_item(stack, quarter, run, runs.record_of(stack, quarter, run))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [*items, *pool.map(item, ids[: limit - len(items)])]
+
+
+def find_run(stack: Stack, name: str) -> tuple[str, str]:
+    """Quarter and run of a run id, or of a quarter's newest run.
+
+    Raises:
+        NotFoundError: when there is no such run.
+    """
+    try:
+        run = check_run(name)
+    except ContractError:
+        return name, resumption.newest_run(stack, name)
+    for quarter in runs.quarters_of(stack):
+        if run in runs.runs_of(stack, quarter):
+            return quarter, run
+    raise NotFoundError(f"there is no run {run}: `{stack.command} runs` lists those that exist")
+
+
+def status_of(stack: Stack, quarter: str, run: str) -> RunStatus:
+    """One run in detail, whether it runs or has ended.
+
+    Raises:
+        NotFoundError: when there is no such run.
+    """
+    lines = resumption.batch_lines(stack, quarter, run)
+    running = _running(stack).get(quarter)
+    if running and (manifest := executions.manifest_of(stack, running.arn)) and manifest["run"] == run:
+        snapshot = Watcher(stack, running.arn).snapshot()
+        last = snapshot.last_progress
+        return {
+            "report": runs.report(snapshot, None),
+            "batches": _batches(stack, lines, run, {job.batch_id: job for job in snapshot.jobs}, None),
+            "last_progress": last.isoformat(timespec="seconds") if last else None,
+            "cause": snapshot.cause,
+        }
+    record = runs.record_of(stack, quarter, run)
+    batches = _batches(stack, lines, run, {}, record)
+    updated = max((batch["updated_at"] for batch in batches if batch["updated_at"]), default=None)
+    report = runs.report_of_record(record) if record else _uncounted_report(quarter, run, batches)
+    return {"report": report, "batches": batches, "last_progress": updated, "cause": ""}
+
+
+def _running(stack: Stack) -> dict[str, Execution]:
+    """The running executions by quarter."""
+    found = (executions.describe(stack, arn) for arn, _ in executions.running_items(stack))
+    return {str(execution.input.get("quarter", "")): execution for execution in found}
+
+
+def _running_item(stack: Stack, quarter: str, run: str | None, execution: Execution) -> RunItem:
+    snapshot = Watcher(stack, execution.arn).snapshot()
+    counts = snapshot.counts
+    return {
+        "quarter": quarter,
+        "run": run,
+        "status": execution.status,
+        "started_at": execution.started_at.isoformat(timespec="seconds"),
+        "started_by": starting.user_in(execution.name),
+        "seconds": round(execution.seconds, 1),
+        "batches": snapshot.batches,
+        "firms": snapshot.firms,
+        "topics": {"total": counts.topics, "named": counts.named},
+        "model": runs.model_of(stack, quarter, run) if run else "",
+        "dollars": None,
+        "message": snapshot.cause,
+    }
+
+
+def _ended_item(stack: Stack, quarter: str, run: str, record: RunRecord | None) -> RunItem:
+    start = datetime.strptime(run, layout.RUN_FORMAT).replace(tzinfo=UTC).isoformat(timespec="seconds")
+    empty: RunItem = {**_empty(quarter), "run": run, "status": UNCOUNTED, "started_at": start}
+    if record is None:
+        return {**empty, "message": "it was never counted: stopped, or its execution failed"}
+    summary = record["summary"]
+    return {
+        **empty,
+        "status": "FAILED" if summary["has_failures"] else "SUCCEEDED",
+        "started_by": starting.user_in(record.get("execution", "").rsplit(":", 1)[-1]),
+        "seconds": round(cost.seconds_of(record), 1),
+        "batches": summary["batches"],
+        "firms": summary["firms"],
+        "topics": summary["topics"],
+        "model": runs.model_of(stack, quarter, run),
+        "dollars": cost.spent(stack, record)["dollars"]["high"],
+        "message": summary["message"] if summary["has_failures"] else "",
+    }
+
+
+def _empty(quarter: str) -> RunItem:
+    return {
+        "quarter": quarter,
+        "run": None,
+        "status": None,
+        "started_at": None,
+        "started_by": "",
+        "seconds": None,
+        "batches": None,
+        "firms": None,
+        "topics": None,
+        "model": "",
+        "dollars": None,
+        "message": "",
+    }
+
+
+def _batches(
+    stack: Stack, lines: Sequence[BatchLine], run: str, jobs: dict[str, Job], record: RunRecord | None
+) -> list[BatchItem]:
+    records = runs.RecordReader(stack).read(lines[0].quarter, run) if lines else {}
+    failures = {failure["batch_id"]: failure for failure in record["summary"]["failures"]} if record else {}
+    items: list[BatchItem] = []
+    for line in lines:
+        progress, job = records.get(line.batch_id), jobs.get(line.batch_id)
+        failure = failures.get(line.batch_id)
+        attempts = job.attempt if job else failure.get("attempts", 1) if failure else 1 if progress else 0
+        reason = job.reason if job else failure["reason"] if failure else progress.error if progress else ""
+        items.append(_batch(line, progress, _state(progress, job), attempts, reason))
+    return items
+
+
+def _state(progress: BatchProgress | None, job: Job | None) -> str:
+    if job:
+        return job.status
+    if progress is None:
+        return "lost"
+    return "lost" if progress.state == "running" else progress.state
+
+
+def _batch(line: BatchLine, progress: BatchProgress | None, state: str, attempts: int, reason: str) -> BatchItem:
+    known = progress or BatchProgress(line.batch_id, line.quarter, "", len(line.firm_ids))
+    return {
+        "batch_id": line.batch_id,
+        "state": state,
+        "attempts": attempts,
+        "firms": len(line.firm_ids),
+        "completed": len(known.completed),
+        "skipped": len(known.skipped),
+        "failed": len(known.failed),
+        "topics": known.counts.topics,
+        "named": known.counts.named,
+        "updated_at": known.updated_at,
+        "seconds": round(known.seconds, 1),
+        "reason": reason,
+    }
+
+
+def _uncounted_report(quarter: str, run: str, batches: Sequence[BatchItem]) -> Report:
+    states = [batch["state"] for batch in batches]
+    complete = states.count("complete")
+    return {
+        "quarter": quarter,
+        "run": run,
+        "execution_arn": "",
+        "status": UNCOUNTED,
+        "message": "the run was never counted: it was stopped, or its execution failed",
+        "failures": [],
+        "batches": {"total": len(batches), "succeeded": complete, "failed": len(batches) - complete},
+        "firms": {
+            "total": sum(batch["firms"] for batch in batches),
+            "completed": sum(batch["completed"] for batch in batches),
+            "skipped": sum(batch["skipped"] for batch in batches),
+            "failed": sum(batch["failed"] for batch in batches),
+        },
+        "topics": {
+            "total": sum(batch["topics"] for batch in batches),
+            "named": sum(batch["named"] for batch in batches),
+        },
+        "tokens": {"prompt": 0, "cached": 0, "completion": 0},
+        "seconds": round(sum(batch["seconds"] for batch in batches), 1),
+    }

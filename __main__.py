@@ -1,6 +1,7 @@
 """The Pulumi program: what a stack of ftm consists of."""
 
 import pulumi
+import pulumi_aws as aws
 
 from components.account import find_account
 from components.batch_queue import BatchQueue, BatchQueueArgs
@@ -9,6 +10,7 @@ from components.pipeline_bucket import PipelineBucket, PipelineBucketArgs
 from components.quarter_state_machine import QuarterStateMachine, QuarterStateMachineArgs
 from components.settings import Settings, SettingsError
 from components.vllm_cluster import VllmCluster, VllmClusterArgs
+from contract.resource_names import outputs_parameter
 
 try:
     settings = Settings.load(pulumi.get_stack(), pulumi.Config().get, given=pulumi.runtime.get_config_env())
@@ -55,19 +57,29 @@ quarter = QuarterStateMachine(
     ),
 )
 
-pulumi.export("region", account.region)
-pulumi.export("bucket", bucket.bucket)
-pulumi.export("state_machine_arn", quarter.arn)
-pulumi.export("quarters_state_machine_arn", quarter.quarters_arn)
-pulumi.export("map_concurrency", settings.run.map_concurrency)
-pulumi.export("job_queue_arn", batch.queue_arn)
-pulumi.export("job_definition_arn", batch.job_definition_arn)
-pulumi.export("batch_log_group", batch.log_group)
-pulumi.export("worker_image", batch.image)
+outputs: dict[str, pulumi.Input[object]] = {
+    "region": account.region,
+    "bucket": bucket.bucket,
+    "state_machine_arn": quarter.arn,
+    "quarters_state_machine_arn": quarter.quarters_arn,
+    "map_concurrency": settings.run.map_concurrency,
+    "job_queue_arn": batch.queue_arn,
+    "job_definition_arn": batch.job_definition_arn,
+    "batch_log_group": batch.log_group,
+    "worker_image": batch.image,
+}
 if vllm:
-    pulumi.export("vllm_cluster_name", vllm.cluster_name)
-    pulumi.export("vllm_service_name", vllm.service_name)
-    pulumi.export("vllm_asg_name", vllm.asg_name)
-    pulumi.export("vllm_target_group_arn", vllm.target_group_arn)
-    pulumi.export("vllm_base_url", vllm.base_url)
-    pulumi.export("vllm_log_group", vllm.log_group)
+    outputs |= {
+        "vllm_cluster_name": vllm.cluster_name,
+        "vllm_service_name": vllm.service_name,
+        "vllm_asg_name": vllm.asg_name,
+        "vllm_target_group_arn": vllm.target_group_arn,
+        "vllm_base_url": vllm.base_url,
+        "vllm_log_group": vllm.log_group,
+    }
+for name, value in outputs.items():
+    pulumi.export(name, value)
+# `ftm` reads the outputs here, so that an operator needs AWS credentials only, and no access to Pulumi's backend.
+aws.ssm.Parameter(
+    "outputs", name=outputs_parameter(pulumi.get_stack()), type="String", value=pulumi.Output.json_dumps(outputs)
+)

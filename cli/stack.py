@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cli.errors import CliError, ExitCode, NotFoundError
 from contract.project import find_project
-from contract.resource_names import prefix
+from contract.resource_names import outputs_parameter
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -170,11 +170,6 @@ def connect(target: Target) -> Stack:
     if target.verbose:
         print(f"outputs of the stack {stack.name}: {stack.source}", file=sys.stderr)
     return stack
-
-
-def outputs_parameter(stack: str) -> str:
-    """The SSM parameter in which the program publishes the stack's outputs."""
-    return f"/{prefix(stack)}/outputs"
 
 
 def _deployed_stack(target: Target) -> Stack:

@@ -17,3 +17,8 @@ def prefix(stack: str) -> str:
 def batch_job_name(prefix: str, run: str, batch_id: str) -> str:
     """The name of the Batch job of one batch, unique to its run: `ftm-20230405_101500-2023Q1_batch_0000`."""
     return f"{prefix}-{run}-{batch_id}"
+
+
+def outputs_parameter(stack: str) -> str:
+    """The SSM parameter in which the program publishes the stack's outputs, as a JSON object: `/ftm/outputs`."""
+    return f"/{prefix(stack)}/outputs"

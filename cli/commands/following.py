@@ -10,7 +10,9 @@ from cli.services.executions import Execution
 from cli.services.quarters import QuartersSnapshot
 from cli.services.retries import LostSightError, Retries
 from cli.services.runs import Report, RunSnapshot
+from cli.services.stalls import last_line
 from cli.stack import Stack
+from contract.run import Failure
 
 
 def follow(stack: Stack, execution: Execution, *, detach: bool, as_json: bool) -> None:
@@ -37,9 +39,10 @@ def print_end(stack: Stack, report: Report, as_json: bool) -> None:
         rendering.print_failures(report["failures"], report["message"], err=True)
     else:
         rendering.print_report(report)
-    logged = [failure["batch_id"] for failure in report["failures"] if "log_stream" in failure]
-    if logged:
-        output.hint(f"see its log: {stack.command} logs {report['quarter']} --run {report['run']} --batch {logged[0]}")
+    if failure := next((failure for failure in report["failures"] if "log_stream" in failure), None):
+        _print_last_line(stack, failure)
+        batch = f"--run {report['run']} --batch {failure['batch_id']}"
+        output.hint(f"see its log: {stack.command} logs {report['quarter']} {batch}")
     failed = report["status"] != "SUCCEEDED"
     if failed:
         _print_next_step(stack, report)
@@ -123,6 +126,16 @@ def _print_next_step(stack: Stack, report: Report) -> None:
     else:  # too few topics were named: there is nothing to resume
         output.hint(f"see what was named: {stack.command} topics {quarter} --run {run}")
         output.hint(f"make a new run:     {stack.command} run-quarter {quarter}")
+
+
+def _print_last_line(stack: Stack, failure: Failure) -> None:
+    """The worker's own last words, which say more than Batch's."""
+    try:
+        line = last_line(stack, failure.get("log_stream", ""))
+    except Exception:  # the run has ended: a log that cannot be read must not change the exit code
+        return
+    if line:
+        output.hint(f"{failure['batch_id']} last logged: {line}")
 
 
 def _exit(stack: Stack, failed: bool) -> None:

@@ -47,8 +47,12 @@ def print_plan(plan: Plan) -> None:
     output.print_table(("plan", ""), rows, wrap=("",), err=True)
 
 
-def print_report(report: Report) -> None:
-    """How a run ended."""
+def print_report(report: Report, *, with_batches: bool = True) -> None:
+    """The state of a run.
+
+    Args:
+        with_batches: print the failed batches too.
+    """
     run = f", run {report['run']}" if report["run"] else ""
     output.print_line(f"{report['quarter']} {report['status']} in {duration(report['seconds'])}{run}")
     batches, firms, topics, tokens = report["batches"], report["firms"], report["topics"], report["tokens"]
@@ -64,7 +68,7 @@ def print_report(report: Report) -> None:
         f"tokens: {tokens['prompt']:,} prompt ({share(tokens['cached'], tokens['prompt'])} cached), "
         f"{tokens['completion']:,} completion"
     )
-    print_failures(report["failures"], report["message"], err=False)
+    print_failures(report["failures"] if with_batches else [], report["message"], err=False)
 
 
 def print_failures(failures: Sequence[Failure], message: str, *, err: bool) -> None:

@@ -50,7 +50,7 @@ def print_runs(items: Sequence[RunItem]) -> None:
 
 def print_run(found: RunStatus) -> None:
     """One run: its report, and a line per batch."""
-    print_report(found["report"])
+    print_report(found["report"], with_batches=False)
     rows = [
         (
             batch["batch_id"],

@@ -81,5 +81,10 @@ for name, value in outputs.items():
     pulumi.export(name, value)
 # `ftm` reads the outputs here, so that an operator needs AWS credentials only, and no access to Pulumi's backend.
 aws.ssm.Parameter(
-    "outputs", name=outputs_parameter(pulumi.get_stack()), type="String", value=pulumi.Output.json_dumps(outputs)
+    "outputs",
+    name=outputs_parameter(stack.stack),
+    type="String",
+    value=pulumi.Output.json_dumps(outputs),
+    description="Outputs of this stack, for ftm",
+    tags=stack.tags,
 )

@@ -148,7 +148,7 @@ class Stack:
 
         local = self.endpoint is not None
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": 5},
+            retries={"mode": "standard", "total_max_attempts": 2 if local else 5},
             connect_timeout=10,
             max_pool_connections=20,
             # On the loopback: no DNS for a bucket name in the host, and no proxy.

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import output
+from cli.completion import complete_firm
 from cli.options import JsonOption, QuarterArgument, RunOption
 from cli.services import topics as service
 from cli.services.topics import Topic
@@ -15,7 +16,9 @@ from cli.stack import connect
 def topics(
     ctx: typer.Context,
     quarter: QuarterArgument,
-    firm: Annotated[str | None, typer.Option(metavar="FIRM", help="Only this firm's, by its id.")] = None,
+    firm: Annotated[
+        str | None, typer.Option(metavar="FIRM", autocompletion=complete_firm, help="Only this firm's, by its id.")
+    ] = None,
     run: RunOption = None,
     as_json: JsonOption = False,
 ) -> None:

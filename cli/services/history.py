@@ -226,7 +226,7 @@ def _batches(
     for line in lines:
         progress, job = records.get(line.batch_id), jobs.get(line.batch_id)
         failure = failures.get(line.batch_id)
-        attempts = job.attempt if job else failure.get("attempts", 1) if failure else 1 if progress else 0
+        attempts = job.attempt if job else failure.get("attempts", 1) if failure else progress.attempts if progress else 0
         reason = job.reason if job else failure["reason"] if failure else progress.error if progress else ""
         items.append(_batch(line, progress, _state(progress, job), attempts, reason))
     return items
@@ -241,7 +241,7 @@ def _state(progress: BatchProgress | None, job: Job | None) -> str:
 
 
 def _batch(line: BatchLine, progress: BatchProgress | None, state: str, attempts: int, reason: str) -> BatchItem:
-    known = progress or BatchProgress(line.batch_id, line.quarter, "", len(line.firm_ids))
+    known = progress or BatchProgress(line.batch_id, layout.RunRef(line.quarter, ""), len(line.firm_ids))
     return {
         "batch_id": line.batch_id,
         "state": state,

@@ -1,0 +1,61 @@
+"""`ftm` as a person sees it: in a process of its own, on a terminal of so many columns."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from dataclasses import dataclass
+
+_COMMAND = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cli.main import main; main()",
+]
+
+
+@dataclass(frozen=True)
+class Screen:
+    text: str
+    """What was shown, with its escape sequences."""
+    exit_code: int
+
+    @property
+    def lines(self) -> list[str]:
+        """What was shown, without escape sequences."""
+        return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.text).splitlines()]
+
+
+def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environment: str) -> Screen:
+    """Run `ftm` on a terminal.
+
+    Args:
+        keys: what the person types.
+    """
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "CI")}
+    process = subprocess.Popen(
+        [*_COMMAND, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**inherited, "TERM": "xterm-256color", **environment},
+        start_new_session=True,
+    )
+    os.close(slave)
+    os.write(master, keys.encode())
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # the last holder of the other end has ended
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(master)
+    return Screen(shown.decode(errors="replace").replace("\r\n", "\n"), process.wait())

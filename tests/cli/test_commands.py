@@ -1,0 +1,127 @@
+"""The command line itself: options anywhere, JSON for refusals, screens of 80 columns, colour, help and version."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+
+from .conftest import FAILS, SUCCEEDS, Aws, Ftm, make_vllm_healthy, put_manifest, put_run
+from .terminal import on_terminal
+
+COMMANDS = [
+    *("run-quarter", "resume", "run-quarters", "watch", "stop", "status", "runs", "logs", "cost", "topics", "name"),
+    *("compare", "doctor", "outputs", "console", "prefetch put", "prefetch sample", "prefetch list", "prefetch show"),
+    *("vllm status", "vllm scale", "vllm bench", "vllm logs", "functions logs", "local up"),
+]
+
+
+def help_of(*command: str) -> str:
+    return CliRunner().invoke(app, [*command, "--help"], prog_name="ftm", env={"COLUMNS": "80"}).stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example_and_fits_80_columns(command: str) -> None:
+    text = help_of(*command.split())
+
+    assert re.search(rf"Examples?:\n\s+.*ftm .*{command}", text), text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_no_line_of_the_top_help_is_cut() -> None:
+    text = help_of()
+
+    assert "..." not in text.split("Commands:")[1]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "6 lost sight" in " ".join(text.split())
+
+
+def test_the_version() -> None:
+    assert re.fullmatch(r"ftm \d+\.\d+\.\d+\n", CliRunner().invoke(app, ["--version"], prog_name="ftm").stdout)
+
+
+def test_the_stack_may_be_named_after_the_subcommand(ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTM_STACK", "prod")
+
+    assert "bucket\tftm-local-test" in ftm("outputs", "--stack", "local").stdout
+    assert ftm("outputs", "bucket", "--stack=local", "--json").stdout == '"ftm-local-test"\n'
+
+
+def test_profile_and_region_of_the_operator_do_not_concern_the_embedded_aws(
+    ftm: Ftm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+
+    ftm("--region", "eu-west-1", "vllm", "status")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "exit_code"),
+    [
+        (["topics", "2023Q9"], "'2023Q9' is not a quarter", 2),
+        (["topics", SUCCEEDS], "2023Q1 has no run", 3),
+        (["vllm", "scale", "9"], "cannot be scaled to 9", 2),
+        (["vllm", "scale", "many"], "it is not a whole number", 2),
+        (["run-quarter", SUCCEEDS, "--batch-size", "0"], "it must be at least 1", 2),
+    ],
+)
+def test_a_refusal_is_a_json_document_too(ftm: Ftm, arguments: list[str], message: str, exit_code: int) -> None:
+    refused = ftm(*arguments, "--json", exit_code=exit_code)
+
+    error = json.loads(refused.stdout)["error"]
+    assert message in error["message"]
+    assert error["exit_code"] == exit_code
+    assert "Input should be" not in refused.output
+
+
+def test_a_quarter_in_small_letters(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS)
+
+    assert "F2_0" in ftm("topics", SUCCEEDS.lower()).stdout
+
+
+def test_no_at_a_question_changes_nothing_and_exits_130(aws: Aws) -> None:
+    make_vllm_healthy(aws)
+    put_manifest(aws, SUCCEEDS)
+
+    screen = on_terminal("run-quarter", SUCCEEDS, keys="n\n")
+
+    assert screen.exit_code == 130
+    assert "Run 2023Q1? [y/N]: n" in screen.lines
+    assert "Cancelled. Nothing was changed." in screen.lines
+    assert not aws.client("stepfunctions").list_executions(stateMachineArn=aws.outputs["state_machine_arn"])[
+        "executions"
+    ]
+
+
+def test_ctrl_c_at_a_question_exits_130(aws: Aws) -> None:
+    put_manifest(aws, SUCCEEDS)
+
+    assert on_terminal("prefetch", "sample", SUCCEEDS, keys="\x03").exit_code in (130, -2)
+
+
+def test_ids_are_whole_on_80_columns_and_a_narrow_terminal_drops_columns(aws: Aws, ftm: Ftm) -> None:
+    make_vllm_healthy(aws)
+    put_manifest(aws, FAILS)
+    put_run(aws, SUCCEEDS)
+
+    wide = on_terminal("status", SUCCEEDS, columns=120)
+    narrow = on_terminal("status", SUCCEEDS, columns=48)
+
+    for screen in (wide, narrow):
+        assert any(line.startswith("2023Q1_batch_0000 ") for line in screen.lines), screen.text
+        assert any(" complete " in f"{line} " for line in screen.lines)
+    assert any("attempts" in line for line in wide.lines)
+    assert not any("attempts" in line for line in narrow.lines)
+    assert max(map(len, narrow.lines)) <= 48
+
+
+def test_no_color_holds_everywhere(aws: Aws) -> None:
+    coloured = on_terminal("topics", SUCCEEDS)
+    plain = on_terminal("topics", SUCCEEDS, NO_COLOR="1")
+
+    assert "\x1b[" in coloured.text
+    assert "\x1b[" not in plain.text
+    assert coloured.exit_code == plain.exit_code == 3

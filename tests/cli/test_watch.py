@@ -1,0 +1,238 @@
+"""`ftm watch`: through lost connections, of runs that have ended, and why a run does not move."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.exceptions import HTTPClientError, ResponseStreamingError
+from botocore.stub import Stubber
+
+from cli.errors import ExitCode, explain, is_temporary
+from cli.services import retries, runs
+from contract import layout
+
+from .conftest import (
+    BUCKET,
+    FAILS,
+    RUN,
+    SUCCEEDS,
+    WAITS,
+    Aws,
+    Ftm,
+    make_vllm_healthy,
+    put_manifest,
+    register,
+    running_executions,
+    summary,
+)
+
+
+class Proxy:
+    """Passes connections on to moto, or drops them."""
+
+    def __init__(self, target: str) -> None:
+        self._target = (urlsplit(target).hostname, urlsplit(target).port)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.drops = False
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._target) as server:
+            back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+            back.start()
+            self._pump(client, server)
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_WR)
+            back.join()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if self.drops:
+                    for end in (source, sink):
+                        end.shutdown(socket.SHUT_RDWR)
+                    return
+                sink.sendall(data)
+
+
+class Clock:
+    """Time that passes only while the command waits; `on_wait` gets the number of the wait."""
+
+    def __init__(self, seconds: float, on_wait: Callable[[int], None]) -> None:
+        self._now, self._seconds, self._waits, self._on_wait = 0.0, seconds, 0, on_wait
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, _seconds: float) -> None:
+        self._now += self._seconds
+        self._waits += 1
+        self._on_wait(self._waits)
+
+
+@pytest.fixture
+def proxy(aws: Aws) -> Iterator[Proxy]:
+    """Between `ftm` and moto, while a run of WAITS is on."""
+    make_vllm_healthy(aws)
+    put_manifest(aws, WAITS)
+    proxy = Proxy(aws.endpoint)
+    register(replace(aws, endpoint=proxy.url))
+    yield proxy
+    proxy.close()
+
+
+def use_clock(monkeypatch: pytest.MonkeyPatch, seconds: float, on_wait: Callable[[int], None]) -> None:
+    clock = Clock(seconds, on_wait)
+    monkeypatch.setattr(retries, "time", clock)
+    monkeypatch.setattr(runs, "time", clock)
+
+
+def stop_all(aws: Aws) -> None:
+    for arn in running_executions(aws):
+        aws.client("stepfunctions").stop_execution(executionArn=arn)
+
+
+def test_a_dropped_connection_is_tried_again_and_the_run_is_watched_to_its_end(
+    aws: Aws, ftm: Ftm, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_wait(number: int) -> None:
+        proxy.drops = number in (1, 2)
+        if number == 4:
+            stop_all(aws)
+
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+    use_clock(monkeypatch, 1.0, on_wait)
+
+    result = ftm("watch", WAITS, "--json", exit_code=1)
+
+    assert json.loads(result.stdout)["status"] == "ABORTED"
+    assert f"{proxy.url} does not answer" in result.stderr
+    assert "trying again for another 20 seconds" in result.stderr
+    assert "AWS answers again" in result.stderr
+
+
+def test_a_connection_that_stays_lost_is_exit_6_and_the_run_goes_on(
+    aws: Aws, ftm: Ftm, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_wait(_number: int) -> None:
+        proxy.drops = True
+
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+    use_clock(monkeypatch, 15.0, on_wait)
+
+    result = ftm("watch", WAITS, "--json", exit_code=6)
+
+    assert json.loads(result.stdout)["status"] == "UNKNOWN"
+    assert f"lost sight of {WAITS}" in result.stderr
+    assert f"The run goes on; watch it again with `ftm --stack local watch {WAITS}`" in result.stderr
+    assert len(running_executions(aws)) == 1
+
+
+@pytest.mark.parametrize("error", [HTTPClientError(error=OSError("reset")), ResponseStreamingError(error="cut")])
+def test_botocore_s_errors_without_a_response_are_sentences(error: Exception) -> None:
+    sentence, code = explain(error)
+
+    assert "AWS does not answer: check the network" in sentence
+    assert code == ExitCode.NOT_FOUND
+    assert is_temporary(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "temporary"),
+    [
+        ("ExpiredToken", 400, True),
+        ("SlowDown", 503, True),
+        ("ThrottlingException", 400, True),
+        ("InternalError", 500, True),
+        ("AccessDenied", 403, False),
+        ("NoSuchBucket", 404, False),
+    ],
+)
+def test_which_refusals_of_aws_are_worth_another_try(code: str, status: int, temporary: bool) -> None:
+    s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    with Stubber(s3) as stub:
+        stub.add_client_error("get_object", code, "because.", http_status_code=status)
+        with pytest.raises(s3.exceptions.ClientError) as refused:
+            s3.get_object(Bucket="b", Key="k")
+
+    assert is_temporary(refused.value) == temporary
+
+
+def test_a_run_that_has_ended_prints_its_report_and_its_exit_code(aws: Aws, ftm: Ftm) -> None:
+    make_vllm_healthy(aws)
+    put_manifest(aws, FAILS)
+    ftm("run-quarter", FAILS, "--yes", exit_code=1)
+
+    result = ftm("watch", FAILS, exit_code=1)
+
+    assert f"{FAILS} FAILED in" in result.stdout
+    assert "1 of 2 batches failed" in result.stdout
+    assert "run-quarter" not in result.stderr
+
+
+@pytest.mark.parametrize(("failed", "exit_code"), [(False, 0), (True, 1)])
+def test_a_run_that_step_functions_has_forgotten_is_in_the_bucket(
+    aws: Aws, ftm: Ftm, failed: bool, exit_code: int
+) -> None:
+    put_record(aws, SUCCEEDS, failed=failed)
+
+    report = json.loads(ftm("watch", SUCCEEDS, "--json", exit_code=exit_code).stdout)
+
+    assert report["status"] == ("FAILED" if failed else "SUCCEEDED")
+    assert report["message"] == ("1 of 2 batches failed" if failed else "")
+    assert [failure["reason"] for failure in report["failures"]] == (["the worker gave up"] if failed else [])
+
+
+def test_a_failed_run_s_document_says_why(aws: Aws, ftm: Ftm) -> None:
+    make_vllm_healthy(aws)
+    put_manifest(aws, FAILS)
+
+    report = json.loads(ftm("run-quarter", FAILS, "--yes", "--json", exit_code=1).stdout)
+
+    assert report["message"] == "1 of 2 batches failed"
+    assert report["failures"][0]["batch_id"] == f"{FAILS}_batch_0001"
+
+
+def test_the_conflict_names_commands_that_work(aws: Aws, ftm: Ftm) -> None:
+    make_vllm_healthy(aws)
+    put_manifest(aws, WAITS)
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+
+    refused = ftm("run-quarter", WAITS, "--yes", "--json", exit_code=5)
+
+    message = json.loads(refused.stdout)["error"]["message"]
+    assert f"`ftm --stack local watch {WAITS}`" in message
+    assert f"`ftm --stack local stop {WAITS}`" in message
+    assert json.loads(ftm("stop", WAITS, "--yes", "--json").stdout)["stopped"] is True
+
+
+def put_record(aws: Aws, quarter: str, *, failed: bool, **changes: Any) -> None:
+    """What SummarizeResults leaves of a run of which Step Functions no longer knows."""
+    record = {
+        "quarter": quarter,
+        "run": RUN,
+        "execution": f"arn:aws:states:us-east-1:123456789012:execution:m:{RUN}-{quarter}-alice-3f9a",
+        "finished_at": "2023-04-05T10:25:00+00:00",
+        "summary": summary(quarter, failed),
+        "batches": [],
+    }
+    s3, body = aws.client("s3"), json.dumps(record | changes)
+    s3.put_object(Bucket=BUCKET, Key=layout.RunRef(quarter, RUN).summary_key, Body=body)
+    s3.put_object(Bucket=BUCKET, Key=layout.RunRef(quarter, RUN).manifest_key, Body=b"")

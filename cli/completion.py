@@ -9,6 +9,8 @@ from typing import Any
 import typer
 
 from cli.stack import Stack, Target, connect
+from contract import ContractError
+from contract.quarter import check_quarter
 
 
 def complete_quarter(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -44,9 +46,18 @@ def complete_batch(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _complete(ctx: typer.Context, incomplete: str, find: Callable[[Stack, str], Iterable[str]]) -> list[str]:
     top: Any = ctx.find_root().params
-    quarter = str(ctx.params.get("quarter") or "").upper()
+    # While the value of an option is completed, the arguments before it are not parsed yet.
+    words = (str(word).upper() for word in (ctx.params.get("quarter"), *ctx.args) if word)
+    quarter = next((word for word in words if _is_quarter(word)), "")
     try:
         stack = connect(Target(str(top.get("stack_name") or "prod"), top.get("region"), top.get("profile")))
         return [word for word in find(stack, quarter) if word.startswith(incomplete)]
     except Exception:
         return []
+
+
+def _is_quarter(word: str) -> bool:
+    try:
+        return bool(check_quarter(word))
+    except ContractError:
+        return False

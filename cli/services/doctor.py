@@ -126,7 +126,7 @@ def _queue(stack: Stack) -> Finding:
     environments = [order["computeEnvironment"] for order in queue[0].get("computeEnvironmentOrder", [])]
     described = stack.batch.describe_compute_environments(computeEnvironments=environments)["computeEnvironments"]
     for item in [queue[0], *described]:
-        if item.get("state") != "ENABLED" or item.get("status") not in ("VALID", None):
+        if item.get("state") == "DISABLED" or item.get("status") == "INVALID":
             name = item.get("jobQueueName") or item.get("computeEnvironmentName")
             reason = item.get("statusReason") or f"{item.get('state')}, {item.get('status')}"
             return Finding("Batch queue", "failure", f"{name} cannot take jobs ({reason}): enable it, or `pulumi up`")

@@ -226,7 +226,8 @@ def _batches(
     for line in lines:
         progress, job = records.get(line.batch_id), jobs.get(line.batch_id)
         failure = failures.get(line.batch_id)
-        attempts = job.attempt if job else failure.get("attempts", 1) if failure else progress.attempts if progress else 0
+        ended = failure.get("attempts", 1) if failure else progress.attempts if progress else 0
+        attempts = job.attempt if job else ended
         reason = job.reason if job else failure["reason"] if failure else progress.error if progress else ""
         items.append(_batch(line, progress, _state(progress, job), attempts, reason))
     return items

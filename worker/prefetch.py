@@ -10,20 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from contract.bucket import Bucket
 from contract.layout import chunk_key, prefetch_manifest_key
-from contract.prefetch import SENTENCE_COLUMNS, PrefetchManifest, parse_prefetch_manifest
-from worker import WorkerError
+from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
+from worker import WorkerError, sentences
 from worker.firm import Firm, Sentence
+from worker.sentences import Sentences
 from worker.storage import read
 
-_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in SENTENCE_COLUMNS.items() if name != "quarter"])
-_ROWS_AT_ONCE = 16_384
-
-# Arrow creates these functions at run time, where the type checker does not see them.
-_is_in: Any = pc.is_in  # pyright: ignore[reportAttributeAccessIssue]
+# Arrow creates this function at run time, where the type checker does not see it.
 _equal: Any = pc.equal  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -51,35 +47,21 @@ async def read_firms(bucket: Bucket, quarter: str, firm_ids: Iterable[str]) -> A
             yield Unreadable(firm_id, f"the prefetch manifest of {quarter} does not name it")
     for chunk, members in by_chunk.items():
         try:
-            rows = await asyncio.to_thread(_rows, bucket, quarter, chunk, members)
+            found = await asyncio.to_thread(_read, bucket, quarter, chunk, members)
         except WorkerError as error:
             for firm_id in members:
                 yield Unreadable(firm_id, str(error))
             continue
         for firm_id in members:
-            yield _firm(firm_id, rows, chunk)
+            yield _firm(firm_id, found, chunk)
 
 
 def _manifest(bucket: Bucket, quarter: str) -> PrefetchManifest:
     return parse_prefetch_manifest(read(bucket, prefetch_manifest_key(quarter), "the prefetch manifest"), quarter)
 
 
-def _rows(bucket: Bucket, quarter: str, chunk: str, firm_ids: list[str]) -> pa.Table:
-    wanted = pa.array(firm_ids, pa.string())
-    file = _download(bucket, quarter, chunk)
-    try:
-        parquet = pq.ParquetFile(pa.BufferReader(file))
-        lacking = [column for column in _SCHEMA.names if column not in parquet.schema_arrow.names]
-        if lacking:
-            raise WorkerError(f"chunk {chunk} of the prefetch lacks the column {', '.join(lacking)}")
-        kept = [
-            _cast(batch.filter(_is_in(batch["firm_id"].cast(pa.string()), wanted)))
-            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=_SCHEMA.names)
-        ]
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
-        raise WorkerError(f"chunk {chunk} of the prefetch cannot be read as Parquet: {reason}") from error
-    return pa.Table.from_batches(kept, _SCHEMA)
+def _read(bucket: Bucket, quarter: str, chunk: str, firm_ids: list[str]) -> Sentences:
+    return sentences.read(_download(bucket, quarter, chunk), chunk, firm_ids)
 
 
 def _download(bucket: Bucket, quarter: str, chunk: str) -> pa.Buffer:
@@ -90,17 +72,12 @@ def _download(bucket: Bucket, quarter: str, chunk: str) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _cast(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Convert to the contract's types: pandas writes dictionaries, and integers with gaps as floats."""
-    return pa.RecordBatch.from_arrays([batch[field.name].cast(field.type) for field in _SCHEMA], schema=_SCHEMA)
-
-
-def _firm(firm_id: str, table: pa.Table, chunk: str) -> Firm | Unreadable:
-    """A firm from its chunk's rows; Arrow validates bytes and days only when they become text and dates."""
-    try:
-        rows = table.filter(_equal(table["firm_id"], firm_id)).to_pylist()
-    except (ValueError, OverflowError) as error:
-        return Unreadable(firm_id, f"its rows in chunk {chunk} of the prefetch cannot be read: {error}")
+def _firm(firm_id: str, found: Sentences, chunk: str) -> Firm | Unreadable:
+    """A firm from its chunk's rows."""
+    for problem in found.unreadable:
+        if firm_id in problem.firms:
+            return Unreadable(firm_id, f"chunk {chunk} of the prefetch: {problem}")
+    rows = found.table.filter(_equal(found.table["firm_id"], firm_id)).to_pylist()
     first: dict[str, Any] = rows[0] if rows else {}
     return Firm(
         firm_id=firm_id,

@@ -130,6 +130,8 @@ def _upload(stack: Stack, prefetch: service.Prefetch, as_json: bool) -> None:
     manifest, bucket = prefetch.manifest, stack.output("bucket")
     if running := executions.running(stack, manifest.quarter):
         raise ConflictError(f"{running.name} is running and reads the prefetch of {manifest.quarter}: wait for it")
+    for note in prefetch.notes:
+        output.hint(note)
     service.upload(stack, prefetch, on_chunk=lambda chunk: output.hint(f"uploaded {chunk}"))
     document = {
         "quarter": manifest.quarter,

@@ -1,6 +1,5 @@
 """The tools in `evaluation/`, started as processes of their own."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.errors import CliError, ExitCode, NotFoundError, UsageError
-from cli.services import executions, parquet, prefetch, topics
+from cli.services import parquet, prefetch, processes, topics
 from cli.stack import Stack
 from contract import ContractError, env, layout
 from contract import resource_names as names
@@ -33,8 +32,6 @@ _NAME_COLUMNS = (
     "keywords",
     "sentence_ids",
 )
-
-_CLEANUP_SECONDS = 30
 
 _SHOWN_SENTENCES = 8
 """As many sentences of a topic as the judge is shown."""
@@ -85,7 +82,7 @@ def compare(
         else:
             b = {"path": _save_names(stack, quarter, _run(other), Path(folder) / "b.parquet"), "source": other}
         request = {"quarter": quarter, "a": a, "b": b, "show": show, "judged": judged}
-        answer = _ask("evaluation.compare", request)
+        answer = processes.ask("evaluation.compare", request)
     return answer["comparison"], answer["to_judge"]
 
 
@@ -107,7 +104,7 @@ def judge(
         }
         for pair in pairs
     ]
-    return _ask("evaluation.judge", {"url": url, "model": model, "pairs": with_sentences})
+    return processes.ask("evaluation.judge", {"url": url, "model": model, "pairs": with_sentences})
 
 
 def load_test(stack: Stack, jobs: int, levels: Sequence[int], seconds: int) -> dict[str, Any]:
@@ -127,7 +124,7 @@ def load_test(stack: Stack, jobs: int, levels: Sequence[int], seconds: int) -> d
         "boot_seconds": _BOOT_SECONDS if stack.endpoint is None else 10,
         "poll_interval": stack.poll_interval,
     }
-    return _ask("evaluation.load_test", request, _aws_environment(stack))
+    return processes.ask("evaluation.load_test", request, _aws_environment(stack))
 
 
 def sample_firms(stack: Stack, quarter: str, count: int) -> list[str]:
@@ -140,28 +137,6 @@ def sample_firms(stack: Stack, quarter: str, count: int) -> list[str]:
 
     firms = sorted(prefetch.of_stack(stack, quarter).firm_to_chunk)
     return sorted(random.Random(quarter).sample(firms, min(count, len(firms))))  # noqa: S311 (nothing to guess)
-
-
-def _ask(module: str, request: object, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Run a tool on a request; its progress goes to stderr."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module],
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            stdout, _ = process.communicate(json.dumps(request))
-        except KeyboardInterrupt:
-            process.wait(_CLEANUP_SECONDS)  # the terminal sent it SIGINT too: it ends what it started
-            raise
-    answer = executions.json_object(stdout)
-    if process.returncode == 0:
-        return answer
-    code = ExitCode(process.returncode) if process.returncode in set(ExitCode) else ExitCode.FAILED
-    raise CliError(str(answer.get("error") or f"{module} ended with exit code {process.returncode}"), code)
 
 
 def _run(text: str) -> str:

@@ -4,69 +4,10 @@
 # pyarrow ships no types; what leaves this module is typed.
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cli.errors import UsageError
-from contract.prefetch import SENTENCE_COLUMNS
-
-_TEXT_COLUMNS = ("firm_id", "sentence_id", "raw_text", "cleaned_text", "quarter")
-_NEVER_NULL = ("firm_id", "sentence_id", "quarter")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What a prefetch chunk holds."""
-
-    sentences: int
-    firms: set[str]
-    quarters: set[str]
-    ids: Any
-    """The sentence ids as an Arrow array: millions of Python strings would not fit in memory."""
-
-
-def read_chunk(path: Path) -> Chunk:
-    """Read a prefetch chunk completely, so that a damaged one is found here and not by a job.
-
-    Raises:
-        UsageError: when it is not Parquet, lacks a column, or a column has the wrong type or nulls.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(path)
-        lacking = [column for column in SENTENCE_COLUMNS if column not in schema.names]
-        if lacking:
-            raise UsageError(f"{path} lacks the column {', '.join(lacking)}")
-        for column in _TEXT_COLUMNS:
-            kind = schema.field(column).type
-            if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
-                raise UsageError(f"{path}: the column {column} is {kind}, not string")
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path} is not a readable Parquet file: {_first_line(error)}") from error
-    for column in _NEVER_NULL:
-        if table[column].null_count:
-            raise UsageError(f"{path}: {table[column].null_count} rows have no {column}")
-    return Chunk(
-        sentences=table.num_rows,
-        firms=set(table["firm_id"].unique().to_pylist()),
-        quarters=set(table["quarter"].unique().to_pylist()),
-        ids=table["sentence_id"],
-    )
-
-
-def repeated_ids(chunks: Sequence[Chunk]) -> list[str]:
-    """The sentence ids that appear more than once in all the chunks together."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ids = pa.chunked_array([part.cast(pa.string()) for chunk in chunks for part in chunk.ids.chunks], pa.string())
-    counts = ids.value_counts()
-    repeated = pc.greater(counts.field("counts"), 1)  # pyright: ignore[reportAttributeAccessIssue] - made at import
-    return counts.filter(repeated).field("values").to_pylist()
 
 
 def read_rows(body: bytes, columns: Sequence[str], firm: str | None, where: str) -> list[dict[str, Any]]:

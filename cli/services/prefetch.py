@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from cli.errors import NotFoundError, UsageError
-from cli.services import parquet
+from cli.services import parquet, processes
 from cli.stack import Stack
 from contract import ContractError, layout
 from contract.bucket import JSON
@@ -21,6 +21,8 @@ class Prefetch:
     folder: Path
     manifest: PrefetchManifest
     sentences: int
+    notes: list[str]
+    """What the jobs will read otherwise than it is written."""
     size: int
     """Bytes, the manifest's included."""
 
@@ -28,20 +30,19 @@ class Prefetch:
 def load(quarter: str, folder: Path) -> Prefetch:
     """Check the prefetch of `quarter` in `folder`, which holds it or is a parent of `prefetch/`.
 
+    Every chunk is read as the jobs will read it, in a process of the worker's.
+
     Raises:
-        UsageError: when a part of it is missing, unreadable or contradicts the manifest, with file and reason.
+        CliError: when a part of it is missing, unreadable or contradicts the manifest, with file and reason.
     """
     folder = _find(quarter, folder)
     manifest_path = folder / "manifest.json"
     manifest = _parse(manifest_path.read_bytes(), quarter, str(manifest_path))
+    checked = processes.ask("worker.check_prefetch", arguments=[quarter, str(folder)])
     # Only the manifest's chunks are uploaded; other files in the folder are ignored.
-    chunks = [_check_chunk(folder / chunk, manifest) for chunk in manifest.chunk_sizes]
-    if repeated := parquet.repeated_ids(chunks):
-        raise UsageError(f"{folder}: {len(repeated)} sentence ids appear twice, the first is {repeated[0]}")
     paths = [manifest_path, *(folder / chunk for chunk in manifest.chunk_sizes)]
-    return Prefetch(
-        folder, manifest, sum(chunk.sentences for chunk in chunks), sum(path.stat().st_size for path in paths)
-    )
+    size = sum(path.stat().st_size for path in paths)
+    return Prefetch(folder, manifest, checked["sentences"], checked["notes"], size)
 
 
 def upload(stack: Stack, prefetch: Prefetch, on_chunk: Callable[[str], None] = lambda _: None) -> None:
@@ -206,21 +207,3 @@ def _parse(body: bytes, quarter: str, where: str) -> PrefetchManifest:
         return parse_prefetch_manifest(body, quarter)
     except ContractError as error:
         raise ContractError(f"{where}: {error}") from error
-
-
-def _check_chunk(path: Path, manifest: PrefetchManifest) -> parquet.Chunk:
-    if not path.is_file():
-        raise UsageError(f"{path} is missing, though the manifest names it")
-    chunk = parquet.read_chunk(path)
-    if others := sorted(chunk.quarters - {manifest.quarter}):
-        raise UsageError(f"{path} holds sentences of {others[0]}, not only of {manifest.quarter}")
-    promised = {firm for firm, name in manifest.firm_to_chunk.items() if name == path.name}
-    if absent := sorted(promised - chunk.firms):
-        raise UsageError(f"{path} lacks {len(absent)} firms that the manifest puts there, the first is {absent[0]}")
-    if extra := sorted(chunk.firms - promised):
-        raise UsageError(f"{path} holds {len(extra)} firms that the manifest puts elsewhere, the first is {extra[0]}")
-    if manifest.chunk_sizes[path.name] != len(chunk.firms):
-        raise UsageError(
-            f"{path} holds {len(chunk.firms)} firms, but chunk_sizes says {manifest.chunk_sizes[path.name]}"
-        )
-    return chunk

@@ -33,6 +33,8 @@ def sentences(firms: list[str]) -> list[dict[str, Any]]:
             **dict.fromkeys(SENTENCE_COLUMNS, ""),
             "firm_id": firm,
             "sentence_id": f"{firm}_1_{position:04d}",
+            "raw_text": "Margins rose.",
+            "cleaned_text": "margins rose",
             "permno": None,
             "position": position,
             "quarter": Q,
@@ -71,6 +73,29 @@ def test_put_uploads_manifest_and_chunks(aws: Aws, ftm: Ftm, folder: Path) -> No
 
     assert json.loads(result.stdout) == {"quarter": Q, "bucket": BUCKET, "firms": 3, "chunks": 2, "sentences": 6}
     assert uploaded(aws) == ["chunk_0000.parquet", "chunk_0001.parquet", "manifest.json"]
+
+
+def test_what_is_read_otherwise_than_it_is_written_is_reported(aws: Aws, ftm: Ftm, folder: Path) -> None:
+    write_chunk(folder, "chunk_0001.parquet", ["C"], permno="N/A", gvkey=1690.0, earnings_call_date="10/28/2021")
+
+    notes = ftm("prefetch", "put", Q, str(folder)).stderr
+
+    assert "permno: 2 values are not whole numbers, first 'N/A' (C, sentence C_1_0000): read as missing" in notes
+    assert "gvkey: 2 values are padded to six digits" in notes
+    assert "earnings_call_date" not in notes
+    assert len(uploaded(aws)) == 3
+
+
+def test_a_folder_named_by_its_quarter_needs_no_such_column(aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / layout.prefetch_prefix(Q)
+    place.mkdir(parents=True)
+    for path in folder.glob("*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["quarter"]), place / path.name)
+    write_manifest(place)
+
+    ftm("prefetch", "put", Q, str(place))
+
+    assert len(uploaded(aws)) == 3
 
 
 def test_what_was_put_can_be_run(aws: Aws, ftm: Ftm, folder: Path) -> None:
@@ -123,6 +148,15 @@ def wrong_type(folder: Path) -> None:
     write_chunk(folder, "chunk_0001.parquet", ["C"], raw_text=7)
 
 
+def bad_position(folder: Path) -> None:
+    write_chunk(folder, "chunk_0001.parquet", ["C"], position=0.5)
+
+
+def no_text(folder: Path) -> None:
+    write_chunk(folder, "chunk_0000.parquet", ["A", "B"], raw_text=" ")
+    write_chunk(folder, "chunk_0001.parquet", ["C"], raw_text=None)
+
+
 def repeated_sentence(folder: Path) -> None:
     write_chunk(folder, "chunk_0001.parquet", ["C"], sentence_id="A_1_0000")
 
@@ -131,10 +165,12 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "chunk_0001.parquet").unlink(), "chunk_0001.parquet is missing, though the manifest"),
     (lambda folder: (folder / "manifest.json").unlink(), "holds no prefetch of 2023Q1"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: the prefetch manifest is not JSON"),
-    (not_parquet, "chunk_0001.parquet is not a readable Parquet file"),
-    (torn, "chunk_0001.parquet is not a readable Parquet file"),
-    (lacks_a_column, "chunk_0001.parquet lacks the column cleaned_text"),
-    (wrong_type, "the column raw_text is int64, not string"),
+    (not_parquet, "chunk_0001.parquet of the prefetch cannot be read as Parquet"),
+    (torn, "chunk_0001.parquet of the prefetch cannot be read as Parquet"),
+    (lacks_a_column, "chunk_0001.parquet of the prefetch lacks the column cleaned_text"),
+    (wrong_type, "the column raw_text is of type int64, not text"),
+    (bad_position, "position: 2 values are not whole numbers, first 0.5 (C, sentence C_1_0000)"),
+    (no_text, "raw_text is empty in all of the 6 rows"),
     (repeated_sentence, "1 sentence ids appear twice, the first is A_1_0000"),
     (lambda folder: write_chunk(folder, "chunk_0001.parquet", ["D"]), "lacks 1 firms that the manifest puts there"),
     (
@@ -144,7 +180,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C"], quarter="2022Q4"), "holds sentences of 2022Q4"),
     (
         lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C"], firm_id=None),
-        "firm_id is null, not string",
+        "the column firm_id is of type null, not text",
     ),
     (lambda folder: write_manifest(folder, quarter="2022Q4"), "of quarter '2022Q4', not 2023Q1"),
     (lambda folder: write_manifest(folder, chunk_sizes={"chunk_0000.parquet": 3, "chunk_0001.parquet": 0}), "holds 2"),

@@ -1,0 +1,44 @@
+"""Rooms that the CLI never imports, started as processes that answer with one JSON object."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cli.errors import CliError, ExitCode
+from cli.services import executions
+
+_CLEANUP_SECONDS = 30
+
+
+def ask(
+    module: str,
+    request: object = None,
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run `python -m module` on a request, which it reads from stdin as JSON; its progress goes to stderr.
+
+    Raises:
+        CliError: with the process's own sentence and exit code, when it fails.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            stdout, _ = process.communicate(json.dumps(request))
+        except KeyboardInterrupt:
+            process.wait(_CLEANUP_SECONDS)  # the terminal sent it SIGINT too: it ends what it started
+            raise
+    answer = executions.json_object(stdout)
+    if process.returncode == 0:
+        return answer
+    code = ExitCode(process.returncode) if process.returncode in set(ExitCode) else ExitCode.FAILED
+    raise CliError(str(answer.get("error") or f"{module} ended with exit code {process.returncode}"), code)

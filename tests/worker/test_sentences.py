@@ -1,0 +1,226 @@
+"""The reader of prefetch chunks: what is read as it is meant, what becomes null, and what makes a firm unreadable."""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from io import BytesIO
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from testing.worker import CHUNK_SCHEMA, call
+from worker import WorkerError, sentences
+from worker.sentences import SCHEMA, Sentences
+
+ROWS = 4
+NEW_YORK = timezone(timedelta(hours=-5))
+
+
+def table(**columns: Any) -> pa.Table:
+    """A call of four sentences with other columns; None leaves one out."""
+    made = pa.Table.from_pylist(call("ALPHA", ROWS), CHUNK_SCHEMA)
+    for name, values in columns.items():
+        index = made.schema.get_field_index(name)
+        if values is None:
+            made = made.remove_column(index)
+        else:
+            made = made.set_column(index, name, values if isinstance(values, pa.Array) else pa.array(values))
+    return made
+
+
+def read(made: pa.Table, firm_ids: Sequence[str] | None = None, **options: Any) -> Sentences:
+    sink = BytesIO()
+    pq.write_table(made, sink, **options)
+    return sentences.read(pa.py_buffer(sink.getvalue()), "chunk_0000.parquet", firm_ids)
+
+
+def values(found: Sentences, column: str) -> list[Any]:
+    return list(dict.fromkeys(found.table[column].to_pylist()))
+
+
+TEXTS = ["Margins rose.", "Łódź grew — 5%", "利润 增长", ""]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+        pa.dictionary(pa.int8(), pa.string()),
+        pa.dictionary(pa.int32(), pa.large_string()),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("column", ["raw_text", "firm_name"])
+def test_every_kind_of_text_is_read_as_it_is(column: str, kind: pa.DataType) -> None:
+    array = pa.array(TEXTS).dictionary_encode() if pa.types.is_dictionary(kind) else pa.array(TEXTS)
+
+    found = read(table(**{column: array.cast(kind)}))
+
+    assert found.table.schema == SCHEMA
+    assert found.table[column].to_pylist() == TEXTS
+    assert not found.unreadable
+
+
+@pytest.mark.parametrize("firm", [pa.array([10001] * 4), pa.array([10001.0] * 4), pa.array([Decimal(10001)] * 4)])
+def test_a_number_may_be_a_firm_id(firm: pa.Array) -> None:
+    found = read(table(firm_id=firm), ["10001", "OTHER"])
+
+    assert values(found, "firm_id") == ["10001"]
+    assert len(found.table) == ROWS
+
+
+@pytest.mark.parametrize(
+    "permno",
+    [
+        pa.array([10001, None, 10001, 10001], pa.uint16()),
+        pa.array([10001.0, float("nan"), 10001.0, 10001.0]),
+        pa.array(["10001", "", "10001.0", " 10001 "]),
+        pa.array(["10001", "nan", "None", "10001"]).dictionary_encode(),
+        pa.array([Decimal("10001.00"), None, None, Decimal("10001.00")]),
+        pa.array([b"10001", None, b"10001", b"10001"]),
+    ],
+    ids=str,
+)
+def test_a_permno_is_a_whole_number_or_missing(permno: pa.Array) -> None:
+    found = read(table(permno=permno))
+
+    assert set(found.table["permno"].to_pylist()) == {10001, None}
+    assert not found.nulled
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"permno": ["10001", "N/A", "N/A", "10001"]}, "permno: 2 values are not whole numbers, first 'N/A' (ALPHA, "),
+        ({"permno": [1.5, 1.0, 1.0, 1.0]}, "permno: 1 value is not a whole number, first 1.5 (ALPHA, "),
+        ({"permno": [float("inf"), 1.0, 1.0, 1.0]}, "permno: 1 value is not a whole number, first inf"),
+        ({"permno": [True] * 4}, "permno: 4 values are not whole numbers, first True"),
+        ({"permno": [[1]] * 4}, "permno: 4 values are not whole numbers, first [1]"),
+        (
+            {"permno": pa.array([2**63, 1, 1, 1], pa.uint64())},
+            "permno: 1 value is not a whole number, first 9223372036854775808",
+        ),
+        ({"gvkey": ["001690", "#N/A", "unknown", "001690"]}, "gvkey: 2 values are not numbers of up to six digits"),
+        ({"gvkey": [b"\xff", b"1", b"1", b"1"]}, "gvkey: 1 value is not a number of up to six digits, first"),
+        ({"earnings_call_date": ["03/04/2021"] * 4}, "earnings_call_date: 4 values are not unambiguous dates"),
+        ({"earnings_call_date": ["2021-02-30"] * 4}, "4 values are not unambiguous dates, first '2021-02-30'"),
+        ({"earnings_call_date": pa.array([10**9] * 4, pa.int32()).cast(pa.date32())}, "4 values are not unambiguous"),
+        ({"earnings_call_date": [44497] * 4}, "4 values are not unambiguous dates, first 44497"),
+    ],
+)
+def test_a_bad_optional_cell_is_null_and_counted(columns: dict[str, Any], sentence: str) -> None:
+    found = read(table(**columns))
+
+    assert [sentence in str(problem) for problem in found.nulled] == [True]
+    assert not found.unreadable
+    assert None in found.table[next(iter(columns))].to_pylist()
+
+
+@pytest.mark.parametrize(
+    "gvkey", [[1690.0] * 4, [1690] * 4, ["1690"] * 4, ["1690.0"] * 4, [Decimal(1690)] * 4], ids=str
+)
+def test_a_gvkey_has_six_digits(gvkey: list[Any]) -> None:
+    found = read(table(gvkey=gvkey))
+
+    assert values(found, "gvkey") == ["001690"]
+    assert found.padded == ROWS
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2021-10-28",
+        "2021/10/28",
+        "20211028",
+        "2021-10-28T17:00:00Z",
+        "2021-10-28 17:00:00.000-04:00",
+        "10/28/2021",
+        "10/28/2021 5:00 PM",
+        "28/10/2021",
+        "28.10.2021",
+        "28-Oct-2021",
+        "28 October 2021",
+        "Oct 28, 2021",
+        "October 28th, 2021",
+        "Thursday, October 28, 2021",
+        b"2021-10-28",
+        20211028,
+        20211028.0,
+        datetime(2021, 10, 28, 23, 30),
+        datetime(2021, 10, 28, 22, 30, tzinfo=NEW_YORK),
+        date(2021, 10, 28),
+    ],
+    ids=str,
+)
+def test_a_date_is_read_in_every_usual_notation(written: Any) -> None:
+    kind = pa.timestamp("us", "America/New_York") if getattr(written, "tzinfo", None) else None
+
+    found = read(table(earnings_call_date=pa.array([written, None, written, written], kind)))
+
+    assert set(found.table["earnings_call_date"].to_pylist()) == {date(2021, 10, 28), None}
+    assert not found.nulled
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.date64(), pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us"), pa.timestamp("ns")]
+)
+def test_a_date_of_every_type(kind: pa.DataType) -> None:
+    days = pa.array([date(2021, 10, 28)] * ROWS).cast(kind)
+
+    assert values(read(table(earnings_call_date=days)), "earnings_call_date") == [date(2021, 10, 28)]
+
+
+@pytest.mark.parametrize("position", [[0.0, 1.0, 2.0, 3.0], ["0", "1", "2", "3"], pa.array([0, 1, 2, 3], pa.uint64())])
+def test_a_position_is_a_whole_number(position: Any) -> None:
+    assert read(table(position=position)).table["position"].to_pylist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (
+            {"position": [0.5, 1.5, 2.0, 3.0]},
+            "position: 2 values are not whole numbers, first 0.5 (ALPHA, sentence ALPHA_ALPHA-1_0000)",
+        ),
+        ({"position": [0, -1, 2, 3]}, "position: 1 value is not a whole number, first -1"),
+        ({"raw_text": [b"fine", "Zürich".encode("latin-1"), b"", b""]}, "raw_text: 1 value is not UTF-8 text"),
+        ({"sentence_id": [b"a", b"\xff", b"c", b"d"]}, "first b'\\xff' (ALPHA, row 2)"),
+    ],
+)
+def test_a_bad_required_cell_makes_its_firm_unreadable(columns: dict[str, Any], sentence: str) -> None:
+    found = read(pa.concat_tables([table(**columns), table(firm_id=["BETA"] * 4).cast(table(**columns).schema)]))
+
+    assert sentence in str(found.unreadable[0])
+    assert found.unreadable[0].firms == {"ALPHA"} or "position" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"raw_text": [7] * 4}, "the column raw_text is of type int64, not text"),
+        ({"position": [True] * 4}, "the column position is of type bool, not whole numbers"),
+        ({"firm_id": pa.nulls(4)}, "the column firm_id is of type null, not text"),
+        ({"cleaned_text": None, "gvkey": None}, "lacks the column gvkey, cleaned_text"),
+    ],
+)
+def test_a_column_that_cannot_be_read_at_all(columns: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(WorkerError, match=sentence):
+        read(table(**columns))
+
+
+def test_the_quarter_may_be_in_the_folder_s_name_only() -> None:
+    assert values(read(table(quarter=None)), "quarter") == [None]
+
+
+@pytest.mark.parametrize(
+    "options", [{"row_group_size": 1}, {"compression": "zstd"}, {"version": "1.0"}, {"use_dictionary": False}]
+)
+def test_row_groups_and_compression_do_not_matter(options: dict[str, Any]) -> None:
+    assert read(table(), **options).table.equals(read(table()).table)

@@ -1,0 +1,118 @@
+"""Checks a prefetch on this machine with the reader of the Batch job: `ftm prefetch put` starts
+`python -m worker.check_prefetch QUARTER FOLDER`.
+
+Prints `{"sentences": N, "notes": [...]}`, or `{"error": "..."}` with exit code 2.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract import ContractError
+from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
+from worker import WorkerError, sentences
+from worker.sentences import Problem, Sentences
+
+# Arrow creates its functions at run time, where the type checker does not see them.
+_compute: Any = pc
+
+
+class Checked(TypedDict):
+    sentences: int
+    notes: list[str]
+    """What the job will read otherwise than it is written, a sentence for each column."""
+
+
+def check(quarter: str, folder: Path) -> Checked:
+    """Read every chunk that the folder's manifest names.
+
+    Raises:
+        WorkerError, ContractError: when the manifest is broken, or a firm cannot be read, with file and reason.
+    """
+    manifest = parse_prefetch_manifest((folder / "manifest.json").read_bytes(), quarter)
+    nulled: dict[str, Problem] = {}
+    ids: list[pa.Array] = []
+    padded = count = 0
+    filled = {"raw_text": False, "cleaned_text": False}
+    for chunk in manifest.chunk_sizes:
+        found = _read(folder / chunk, manifest)
+        count += found.table.num_rows
+        padded += found.padded
+        ids += found.table["sentence_id"].chunks
+        for problem in found.nulled:
+            if problem.column in nulled:
+                nulled[problem.column].merge(problem)
+            else:
+                nulled[problem.column] = problem
+        for column in filled:
+            filled[column] = filled[column] or _has_text(found.table[column])
+    if empty := [column for column, has_text in filled.items() if not has_text]:
+        raise WorkerError(f"{folder}: {empty[0]} is empty in all of the {count:,} rows")
+    if repeated := _repeated(pa.chunked_array(ids, pa.string())):
+        raise WorkerError(f"{folder}: {len(repeated)} sentence ids appear twice, the first is {repeated[0]}")
+    notes = [f"{problem}: read as missing" for problem in nulled.values()]
+    if padded:
+        notes.append(f"gvkey: {padded:,} {'value is' if padded == 1 else 'values are'} padded to six digits")
+    return {"sentences": count, "notes": notes}
+
+
+def _read(path: Path, manifest: PrefetchManifest) -> Sentences:
+    if not path.is_file():
+        raise WorkerError(f"{path} is missing, though the manifest names it")
+    try:
+        found = sentences.read(path, path.name)
+    except WorkerError as error:
+        raise WorkerError(f"{error} ({path})") from error
+    if found.unreadable:
+        raise WorkerError(f"{path}: {found.unreadable[0]}")
+    _check_quarter(path, found.table, manifest.quarter)
+    _check_firms(path, found.table, manifest)
+    return found
+
+
+def _check_quarter(path: Path, table: pa.Table, quarter: str) -> None:
+    others = sorted(set(table["quarter"].unique().to_pylist()) - {None, quarter})
+    if others:
+        raise WorkerError(f"{path} holds sentences of {others[0]}, not only of {quarter}")
+
+
+def _check_firms(path: Path, table: pa.Table, manifest: PrefetchManifest) -> None:
+    without = _compute.index(table["firm_id"].is_null(), True).as_py()
+    if without >= 0:
+        count = table["firm_id"].null_count
+        raise WorkerError(f"{path}: {count} rows have no firm_id, the first is row {without + 1}")
+    firms = set(table["firm_id"].unique().to_pylist())
+    promised = {firm for firm, name in manifest.firm_to_chunk.items() if name == path.name}
+    if absent := sorted(promised - firms):
+        raise WorkerError(f"{path} lacks {len(absent)} firms that the manifest puts there, the first is {absent[0]}")
+    if extra := sorted(firms - promised):
+        raise WorkerError(f"{path} holds {len(extra)} firms that the manifest puts elsewhere, the first is {extra[0]}")
+    if manifest.chunk_sizes[path.name] != len(firms):
+        raise WorkerError(f"{path} holds {len(firms)} firms, but chunk_sizes says {manifest.chunk_sizes[path.name]}")
+
+
+def _has_text(column: pa.ChunkedArray) -> bool:
+    return bool(_compute.any(_compute.not_equal(_compute.utf8_trim_whitespace(column), "")).as_py())
+
+
+def _repeated(ids: pa.ChunkedArray) -> list[str]:
+    counts: Any = ids.drop_null().value_counts()
+    return counts.filter(_compute.greater(counts.field("counts"), 1)).field("values").to_pylist()
+
+
+def main() -> int:
+    quarter, folder = sys.argv[1:]
+    try:
+        print(json.dumps(check(quarter, Path(folder))))
+    except (WorkerError, ContractError) as error:
+        print(json.dumps({"error": str(error)}))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> None:
     else:
         print("\nPrompts: left out without dashscope and tiktoken, which hold Qwen's tokens; make bench installs them")
     show("A batch of these firms, an LLM that takes 0.2 s, 16 in flight", batch.measure(measured))
+    show("Naming at a server limited to 50 requests a second", naming.at_a_limited_server())
     if not (ENVIRONMENT / "bin" / "vllm").exists():
         print("\nNaming: left out without vLLM's CPU build; make bench installs it")
         return

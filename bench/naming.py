@@ -1,8 +1,12 @@
-"""Naming on a real vLLM: the worker's client beside the barest one."""
+"""Naming: the worker's client beside the barest one, on a real vLLM and on a server of limited throughput."""
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import stdev
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,6 +56,48 @@ def throughput(base_url: str, model: str, requests: int = 160) -> list[dict[str,
             }
         )
     return rows
+
+
+def at_a_limited_server(limit: float = 50.0, requests: int = 1500, in_flight: int = 64) -> list[dict[str, Any]]:
+    """Requests a second of both clients, in this order and its reverse, at a server that answers `limit` a second.
+
+    That is what one GPU gives a job. The queue is full from the start to the end; the client begins with few requests
+    in flight.
+    """
+    bodies = [_body(made_up_topic(number), "limited") for number in range(requests)]
+    seconds, cpu = {"worker": 0.0, "barest": 0.0}, {"worker": 0.0, "barest": 0.0}
+    clients = {"worker": _with_worker, "barest": _barest}
+    with _limited_server(limit) as base_url:
+        for client in ("worker", "barest", "barest", "worker"):
+            wall, used = time.monotonic(), time.process_time()
+            asyncio.run(clients[client](base_url, "limited", bodies, in_flight))
+            seconds[client] += time.monotonic() - wall
+            cpu[client] += time.process_time() - used
+    return [
+        {
+            "server req/s": limit,
+            "in flight": in_flight,
+            "worker req/s": round(2 * requests / seconds["worker"], 1),
+            "barest req/s": round(2 * requests / seconds["barest"], 1),
+            "ratio": round(seconds["barest"] / seconds["worker"], 3),
+            "worker CPU ms/req": round(1000 * cpu["worker"] / (2 * requests), 2),
+            "barest CPU ms/req": round(1000 * cpu["barest"] / (2 * requests), 2),
+        }
+    ]
+
+
+@contextmanager
+def _limited_server(limit: float) -> Iterator[str]:
+    """The base URL of a server, a process of its own, that answers so many requests a second, one after the other."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.limited_server", str(limit)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _body(topic: Topic, model: str) -> dict[str, Any]:

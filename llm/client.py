@@ -35,8 +35,9 @@ from llm.dialect import OPENAI_ONLY, Dialect
 from llm.faults import Fault, Refusal, read_refusal, seconds_to_wait
 from llm.settings import LlmSettings
 
-MAX_BYTES_PER_TOKEN = 8.5
-"""No tokenizer that is in use packs prose in any script so densely: fewer tokens than by this mean a cut prompt."""
+_MAX_ASCII_PER_TOKEN = 7
+_MAX_OTHER_BYTES_PER_TOKEN = 10
+"""No tokenizer in use packs prose so densely (English has 4 to 5 bytes a token): fewer tokens mean a cut prompt."""
 
 _LEARNING_SECONDS = 5.0
 """How long the others wait for the first request, which learns what the server knows."""
@@ -555,8 +556,7 @@ def _models(document: Any) -> list[str] | None:
 
 def _problem(document: Any, usage: Usage, request: dict[str, Any]) -> Unreadable | None:
     """What is wrong with an answer apart from its content."""
-    sent = sum(len(str(message["content"]).encode()) for message in request["messages"])
-    at_least = int(sent / MAX_BYTES_PER_TOKEN)
+    at_least = _least_tokens("".join(str(message["content"]) for message in request["messages"][:2]))
     counted = usage.prompt_tokens + usage.cached_tokens
     if 0 < counted < at_least:
         return Unreadable(
@@ -573,6 +573,13 @@ def _problem(document: Any, usage: Usage, request: dict[str, Any]) -> Unreadable
             )
         return Unreadable(FallbackKind.CUT_OFF, "it is too long, and was cut off")
     return None
+
+
+def _least_tokens(text: str) -> int:
+    """A lower bound for the tokens of a text, by an estimate that errs on the safe side."""
+    ascii_bytes = sum(character.isascii() for character in text)
+    other_bytes = len(text.encode()) - ascii_bytes
+    return int(ascii_bytes / _MAX_ASCII_PER_TOKEN + other_bytes / _MAX_OTHER_BYTES_PER_TOKEN)
 
 
 def _is_error(document: Any) -> bool:

@@ -68,6 +68,9 @@ def print_report(report: Report, *, with_batches: bool = True) -> None:
         f"tokens: {tokens['prompt']:,} prompt ({share(tokens['cached'], tokens['prompt'])} cached), "
         f"{tokens['completion']:,} completion"
     )
+    if report["fallbacks"]:
+        rows = [(one["topics"], one["reason"], one["example"]) for one in report["fallbacks"]]
+        output.print_table(("topics without a name", "reason", "example"), rows, wrap=("example",))
     print_failures(report["failures"] if with_batches else [], report["message"], err=False)
 
 

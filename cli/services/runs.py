@@ -17,6 +17,7 @@ from contract import ContractError, layout
 from contract import resource_names as names
 from contract.batch import BatchProgress, Counts, parse_progress
 from contract.bucket import THREADS
+from contract.fallbacks import FallbackRecord, fallback_records
 from contract.run import BatchCounts, BatchManifest, Failure, FirmCounts, RunRecord, Summary, TokenCounts, TopicCounts
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Report(TypedDict):
     firms: FirmCounts
     topics: TopicCounts
     tokens: TokenCounts
+    fallbacks: list[FallbackRecord]
+    """Why topics keep their keywords, the most frequent reason first."""
     seconds: float
     """From the execution's start to its end."""
 
@@ -176,6 +179,7 @@ def report(snapshot: RunSnapshot, summary: Summary | None, status: str | None = 
             "cached": counts.cached_tokens,
             "completion": counts.completion_tokens,
         },
+        "fallbacks": fallback_records(counts.fallbacks),
     }
     return cast(Report, progress | shared)
 
@@ -203,7 +207,8 @@ def failures(snapshot: RunSnapshot, summary: Summary | None) -> list[Failure]:
 
 def _counted(summary: Summary) -> dict[str, object]:
     counted = {name: summary[name] for name in ("quarter", "batches", "firms", "topics", "tokens")}
-    return {**counted, "run": summary["run"] or None}
+    # The record of a run of an earlier version of ftm has no fallbacks.
+    return {**counted, "fallbacks": summary.get("fallbacks", []), "run": summary["run"] or None}
 
 
 def active_jobs(stack: Stack, run: str) -> tuple[Job, ...]:

@@ -304,6 +304,7 @@ def summary(quarter: str, failed: bool) -> dict[str, Any]:
         "firms": {"total": 3, "completed": 2, "skipped": 1, "failed": 0},
         "topics": {"total": 3, "named": 3},
         "tokens": {"prompt": 100, "cached": 80, "completion": 30},
+        "fallbacks": [],
         "seconds": 1.5,
         "failures": [failure] if failed else [],
     }

@@ -56,6 +56,7 @@ def test_success_exits_0_with_the_summary_as_json(ready: Aws, ftm: Ftm) -> None:
         "firms": {"total": 3, "completed": 2, "skipped": 1, "failed": 0},
         "topics": {"total": 3, "named": 3},
         "tokens": {"prompt": 100, "cached": 80, "completion": 30},
+        "fallbacks": [],
     }
 
 

@@ -1,0 +1,119 @@
+"""What refusals mean, what is asked of a server that refuses, and how many requests are in flight; no server."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from llm.concurrency import FIRST_LEVEL, Concurrency
+from llm.dialect import Dialect
+from llm.faults import Fault, read_refusal, seconds_to_wait
+
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {"name": "t", "schema": {"properties": {"name": {"type": "string", "maxLength": 80}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        (401, "", Fault.KEY),
+        (403, "denied", Fault.KEY),
+        (400, '{"error": {"message": "No connected db.", "type": "no_db_connection"}}', Fault.KEY),
+        (429, '{"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}}', Fault.QUOTA),
+        (429, '{"error": {"message": "Rate limit reached"}}', Fault.RATE),
+        (404, '{"error": {"message": "no such model"}}', Fault.MODEL),
+        (400, '{"error": {"message": "Invalid model name passed in model=x"}}', Fault.MODEL),
+        (400, '{"error": {"message": "the request exceeds the available context size"}}', Fault.CONTEXT),
+        (400, '{"error": {"message": "no", "code": "content_filter"}}', Fault.FILTER),
+        (422, '{"detail": "temperature"}', Fault.REFUSED),
+        (500, '{"error": {"message": "EngineCore encountered an issue"}}', Fault.FAILING),
+        (200, '{"error": {"message": "Provider returned error", "code": 429}}', Fault.RATE),
+        (200, '{"error": {"message": "Provider returned error"}}', Fault.FAILING),
+        (200, "<html></html>", Fault.NOT_AN_API),
+        (301, "", Fault.MOVED),
+        (529, '{"error": {"message": "Overloaded"}}', Fault.BUSY),
+    ],
+)
+def test_a_refusals_words_count_more_than_its_status(status: int, body: str, fault: Fault) -> None:
+    assert read_refusal(status, {}, body, "").fault is fault
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "12"}, 12),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after": "Fri, 27 Nov 2026 12:01:00 GMT"}, 60),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m12s"}, 72),
+        ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "1m12s"}, None),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "250ms"}, 0.25),
+        ({}, None),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert seconds_to_wait(headers, datetime(2026, 11, 27, 12, 0, tzinfo=UTC)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        ("Unrecognized request argument supplied: chat_template_kwargs", "chat_template_kwargs"),
+        ("Unsupported parameter: 'max_tokens'; use 'max_completion_tokens' instead", "max_tokens"),
+        ("Unsupported value: 'temperature' does not support 0", "temperature"),
+    ],
+)
+def test_what_a_server_names_is_left_out(words: str, left_out: str) -> None:
+    lesser = Dialect().without_what_is_named(words)
+    assert lesser
+    assert left_out in Dialect().request([], 9, SCHEMA)
+    assert left_out not in lesser.request([], 9, SCHEMA)
+
+
+def test_a_response_format_steps_down_to_a_plain_answer() -> None:
+    dialect, formats = Dialect(), list[object]()
+    while lesser := dialect.without_what_is_named("This response_format type is unavailable now"):
+        dialect = lesser
+        formats.append(dialect.request([], 9, SCHEMA).get("response_format"))
+    assert formats == [
+        {"type": "json_object", "schema": SCHEMA["json_schema"]["schema"]},
+        {"type": "json_object"},
+        None,
+    ]
+
+
+def flight(maximum: int, latency: Callable[[int], float], requests: int) -> Concurrency:
+    """Send requests; each takes the latency of the level that it is sent at."""
+
+    async def send_all() -> Concurrency:
+        concurrency = Concurrency(maximum, lambda: 0.0)
+
+        async def send() -> None:
+            async with concurrency.slot():
+                epoch, level = concurrency.epoch, concurrency.level
+                await asyncio.sleep(0)
+                concurrency.succeeded(epoch, latency(level))
+
+        await asyncio.gather(*(send() for _ in range(requests)))
+        return concurrency
+
+    return asyncio.run(send_all())
+
+
+def test_more_requests_are_in_flight_while_throughput_grows() -> None:
+    assert flight(64, lambda _: 1.0, 1000).level == 64
+
+
+def test_a_server_of_one_request_at_a_time_gets_no_more_than_the_first() -> None:
+    assert flight(64, float, 1000).level == FIRST_LEVEL
+
+
+def test_an_overload_halves_once_for_all_that_were_in_flight() -> None:
+    concurrency = Concurrency(64, lambda: 0.0)
+    concurrency.level = 32
+    epoch = concurrency.epoch
+    for _ in range(10):
+        concurrency.overloaded(epoch)
+    assert concurrency.level == 16

@@ -15,7 +15,7 @@ from statistics import fmean
 FIRST_LEVEL = 4
 _GROWTH = 1.03
 """A higher level is kept when throughput is at least so much higher; a doubling that gives less is noise."""
-_MIN_SAMPLES = 8
+_MIN_SAMPLES = 4
 _HOLD_SECONDS = 30.0
 """How long a level that did not pay is not tried again."""
 
@@ -71,7 +71,10 @@ class Concurrency:
     def _judge_level(self, throughput: float) -> None:
         level, best = self._best
         if level < self.level and throughput < best * _GROWTH:
+            # After a doubling the level that suffices is in between.
+            level += level // 4 if self._doubling else 0
             self._doubling = False
+            self._best = (level, throughput)
             self._hold_until = self._now() + _HOLD_SECONDS
             self._change(level)
             return

@@ -281,5 +281,6 @@ def _uncounted_report(quarter: str, run: str, batches: Sequence[BatchItem]) -> R
             "named": sum(batch["named"] for batch in batches),
         },
         "tokens": {"prompt": 0, "cached": 0, "completion": 0},
+        "fallbacks": [],
         "seconds": round(sum(batch["seconds"] for batch in batches), 1),
     }

@@ -8,7 +8,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_INSTALLED := $(BENCH_VENV)/.installed
 
-.PHONY: install demo test test-vllm test-pulumi check faults bench image push constraints clean
+.PHONY: install demo test test-vllm test-pulumi check faults bench image push needs-docker constraints clean
 
 install: $(INSTALLED)
 
@@ -66,17 +66,31 @@ check: $(INSTALLED)
 bench: $(BENCH_INSTALLED) $(VLLM_INSTALLED)
 	$(BENCH_VENV)/bin/python -m bench $(FOLDER)
 
-# The worker's image, and into the repository of STACK. Its tags are immutable: a new image needs a new workerImageTag
-# in the stack's config, and `pulumi up` before `make push`.
+# The worker's image, and into the registry that STACK names. Tags in the stack's own repository are immutable: a new image
+# needs a new workerImageTag in the stack's config, and `pulumi up` before `make push`. With sentence embeddings:
+# make image EXTRAS="worker embeddings" MODEL=sentence-transformers/all-MiniLM-L6-v2 (the model is then in the image).
 STACK ?= prod
 EXTRAS ?= worker
-image:
-	docker build --platform linux/amd64 --build-arg EXTRAS="$(EXTRAS)" --file worker/Dockerfile --tag ftm-worker .
+MODEL ?=
+# Without provenance one push is one image, and not three for the repository's rule of how many to keep.
+image: needs-docker
+	docker build --platform linux/amd64 --provenance=false --build-arg EXTRAS="$(EXTRAS)" --build-arg MODEL="$(MODEL)" \
+		--file worker/Dockerfile --tag ftm-worker .
 
-push: image
-	image=$$(pulumi stack output worker_image --stack $(STACK)) && \
-	aws ecr get-login-password --region "$$(echo "$$image" | cut -d. -f4)" | docker login --username AWS --password-stdin "$${image%%/*}" && \
-	docker tag ftm-worker "$$image" && docker push "$$image"
+# All that can be missing is found before the build: Docker, Pulumi, the stack, and for ECR the AWS CLI with credentials.
+push: needs-docker
+	@command -v pulumi >/dev/null || { echo "make push needs the Pulumi CLI, which knows the stack's image"; exit 1; }
+	@image=$$(pulumi stack output worker_image --stack $(STACK)) || { \
+		echo "make push needs the stack $(STACK), deployed by \`pulumi up --stack $(STACK)\`: it names the image"; exit 1; }; \
+	case "$$image" in *.dkr.ecr.*.amazonaws.com*) \
+		command -v aws >/dev/null || { echo "make push needs the AWS CLI, to log in to $${image%%/*}"; exit 1; }; \
+		password=$$(aws ecr get-login-password --region "$$(echo "$$image" | cut -d. -f4)") || exit 1; \
+		echo "$$password" | docker login --username AWS --password-stdin "$${image%%/*}" || exit 1;; \
+	esac; \
+	$(MAKE) image && docker tag ftm-worker "$$image" && docker push "$$image"
+
+needs-docker:
+	@command -v docker >/dev/null || { echo "this needs Docker: https://docs.docker.com/engine/install"; exit 1; }
 
 # Pins what a fresh environment resolves to today; run `make test` afterwards.
 constraints:
@@ -84,6 +98,9 @@ constraints:
 	build/constraints/bin/pip install --quiet --editable '.[dev]'
 	{ head -1 constraints.txt; build/constraints/bin/pip freeze --exclude-editable; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
+	build/constraints/bin/pip install --quiet --dry-run --only-binary :all: --report build/embeddings.json --constraint constraints.txt '.[worker,embeddings]'
+	{ head -2 constraints-embeddings.txt; $(PYTHON) -c "import json; print(*sorted(f\"{each['metadata']['name']}=={each['metadata']['version'].split('+')[0]}\" for each in json.load(open('build/embeddings.json'))['install'] if each['metadata']['name'] not in ('ftm',) and not each['metadata']['name'].startswith(('nvidia', 'cuda', 'triton'))), sep='\n')"; } > build/constraints-embeddings.txt
+	mv build/constraints-embeddings.txt constraints-embeddings.txt
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(BENCH_VENV) .ftm build *.egg-info

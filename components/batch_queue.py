@@ -3,6 +3,7 @@
 Finding topics needs no GPU, and vLLM's GPU names them for all jobs: this is much of what ftm saves (docs/adr/0004).
 """
 
+import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,19 @@ NEVER_RUNS = (
 that reason."""
 
 IMAGES_KEPT = 10
+
+
+# Batch adds its own to the instances' user data, and therefore takes only MIME archives.
+_USER_DATA = """MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary="==ftm=="
+
+--==ftm==
+Content-Type: text/x-shellscript; charset="us-ascii"
+
+#!/bin/bash
+echo ECS_ENABLE_SPOT_INSTANCE_DRAINING=true >> /etc/ecs/ecs.config
+--==ftm==--
+"""
 
 
 @dataclass(frozen=True)
@@ -141,12 +155,14 @@ class BatchQueue(pulumi.ComponentResource):
         )
 
     def _create_launch_template(self) -> aws.ec2.LaunchTemplate:
-        """What Batch does not set by itself: IMDSv2 and an encrypted disk. Batch chooses the machine image."""
+        """What Batch does not set by itself: IMDSv2, an encrypted disk, and SIGTERM for the tasks of a Spot instance
+        when AWS takes it back. Batch chooses the machine image."""
         stack = self._stack
         return aws.ec2.LaunchTemplate(
             "batch",
             name=stack.name("batch", 128),
             update_default_version=True,
+            user_data=base64.b64encode(_USER_DATA.encode()).decode(),
             metadata_options=aws.ec2.LaunchTemplateMetadataOptionsArgs(
                 http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
             ),

@@ -84,7 +84,7 @@ def _report(error: object, code: int) -> int:
 
 def stop_before_the_work(*_: object) -> None:
     """SIGTERM while modules are still imported: once the batch runs, it handles SIGTERM itself."""
-    sys.exit(_report("stopped by SIGTERM before the work began; another attempt does it", os.EX_TEMPFAIL))
+    os._exit(_report("stopped by SIGTERM before the work began; another attempt does it", os.EX_TEMPFAIL))
 
 
 if __name__ == "__main__":

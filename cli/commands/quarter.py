@@ -84,6 +84,9 @@ def resume(
     stack = connect(ctx.obj)
     incomplete = resumption.find_incomplete(stack, quarter, run)
     starting.refuse_second(stack, quarter)
+    if not dry_run:
+        resumption.wait_for_jobs(stack, incomplete.run, output.hint)
+        incomplete = resumption.find_incomplete(stack, quarter, incomplete.run)
     if incomplete.succeeded:
         output.hint(f"run {incomplete.run} of {quarter} is complete: nothing to resume")
         if as_json:

@@ -1,15 +1,19 @@
 """Which batches of a run are not complete."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cli.errors import NotFoundError
+from cli.errors import ConflictError, NotFoundError
 from cli.services import runs
 from cli.stack import Stack
 from contract.batch import BatchLine, BatchProgress, why_incomplete
 from contract.bucket import read_batch_manifest
 from contract.layout import RunRef, check_run
 from contract.run import RunRecord
+
+ENDING_SECONDS = 60.0
+"""Twice what a job gets between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,25 @@ def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRu
     incomplete = {batch: reason for batch, reason in incomplete.items() if reason}
     firms = sum(len(line.firm_ids) for line in lines if line.batch_id in incomplete)
     return IncompleteRun(run, len(lines), incomplete, firms, runs.record_of(stack, quarter, run))
+
+
+def wait_for_jobs(stack: Stack, run: str, report: Callable[[str], None]) -> None:
+    """Wait until the run's jobs have ended: those of a stopped run have some seconds to finish the firms in flight.
+
+    A batch that is started again at the same time loses nothing, but pays twice for the names of these firms.
+
+    Raises:
+        ConflictError: when jobs are left after ENDING_SECONDS, naming their batches.
+    """
+    deadline, reported = time.monotonic() + ENDING_SECONDS, False
+    while jobs := runs.active_jobs(stack, run):
+        batches = ", ".join(job.batch_id for job in jobs[:3]) + (", ..." if len(jobs) > 3 else "")
+        if time.monotonic() >= deadline:
+            raise ConflictError(f"run {run} still has jobs that have not ended ({batches}): try again in a minute")
+        if not reported:
+            report(f"waiting for jobs of run {run} that are still ending: {batches}")
+            reported = True
+        time.sleep(stack.poll_interval)
 
 
 def newest_run(stack: Stack, quarter: str) -> str:

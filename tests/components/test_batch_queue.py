@@ -1,8 +1,11 @@
 """The batch queue, as it is registered."""
 
+import base64
 import json
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from testing.paper_cloud import ACCOUNT, REGION, VARIANTS, Deploy, Deployed
 
@@ -51,6 +54,9 @@ def test_instances_are_locked_down(deploy: Deploy) -> None:
     assert template["metadataOptions"]["httpTokens"] == "required"
     assert template["metadataOptions"]["httpPutResponseHopLimit"] == 1
     assert template["blockDeviceMappings"][0]["ebs"]["encrypted"] == "true"
+    archive = message_from_bytes(base64.b64decode(template["userData"]))
+    (script,) = cast(list[Message], archive.get_payload())
+    assert "ECS_ENABLE_SPOT_INSTANCE_DRAINING=true" in str(script.get_payload())
 
 
 def test_lost_hosts_failed_pulls_and_temporary_failures_are_retried_and_nothing_else(deploy: Deploy) -> None:

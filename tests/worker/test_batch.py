@@ -627,6 +627,6 @@ def test_an_embedding_model_without_its_extra_is_told(bucket: Bucket, worker: Wo
     bucket.put_firms({"ALPHA": call("ALPHA")})
     done = worker.run_process(**{env.TOPIC_EMBEDDING_MODEL: "all-MiniLM-L6-v2"})
     assert done.returncode == 1
-    assert "there is no sentence-transformers here" in one_sentence(done.stderr)
+    assert "sentence-transformers is not installed" in one_sentence(done.stderr)
     assert bucket.progress().state == "failed"
     assert not bucket.keys("intermediate/")

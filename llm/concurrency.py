@@ -16,7 +16,7 @@ FIRST_LEVEL = 4
 _GROWTH = 1.03
 """A higher level is kept when throughput is at least so much higher; a doubling that gives less is noise."""
 _MIN_SAMPLES = 4
-_HOLD_SECONDS = 30.0
+_HOLD_SECONDS = 15.0
 """How long a level that did not pay is not tried again."""
 
 
@@ -37,6 +37,8 @@ class Concurrency:
         self._best = (0, 0.0)
         """The last level that paid, and its throughput."""
         self._hold_until = 0.0
+        self._disappointments = 0
+        """Windows in a row in which this level had no more throughput than the one before."""
 
     @asynccontextmanager
     async def slot(self, first: bool = False) -> AsyncIterator[None]:
@@ -71,6 +73,10 @@ class Concurrency:
     def _judge_level(self, throughput: float) -> None:
         level, best = self._best
         if level < self.level and throughput < best * _GROWTH:
+            self._disappointments += 1
+            if self._disappointments < 2:  # the first may be noise
+                self._latencies.clear()
+                return
             # After a doubling the level that suffices is in between.
             level += level // 4 if self._doubling else 0
             self._doubling = False
@@ -78,17 +84,19 @@ class Concurrency:
             self._hold_until = self._now() + _HOLD_SECONDS
             self._change(level)
             return
+        self._disappointments = 0
         self._best = (self.level, throughput)
         if self.level == self.maximum or self._now() < self._hold_until:
             self._latencies.clear()
             return
-        step = self.level if self._doubling else max(1, self.level // 8)
+        step = self.level if self._doubling else max(1, self.level // 3)
         self._change(min(self.maximum, self.level + step))
 
     def _change(self, level: int) -> None:
         self.level = level
         self._epoch += 1
         self._latencies.clear()
+        self._disappointments = 0
         self._wake()
 
     async def _acquire(self, first: bool) -> None:

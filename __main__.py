@@ -6,6 +6,8 @@ import pulumi_aws as aws
 from components.account import find_account
 from components.batch_queue import BatchQueue, BatchQueueArgs
 from components.deployed_stack import check_changes
+from components.guardrails import Guardrails, GuardrailsArgs
+from components.notifications import Notifications, NotificationsArgs
 from components.pipeline_bucket import PipelineBucket, PipelineBucketArgs
 from components.quarter_state_machine import QuarterStateMachine, QuarterStateMachineArgs
 from components.settings import Settings, SettingsError
@@ -43,6 +45,7 @@ batch = BatchQueue(
         vllm=vllm,
     ),
 )
+notifications = Notifications("notifications", NotificationsArgs(stack, settings.guardrails, adopted, account))
 quarter = QuarterStateMachine(
     "quarter",
     QuarterStateMachineArgs(
@@ -51,9 +54,24 @@ quarter = QuarterStateMachine(
         adopted=adopted,
         account=account,
         bucket_name=bucket.name,
+        topic_arn=notifications.topic_name_arn,
         batch_timeout_hours=settings.batch.timeout_hours,
         job_queue_arn=batch.queue_arn,
         job_definition_family=batch.job_definition_family,
+    ),
+)
+
+Guardrails(
+    "guardrails",
+    GuardrailsArgs(
+        stack=stack,
+        guardrails=settings.guardrails,
+        vllm_settings=settings.vllm,
+        account=account,
+        topic_arn=notifications.topic_arn,
+        job_queue_arn=batch.queue_arn,
+        quarter=quarter,
+        vllm=vllm,
     ),
 )
 

@@ -174,6 +174,76 @@ def notify_completion_function(sns_topic_arn: str | None, kms_key_arn: str | Non
     return [allow(["sns:Publish"], [sns_topic_arn]), *use_key(kms_key_arn)]
 
 
+def notification_topic(account: Account, topic_arn: str) -> str:
+    """Let alarms, budgets and event rules of the account publish to the topic, and deny every request without TLS."""
+    services = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com")
+    return json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "PublishFromThisAccount",
+                    "Effect": "Allow",
+                    "Principal": {"Service": list(services)},
+                    "Action": "sns:Publish",
+                    "Resource": topic_arn,
+                    "Condition": {"StringEquals": {"aws:SourceAccount": account.id}},
+                },
+                {
+                    "Sid": "TlsOnly",
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "sns:Publish",
+                    "Resource": topic_arn,
+                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                },
+            ],
+        }
+    )
+
+
+def notification_key(account: Account) -> str:
+    """The policy of the topic's key: the account administers it; alarms, budgets, events and publishers use it."""
+    use = ["kms:Decrypt", "kms:GenerateDataKey*"]
+    return json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "Administer",
+                    "Effect": "Allow",
+                    "Principal": {"AWS": f"arn:{account.partition}:iam::{account.id}:root"},
+                    "Action": "kms:*",
+                    "Resource": "*",
+                },
+                {
+                    "Sid": "PublishFromServices",
+                    "Effect": "Allow",
+                    # EventBridge names no source account to KMS, so that a condition would keep it out.
+                    "Principal": {
+                        "Service": ["cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com"]
+                    },
+                    "Action": use,
+                    "Resource": "*",
+                },
+                {
+                    "Sid": "PublishFromThisAccount",
+                    "Effect": "Allow",
+                    "Principal": {"AWS": "*"},
+                    "Action": use,
+                    "Resource": "*",
+                    "Condition": {
+                        "StringEquals": {
+                            "kms:CallerAccount": account.id,
+                            "kms:ViaService": f"sns.{account.region}.{account.dns_suffix}",
+                        }
+                    },
+                },
+            ],
+        }
+    )
+
+
 def function_logs(account: Account, log_group: str) -> list[Statement]:
     """What every function calls: write its own log and its traces."""
     return [

@@ -31,6 +31,8 @@ class QuarterStateMachineArgs:
     adopted: AdoptedResources
     account: Account
     bucket_name: str
+    topic_arn: str | None
+    """The topic that is told how each run ended."""
     batch_timeout_hours: int
     """Hours of one attempt of a batch job."""
     job_queue_arn: pulumi.Input[str]
@@ -72,7 +74,7 @@ class QuarterStateMachine(pulumi.ComponentResource):
         self.register_outputs({"arn": self.arn, "quarters_arn": self.quarters_arn})
 
     def _functions(self) -> list[_Function]:
-        args, topic = self._args, self._args.adopted.sns_topic_arn
+        args, topic = self._args, self._args.topic_arn
         bucket, key = args.account.bucket_arn(args.bucket_name), args.stack.kms_key_arn
         return [
             _Function("prefetch_check", policies.prefetch_check_function(bucket, key), timeout=150),

@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from components import gpu
+from components import alarms, gpu
 from components.resource_names import fit
 from components.setting_types import (
     BucketName,
     CertificateArn,
     Change,
+    EmailAddresses,
     HostName,
     ImageTag,
     ImageUri,
@@ -371,6 +372,50 @@ class BatchSettings(Section):
             )
 
 
+class GuardrailSettings(Section):
+    """Alarms, notifications and costs."""
+
+    vllm_idle_minutes: int = setting(
+        60,
+        Change.IN_PLACE,
+        f"Minutes without a request after which AWS switches the GPUs off; 0: never. At least "
+        f"{alarms.COLD_START_MINUTES}, the time that a cold start may take, in steps of 5. Without effect while "
+        "`vllmMinInstances` is above 0.",
+        ge=0,
+        le=1440,
+        multiple_of=5,
+    )
+    alarms_enabled: bool = setting(
+        True,
+        Change.IN_PLACE,
+        "Alarms for failed runs, failing functions, missing GPU capacity and an unhealthy vLLM.",
+    )
+    dashboard_enabled: bool = setting(True, Change.IN_PLACE, "A CloudWatch dashboard: runs, requests, GPU hours.")
+    monthly_budget_usd: int | None = setting(
+        None,
+        Change.IN_PLACE,
+        "A notification when a month's actual or forecast cost exceeds this. Activate the tags Project and Stack as "
+        "cost allocation tags in AWS's billing console first.",
+        ge=1,
+    )
+    notification_emails: EmailAddresses | None = setting(
+        None,
+        Change.IN_PLACE,
+        "E-mail addresses that receive alarms and how each run ended, by an SNS topic of the stack's own. AWS asks "
+        "each of them to confirm.",
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if 0 < self.vllm_idle_minutes < alarms.COLD_START_MINUTES:
+            raise ValueError(
+                f"ftm:vllmIdleMinutes is {self.vllm_idle_minutes}: it should be 0 or at least "
+                f"{alarms.COLD_START_MINUTES}, since vLLM would be switched off while it starts"
+            )
+        return self
+
+
 class AdoptedResources(Section):
     """Existing resources that are used instead of being created. With all the roles given, no IAM call is made."""
 
@@ -436,6 +481,7 @@ class Settings(BaseModel):
     llm: LlmSettings
     vllm: VllmSettings
     batch: BatchSettings
+    guardrails: GuardrailSettings
     adopted: AdoptedResources
 
     @classmethod
@@ -468,6 +514,20 @@ class Settings(BaseModel):
                 if field.endswith("_arn") and (arn := getattr(getattr(self, name), field)):
                     yield str(info.alias), arn
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        topics = (self.guardrails.notification_emails, self.adopted.sns_topic_arn)
+        if all(topics):
+            raise ValueError(
+                "ftm:notificationEmails and ftm:snsTopicArn are both given: unset one; the addresses can subscribe to "
+                "the existing topic"
+            )
+        if self.guardrails.monthly_budget_usd and not any(topics):
+            raise ValueError(
+                "ftm:monthlyBudgetUsd needs somebody to notify: give ftm:notificationEmails or ftm:snsTopicArn"
+            )
+        return self
+
     @property
     def llm_concurrency(self) -> int:
         """Requests in flight from one batch: all batches together send as many as the KV cache holds."""
@@ -495,6 +555,7 @@ SECTIONS: dict[str, type[Section]] = {
     "llm": LlmSettings,
     "vllm": VllmSettings,
     "batch": BatchSettings,
+    "guardrails": GuardrailSettings,
     "adopted": AdoptedResources,
 }
 """The sections by their name in `Settings`."""

@@ -71,6 +71,10 @@ class VllmCluster(pulumi.ComponentResource):
     alb_security_group_id: pulumi.Output[str]
     alb_port: int
     """A client of vLLM adds a rule for this port to the load balancer's security group."""
+    group_name: pulumi.Output[str]
+    """The Auto Scaling group's name, known once the group exists."""
+    service_resource_id: pulumi.Output[str]
+    """The service in Application Auto Scaling: `service/<cluster>/<service>`."""
     alb_dimension: pulumi.Output[str]
     """The load balancer in CloudWatch's metrics: `app/<name>/<id>`."""
     target_group_dimension: pulumi.Output[str]
@@ -90,11 +94,13 @@ class VllmCluster(pulumi.ComponentResource):
 
         alb_group, instance_group, to_instance, out = self._create_security_groups()
         alb, target_group, listener = self._create_load_balancer(alb_group)
-        capacity = self._create_capacity(instance_group, out)
-        self._create_service(capacity, self._create_task(), target_group, [listener, *to_instance])
+        group, capacity = self._create_capacity(instance_group, out)
+        service = self._create_service(capacity, self._create_task(), target_group, [listener, *to_instance])
 
         self.target_group_arn = target_group.arn
         self.alb_security_group_id = alb_group.id
+        self.group_name = group.name
+        self.service_resource_id = pulumi.Output.concat("service/", self.cluster_name, "/", service.name)
         self.alb_dimension = alb.arn_suffix
         self.target_group_dimension = target_group.arn_suffix
         self.base_url = self._publish_base_url(alb)
@@ -172,8 +178,8 @@ class VllmCluster(pulumi.ComponentResource):
 
     def _create_capacity(
         self, security_group: aws.ec2.SecurityGroup, out: pulumi.Resource
-    ) -> aws.ecs.ClusterCapacityProviders:
-        """The cluster and its GPU instances. The capacity provider connects them, and does not scale the group.
+    ) -> tuple[aws.autoscaling.Group, aws.ecs.ClusterCapacityProviders]:
+        """The GPU instances and their cluster. The capacity provider connects the two, and does not scale the group.
 
         The group depends on the cluster and on the instances' way out (and by its template on their permissions): if
         `pulumi destroy` removed one of these first, the ECS agents could not stop their tasks, and the service would
@@ -202,7 +208,7 @@ class VllmCluster(pulumi.ComponentResource):
             tags=stack.tags,
             opts=self._child,
         )
-        return aws.ecs.ClusterCapacityProviders(
+        return group, aws.ecs.ClusterCapacityProviders(
             "vllm",
             cluster_name=cluster.name,
             capacity_providers=[provider.name],
@@ -307,6 +313,11 @@ install -d -o {USER.split(":")[0]} -g {USER.split(":")[1]} -m 0770 {HOST_HOME}
             protect_from_scale_in=False,
             health_check_type="EC2",
             wait_for_capacity_timeout="0",
+            enabled_metrics=[
+                aws.autoscaling.Metric.GROUP_DESIRED_CAPACITY,
+                aws.autoscaling.Metric.GROUP_IN_SERVICE_INSTANCES,
+                aws.autoscaling.Metric.GROUP_TOTAL_INSTANCES,
+            ],
             tags=[
                 aws.autoscaling.GroupTagArgs(key=key, value=value, propagate_at_launch=True)
                 for key, value in {**self._stack.tags, "AmazonECSManaged": "true"}.items()
@@ -419,10 +430,10 @@ install -d -o {USER.split(":")[0]} -g {USER.split(":")[1]} -m 0770 {HOST_HOME}
         task: aws.ecs.TaskDefinition,
         target_group: aws.lb.TargetGroup,
         needed: list[pulumi.Resource],
-    ) -> None:
+    ) -> aws.ecs.Service:
         """The service. It depends on `needed`, the way from the load balancer to it: an instance drains its targets
         before the service ends."""
-        aws.ecs.Service(
+        return aws.ecs.Service(
             "vllm-service",
             name=self.service_name,
             cluster=capacity.cluster_name,

@@ -205,5 +205,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "HTTPS": {"vllmCertificateArn": CERTIFICATE, "vllmHostname": "vllm.example.com"},
     "on-demand floor": {"vllmOnDemandInstances": 1, "vllmMinInstances": 1},
     "vLLM disabled": {"vllmEnabled": False},
+    "notifications": {"notificationEmails": ["operator@example.com"], "monthlyBudgetUsd": 50},
 }
 """The ways in which a stack can be set up that differ in what is created."""

@@ -38,6 +38,7 @@ _ON_INSTANCES = (_GROUP, "aws:ecs/service:Service")
 _CALLS: dict[str, tuple[str, str, str, str]] = {
     "aws:batch/jobDefinition:JobDefinition": ("batch", "deregister_job_definition", "jobDefinition", "arn"),
     "aws:cloudwatch/dashboard:Dashboard": ("cloudwatch", "delete_dashboards", "DashboardNames", "id"),
+    "aws:cloudwatch/eventRule:EventRule": ("events", "delete_rule", "Name", "id"),
     "aws:cloudwatch/logGroup:LogGroup": ("logs", "delete_log_group", "logGroupName", "name"),
     "aws:cloudwatch/metricAlarm:MetricAlarm": ("cloudwatch", "delete_alarms", "AlarmNames", "name"),
     "aws:ec2/launchTemplate:LaunchTemplate": ("ec2", "delete_launch_template", "LaunchTemplateId", "id"),
@@ -47,6 +48,7 @@ _CALLS: dict[str, tuple[str, str, str, str]] = {
     "aws:ecs/cluster:Cluster": ("ecs", "delete_cluster", "cluster", "name"),
     "aws:ecs/taskDefinition:TaskDefinition": ("ecs", "deregister_task_definition", "taskDefinition", "arn"),
     "aws:iam/role:Role": ("iam", "delete_role", "RoleName", "id"),
+    "aws:kms/key:Key": ("kms", "schedule_key_deletion", "KeyId", "id"),
     "aws:lambda/function:Function": ("lambda", "delete_function", "FunctionName", "id"),
     "aws:lb/listener:Listener": ("elbv2", "delete_listener", "ListenerArn", "id"),
     "aws:lb/targetGroup:TargetGroup": ("elbv2", "delete_target_group", "TargetGroupArn", "id"),
@@ -131,6 +133,22 @@ def _delete_scaling_policy(aws: Aws, resource: Live) -> None:
     aws.client("autoscaling").delete_policy(AutoScalingGroupName=group, PolicyName=resource.id)
 
 
+def _delete_application_scaling_policy(aws: Aws, resource: Live) -> None:
+    keys = ("serviceNamespace", "scalableDimension", "resourceId")
+    which = {key[0].upper() + key[1:]: resource.inputs[key] for key in keys}
+    aws.client("application-autoscaling").delete_scaling_policy(PolicyName=resource.outputs["name"], **which)
+
+
+def _deregister_target(aws: Aws, resource: Live) -> None:
+    keys = ("serviceNamespace", "scalableDimension", "resourceId")
+    which = {key[0].upper() + key[1:]: resource.inputs[key] for key in keys}
+    aws.client("application-autoscaling").deregister_scalable_target(**which)
+
+
+def _remove_event_target(aws: Aws, resource: Live) -> None:
+    aws.client("events").remove_targets(Rule=resource.inputs["rule"], Ids=[resource.outputs["targetId"]])
+
+
 def _release_capacity_providers(aws: Aws, resource: Live) -> None:
     aws.client("ecs").put_cluster_capacity_providers(
         cluster=resource.id, capacityProviders=[], defaultCapacityProviderStrategy=[]
@@ -183,6 +201,9 @@ def _delete_topic_policy(aws: Aws, resource: Live) -> None:
 
 
 _SPECIAL: dict[str, Callable[[Aws, Live], None]] = {
+    "aws:appautoscaling/policy:Policy": _delete_application_scaling_policy,
+    "aws:appautoscaling/target:Target": _deregister_target,
+    "aws:cloudwatch/eventTarget:EventTarget": _remove_event_target,
     "aws:autoscaling/group:Group": _delete_group,
     "aws:autoscaling/policy:Policy": _delete_scaling_policy,
     "aws:batch/computeEnvironment:ComputeEnvironment": _delete_compute_environment,

@@ -7,6 +7,8 @@ from typing import Any
 _NAMES = ("name", "namePrefix")
 
 _FIXED: dict[str, tuple[str, ...]] = {
+    "aws:appautoscaling/policy:Policy": ("name", "resourceId", "scalableDimension", "serviceNamespace"),
+    "aws:appautoscaling/target:Target": ("resourceId", "scalableDimension", "serviceNamespace"),
     "aws:autoscaling/group:Group": _NAMES,
     "aws:autoscaling/policy:Policy": ("name", "autoscalingGroupName"),
     "aws:batch/computeEnvironment:ComputeEnvironment": (
@@ -19,6 +21,8 @@ _FIXED: dict[str, tuple[str, ...]] = {
     "aws:batch/jobQueue:JobQueue": ("name",),
     "aws:budgets/budget:Budget": _NAMES,
     "aws:cloudwatch/dashboard:Dashboard": ("dashboardName",),
+    "aws:cloudwatch/eventRule:EventRule": (*_NAMES, "eventBusName"),
+    "aws:cloudwatch/eventTarget:EventTarget": ("rule", "targetId"),
     "aws:cloudwatch/logGroup:LogGroup": (*_NAMES, "logGroupClass"),
     "aws:cloudwatch/logMetricFilter:LogMetricFilter": ("name", "logGroupName"),
     "aws:cloudwatch/metricAlarm:MetricAlarm": ("name",),
@@ -33,6 +37,7 @@ _FIXED: dict[str, tuple[str, ...]] = {
     "aws:iam/instanceProfile:InstanceProfile": (*_NAMES, "path"),
     "aws:iam/role:Role": (*_NAMES, "path"),
     "aws:iam/rolePolicy:RolePolicy": (*_NAMES, "role"),
+    "aws:kms/key:Key": ("customerMasterKeySpec", "keyUsage"),
     "aws:lambda/function:Function": ("name", "packageType"),
     "aws:lb/listener:Listener": ("loadBalancerArn",),
     "aws:lb/loadBalancer:LoadBalancer": (*_NAMES, "internal", "loadBalancerType"),

@@ -64,6 +64,8 @@ def test_every_resource_that_takes_tags_has_the_three(deploy: Deploy) -> None:
         "RolePolicy",
         "ClusterCapacityProviders",
         "LifecyclePolicy",
+        "Policy",
+        "Dashboard",
     }
     for resource in deploy("dev").custom:
         tags = resource.inputs.get("tags")

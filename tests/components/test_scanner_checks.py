@@ -215,6 +215,7 @@ CHECKS = [
     Check("CKV_AWS_150", "deletion protection", ALB, lambda one: one["enableDeletionProtection"]),
     Check("CKV_AWS_158", "by a key of one's own", LOGS, lambda one: bool(one.get("kmsKeyId"))),
     Check("CKV_AWS_338", "kept for a year", LOGS, lambda one: one["retentionInDays"] >= 365),
+    Check("CKV_AWS_7", "rotated", "kms/key:Key", lambda one: one["enableKeyRotation"]),
     Check("CKV_AWS_26", "encrypted", "sns/topic:Topic", lambda one: bool(one.get("kmsMasterKeyId"))),
     Check("CKV_AWS_51", "immutable tags", REPOSITORY, lambda one: one["imageTagMutability"] == "IMMUTABLE"),
     Check(
@@ -304,6 +305,11 @@ def test_every_waiver_has_its_reason_in_the_decision_record() -> None:
 def test_every_kind_of_resource_is_checked_or_has_nothing_to_check(example: Deployed) -> None:
     kinds = {resource.type.removeprefix("aws:") for resource in example.custom}
     unchecked = {
+        "appautoscaling/policy:Policy",
+        "appautoscaling/target:Target",
+        "autoscaling/policy:Policy",
+        "cloudwatch/dashboard:Dashboard",
+        "cloudwatch/metricAlarm:MetricAlarm",
         "batch/computeEnvironment:ComputeEnvironment",
         "batch/jobQueue:JobQueue",
         "ecr/lifecyclePolicy:LifecyclePolicy",

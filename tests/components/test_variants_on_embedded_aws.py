@@ -162,6 +162,21 @@ def test_vllm_disabled(aws: Aws, up: Up) -> None:
     assert "ftm-hosted-vllm-cluster" not in names
 
 
+def test_notifications(aws: Aws, up: Up) -> None:
+    up("noisy", **VARIANTS["notifications"])
+    (topic,) = [one["TopicArn"] for one in aws.client("sns").list_topics()["Topics"] if "noisy" in one["TopicArn"]]
+    (subscription,) = aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    assert subscription["Endpoint"] == "operator@example.com"
+    (idle,) = aws.client("cloudwatch").describe_alarms(AlarmNames=["ftm-noisy-vllm-idle"])["MetricAlarms"]
+    assert idle["AlarmActions"][0] == topic
+    (target,) = aws.client("events").list_targets_by_rule(Rule="ftm-noisy-jobs-waiting")["Targets"]
+    assert target["Arn"] == topic
+    scalable = aws.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="ecs")
+    assert "service/ftm-noisy-vllm-cluster/ftm-noisy-vllm-service" in [
+        one["ResourceId"] for one in scalable["ScalableTargets"]
+    ]
+
+
 def test_a_bucket_of_somebody_else_stops_it(aws: Aws, up: Up) -> None:
     before = aws.client("ec2").describe_security_groups()["SecurityGroups"]
     with pytest.raises(Exception, match="ftm:bucketName is not-mine, which is not a bucket of this account"):

@@ -126,5 +126,7 @@ def _fit_scalar(value: Any, shape: Shape) -> Any:
             return value == "true"
         case "integer" | "long" if isinstance(value, str):
             return int(value)
+        case "float" | "double" if isinstance(value, str):
+            return float(value)
         case _:
             return value

@@ -46,6 +46,19 @@ def scaling_policy(aws: Aws, resource: Resource) -> Created:
     return name, {"name": name, "arn": made["ScalingPolicies"][0]["PolicyARN"]}
 
 
+@creates("aws:appautoscaling/target:Target")
+def scalable_target(aws: Aws, resource: Resource) -> Created:
+    made = aws.call("application-autoscaling", "register_scalable_target", resource.inputs)
+    return resource.inputs["resourceId"], {"arn": made["ScalableTargetARN"]}
+
+
+@creates("aws:appautoscaling/policy:Policy")
+def application_scaling_policy(aws: Aws, resource: Resource) -> Created:
+    name = physical_name(resource)
+    made = aws.call("application-autoscaling", "put_scaling_policy", resource.inputs, ("name",), PolicyName=name)
+    return name, {"name": name, "arn": made["PolicyARN"]}
+
+
 @creates("aws:ecs/cluster:Cluster")
 def cluster(aws: Aws, resource: Resource) -> Created:
     name = physical_name(resource)

@@ -35,6 +35,16 @@ def instance_profile(aws: Aws, resource: Resource) -> Created:
     return name, {"name": name, "arn": made["InstanceProfile"]["Arn"]}
 
 
+@creates("aws:kms/key:Key")
+def key(aws: Aws, resource: Resource) -> Created:
+    without = ("enableKeyRotation", "deletionWindowInDays", "tags")
+    tags = [{"TagKey": key, "TagValue": value} for key, value in (resource.inputs.get("tags") or {}).items()]
+    made = aws.call("kms", "create_key", resource.inputs, without, Tags=tags)["KeyMetadata"]
+    if resource.inputs.get("enableKeyRotation"):
+        aws.client("kms").enable_key_rotation(KeyId=made["KeyId"])
+    return made["KeyId"], {"keyId": made["KeyId"], "arn": made["Arn"]}
+
+
 @answers("aws:index/getCallerIdentity:getCallerIdentity")
 def get_caller_identity(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - every answerer takes both
     who = aws.client("sts").get_caller_identity()

@@ -1,4 +1,4 @@
-"""Log groups, alarms and budgets. The embedded AWS stores alarms and budgets but never evaluates them."""
+"""Log groups, alarms, event rules and budgets. The embedded AWS stores alarms and budgets but never evaluates them."""
 
 from typing import Any
 
@@ -51,6 +51,26 @@ def budget(aws: Aws, resource: Resource) -> Created:
         NotificationsWithSubscribers=[_notification(aws, notice) for notice in inputs.get("notifications") or []],
     )
     return f"{account}:{name}", {"name": name, "arn": f"arn:aws:budgets::{account}:budget/{name}"}
+
+
+@creates("aws:cloudwatch/eventRule:EventRule")
+def event_rule(aws: Aws, resource: Resource) -> Created:
+    name = physical_name(resource)
+    made = aws.call("events", "put_rule", resource.inputs, ("name",), Name=name)
+    return name, {"name": name, "arn": made["RuleArn"]}
+
+
+@creates("aws:cloudwatch/eventTarget:EventTarget")
+def event_target(aws: Aws, resource: Resource) -> Created:
+    rule, target_id = resource.inputs["rule"], resource.inputs.get("targetId") or resource.name
+    target = {"Id": target_id, "Arn": resource.inputs["arn"]}
+    if transformer := resource.inputs.get("inputTransformer"):
+        target["InputTransformer"] = {
+            "InputPathsMap": transformer["inputPaths"],
+            "InputTemplate": transformer["inputTemplate"],
+        }
+    aws.client("events").put_targets(Rule=rule, Targets=[target])
+    return f"{rule}-{target_id}", {"targetId": target_id}
 
 
 def _metric_query(query: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,146 @@
+"""The alarms, as data without Pulumi: what each one measures, when it goes off, and what the operator should do.
+
+All of them evaluate periods of five minutes. Every expression is 1 or more while something is wrong and 0 otherwise.
+Metrics that are not published, such as the requests of an idle load balancer, count as 0.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PERIOD = 300
+"""Seconds."""
+
+RUNBOOK = "docs/runbook.md"
+
+REFUSED = "HTTPCode_ELB_5XX_Count"
+"""The metric of answers that the load balancer gave itself, because no target could."""
+
+COLD_START_MINUTES = 45
+"""A new GPU instance answers its first request after 9 to 14 minutes (docs/adr/0002); three times as long is a fault.
+Whatever switches idle GPUs off must wait longer than this, too."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    key: str
+    """Its name in the alarm's expression."""
+    namespace: str
+    name: str
+    dimensions: Mapping[str, Any]
+    stat: str = "Sum"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    name: str
+    """Without the stack's prefix."""
+    description: str
+    """What happened, what to do, and the heading in the runbook."""
+    expression: str
+    metrics: Sequence[Metric]
+    minutes: int = PERIOD // 60
+    """How long the expression must be at least 1."""
+
+    @property
+    def periods(self) -> int:
+        return self.minutes * 60 // PERIOD
+
+
+@dataclass(frozen=True)
+class VllmDimensions:
+    """How CloudWatch names the parts of vLLM. The values may be Pulumi outputs."""
+
+    group: Any
+    load_balancer: Any
+    target_group: Any
+
+
+def idle(vllm: VllmDimensions, minutes: int) -> Alarm:
+    """GPU instances without a request for `minutes`.
+
+    Answers of the load balancer itself count as requests: without a healthy target, waiting jobs get 503 from it. The
+    minimum of the instances within a period is taken, so that a replaced Spot instance starts the time anew.
+    """
+    requests, refused = (_load_balancer(vllm, *one) for one in (("requests", "RequestCount"), ("refused", REFUSED)))
+    return Alarm(
+        "vllm-idle",
+        f"GPU instances ran for {minutes} minutes without a request, and are being switched off. Nothing to do, unless "
+        f"a run is waiting for vLLM: `ftm vllm scale 1 --wait`. {RUNBOOK}: A GPU was left running",
+        "IF(FILL(instances, 0) > 0 AND FILL(requests, 0) + FILL(refused, 0) == 0, 1, 0)",
+        [_group(vllm, "instances", "GroupInServiceInstances"), requests, refused],
+        minutes,
+    )
+
+
+def of_vllm(vllm: VllmDimensions) -> Iterator[Alarm]:
+    """The alarms that concern the GPU instances and the service on them."""
+    desired = _group(vllm, "desired", "GroupDesiredCapacity")
+    yield Alarm(
+        "vllm-no-capacity",
+        "AWS could not start the desired GPU instances for 15 minutes: no Spot capacity, or the quota is too small. "
+        f"Wait, or allow more instance types or an on-demand instance. {RUNBOOK}: vLLM does not come up",
+        "IF(FILL(desired, 0) > FILL(total, 0), 1, 0)",
+        [desired, _group(vllm, "total", "GroupTotalInstances")],
+        15,
+    )
+    yield Alarm(
+        "vllm-unhealthy",
+        f"GPU instances are wanted, and none has answered health checks for {COLD_START_MINUTES} minutes. Read vLLM's "
+        f"log, or switch it off with `ftm vllm scale 0`. {RUNBOOK}: vLLM does not come up",
+        "IF(FILL(desired, 0) > 0 AND FILL(healthy, 0) < 1, 1, 0)",
+        [
+            desired,
+            Metric(
+                "healthy",
+                "AWS/ApplicationELB",
+                "HealthyHostCount",
+                {"LoadBalancer": vllm.load_balancer, "TargetGroup": vllm.target_group},
+                "Maximum",
+            ),
+        ],
+        COLD_START_MINUTES,
+    )
+
+
+def of_runs(state_machine: Any, functions: Sequence[Any]) -> Iterator[Alarm]:
+    """The alarms that concern runs: `state_machine` is an ARN, `functions` are names."""
+    failures = [
+        Metric(key, "AWS/States", name, {"StateMachineArn": state_machine})
+        for key, name in (
+            ("failed", "ExecutionsFailed"),
+            ("late", "ExecutionsTimedOut"),
+            ("aborted", "ExecutionsAborted"),
+        )
+    ]
+    yield Alarm(
+        "quarter-failed",
+        "A quarter failed, timed out or was stopped. See why with `ftm resume QUARTER`, which asks before it starts "
+        f"anything. {RUNBOOK}: The run failed",
+        _total(failures),
+        failures,
+    )
+    errors = [
+        Metric(f"{kind.lower()}{n}", "AWS/Lambda", kind, {"FunctionName": function})
+        for n, function in enumerate(functions)
+        for kind in ("Errors", "Throttles")
+    ]
+    yield Alarm(
+        "functions-failing",
+        "A function of the state machine failed or was throttled. Read the logs under /aws/lambda/. A run that failed "
+        f"for it goes on with `ftm resume QUARTER`. {RUNBOOK}: The run failed",
+        _total(errors),
+        errors,
+    )
+
+
+def _total(metrics: Sequence[Metric]) -> str:
+    return " + ".join(f"FILL({metric.key}, 0)" for metric in metrics)
+
+
+def _group(vllm: VllmDimensions, key: str, name: str) -> Metric:
+    return Metric(key, "AWS/AutoScaling", name, {"AutoScalingGroupName": vllm.group}, "Minimum")
+
+
+def _load_balancer(vllm: VllmDimensions, key: str, name: str) -> Metric:
+    return Metric(key, "AWS/ApplicationELB", name, {"LoadBalancer": vllm.load_balancer})

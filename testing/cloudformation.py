@@ -152,6 +152,12 @@ def _task_definition(inputs: Inputs) -> Inputs:
     return {**inputs, "volumes": volumes}
 
 
+def _group(inputs: Inputs) -> Inputs:
+    metrics = inputs.get("enabledMetrics")
+    collected = {"MetricsCollection": [{"Granularity": "1Minute", "Metrics": metrics}]} if metrics else {}
+    return _without(inputs, "enabledMetrics") | collected
+
+
 def _service(inputs: Inputs) -> Inputs:
     moved = {
         "deploymentMaximumPercent": "MaximumPercent",
@@ -273,12 +279,24 @@ def _dimensions(dimensions: Mapping[str, str]) -> list[Inputs]:
 def _budget(inputs: Inputs) -> Inputs:
     limit = {"Amount": float(inputs["limitAmount"]), "Unit": inputs["limitUnit"]}
     budget = {"BudgetName": inputs["name"], "BudgetType": inputs["budgetType"], "TimeUnit": inputs["timeUnit"]}
-    filters = {one["name"]: one["values"] for one in inputs.get("costFilters", [])}
+    terms = [{"Tags": {"Key": one["tags"]["key"], "Values": one["tags"]["values"]}} for one in _ands(inputs)]
     notices = [_notice(one) for one in inputs.get("notifications", [])]
     return {
-        "Budget": budget | {"BudgetLimit": limit} | ({"CostFilters": filters} if filters else {}),
+        "Budget": budget | {"BudgetLimit": limit} | ({"FilterExpression": {"And": terms}} if terms else {}),
         "NotificationsWithSubscribers": notices,
     }
+
+
+def _ands(inputs: Inputs) -> list[Inputs]:
+    return inputs.get("filterExpression", {}).get("ands", [])
+
+
+def _event_target(inputs: Inputs) -> Inputs:
+    """CloudFormation has a rule's targets inside of it."""
+    transformer = inputs.get("inputTransformer") or {}
+    target = {"Id": inputs.get("targetId", "target"), "Arn": inputs["arn"]}
+    renamed = {"InputPathsMap": transformer.get("inputPaths"), "InputTemplate": transformer.get("inputTemplate")}
+    return {"name": inputs["rule"], "Targets": [target | ({"InputTransformer": renamed} if transformer else {})]}
 
 
 def _notice(notice: Inputs) -> Inputs:
@@ -303,6 +321,10 @@ def _topic_policy(inputs: Inputs) -> Inputs:
 
 _BUCKET = "AWS::S3::Bucket"
 _MAPPINGS: dict[str, TypeMapping] = {
+    "aws:appautoscaling/policy:Policy": TypeMapping(
+        "AWS::ApplicationAutoScaling::ScalingPolicy", {"name": "PolicyName"}
+    ),
+    "aws:appautoscaling/target:Target": TypeMapping("AWS::ApplicationAutoScaling::ScalableTarget", dropped=("tags",)),
     "aws:autoscaling/group:Group": TypeMapping(
         "AWS::AutoScaling::AutoScalingGroup",
         {
@@ -311,6 +333,7 @@ _MAPPINGS: dict[str, TypeMapping] = {
             "protectFromScaleIn": "NewInstancesProtectedFromScaleIn",
         },
         ("waitForCapacityTimeout", "forceDelete", "forceDeleteWarmPool", "suspendedProcesses"),
+        _group,
     ),
     "aws:autoscaling/policy:Policy": TypeMapping(
         "AWS::AutoScaling::ScalingPolicy", {"autoscalingGroupName": "AutoScalingGroupName"}, ("name",)
@@ -326,6 +349,8 @@ _MAPPINGS: dict[str, TypeMapping] = {
     ),
     "aws:budgets/budget:Budget": TypeMapping("AWS::Budgets::Budget", dropped=("tags",), reshape=_budget),
     "aws:cloudwatch/dashboard:Dashboard": TypeMapping("AWS::CloudWatch::Dashboard"),
+    "aws:cloudwatch/eventRule:EventRule": TypeMapping("AWS::Events::Rule"),
+    "aws:cloudwatch/eventTarget:EventTarget": TypeMapping("AWS::Events::Rule", reshape=_event_target),
     "aws:cloudwatch/logGroup:LogGroup": TypeMapping("AWS::Logs::LogGroup", {"name": "LogGroupName"}, ("skipDestroy",)),
     "aws:cloudwatch/logMetricFilter:LogMetricFilter": TypeMapping(
         "AWS::Logs::MetricFilter", {"name": "FilterName", "pattern": "FilterPattern"}, reshape=_metric_filter
@@ -376,6 +401,14 @@ _MAPPINGS: dict[str, TypeMapping] = {
     ),
     "aws:iam/rolePolicy:RolePolicy": TypeMapping(
         "AWS::IAM::RolePolicy", {"name": "PolicyName", "role": "RoleName", "policy": "PolicyDocument"}
+    ),
+    "aws:kms/key:Key": TypeMapping(
+        "AWS::KMS::Key",
+        {
+            "policy": "KeyPolicy",
+            "deletionWindowInDays": "PendingWindowInDays",
+            "enableKeyRotation": "EnableKeyRotation",
+        },
     ),
     "aws:lambda/function:Function": TypeMapping(
         "AWS::Lambda::Function", {"name": "FunctionName"}, ("skipDestroy", "sourceCodeHash"), _function

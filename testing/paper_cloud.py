@@ -114,6 +114,7 @@ class PaperCloud:
                 raise LookupError(f"{token} finds nothing for {args}")
 
 
+_KEY = "01234567-89ab-cdef-0123-456789abcdef"
 _SHAPES = {
     "autoscaling/group": ("{name}", "autoscaling:{at}:autoScalingGroup:" + _HEX + ":autoScalingGroupName/{name}"),
     "batch/computeEnvironment": ("{name}", "batch:{at}:compute-environment/{name}"),
@@ -122,6 +123,7 @@ _SHAPES = {
     "cloudwatch/logGroup": ("{name}", "logs:{at}:log-group:{name}"),
     "ec2/launchTemplate": ("lt-0123456789abcdef0", "ec2:{at}:launch-template/lt-0123456789abcdef0"),
     "ec2/securityGroup": ("sg-0123456789abcdef0", "ec2:{at}:security-group/sg-0123456789abcdef0"),
+    "kms/key": (_KEY, "kms:{at}:key/" + _KEY),
     "ecs/taskDefinition": ("{name}", "ecs:{at}:task-definition/{name}:1"),
     "iam/instanceProfile": ("{name}", "iam::{account}:instance-profile/{name}"),
     "iam/role": ("{name}", "iam::{account}:role/{name}"),

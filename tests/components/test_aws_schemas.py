@@ -15,6 +15,7 @@ import parliament
 import pytest
 import yaml
 from cfnlint import api
+from cfnlint.config import ManualArgs
 
 from local.deploy.program import Resource
 from testing.cloudformation import MappingError, write_template
@@ -57,6 +58,7 @@ STACKS: dict[str, tuple[str, dict[str, Any]]] = {
     "KMS and certificate": ("prod", KEY_AND_LOGS | VARIANTS["HTTPS"]),
     "no vLLM": ("prod", VARIANTS["vLLM disabled"]),
     "embeddings with GPUs": ("prod", VARIANTS["GPU Batch"] | {"topicEmbeddingModel": "all-MiniLM-L6-v2"}),
+    "notifications": ("prod", VARIANTS["notifications"]),
     "on-demand floor": ("prod", VARIANTS["on-demand floor"]),
     "the longest name": ("a" + "b" * 62 + "c", {}),
 }
@@ -91,7 +93,8 @@ def judge(resources: Iterable[Resource]) -> list[str]:
         for (type_, key), allowed in LIMITS.items()
         if resource.type == type_ and not re.fullmatch(allowed, value := str(resource.inputs.get(key, "")))
     ]
-    matches = api.lint_all(json.dumps(write_template(resources, REGION)))
+    config = ManualArgs(regions=[REGION], include_checks=["I"], include_experimental=True)
+    matches = api.lint(json.dumps(write_template(resources, REGION)), config=config)
     return findings + [
         f"{match.rule.id} {'/'.join(map(str, getattr(match, 'path', [])))}: {match.message}"
         for match in matches

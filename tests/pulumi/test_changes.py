@@ -18,6 +18,7 @@ SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:ftm-AbCdEf"
 CHANGED: dict[str, Any] = {
     **{key: value for key, value in EVERYTHING_GIVEN.items() if key.endswith("Arn")},
     "accessLogsBucket": "access-logs",
+    "alarmsEnabled": False,
     "batchGpus": {"batchGpus": 1, "batchInstanceTypes": ["g5"]},
     "batchInstanceTypes": ["c7i"],
     "batchMaxVcpus": 64,
@@ -26,6 +27,7 @@ CHANGED: dict[str, Any] = {
     "batchVcpus": 4,
     "bucketName": "calls",
     "checkpointInterval": 10,
+    "dashboardEnabled": False,
     "deletionProtection": False,
     "huggingFaceTokenSecretArn": SECRET,
     "llmApiKeySecretArn": SECRET,
@@ -33,10 +35,13 @@ CHANGED: dict[str, Any] = {
     "logRetentionDays": 90,
     "mapConcurrency": 6,
     "minNamedPercent": 90,
+    "monthlyBudgetUsd": {"monthlyBudgetUsd": 50, "snsTopicArn": EVERYTHING_GIVEN["snsTopicArn"]},
+    "notificationEmails": ["operator@example.com"],
     "topicEmbeddingModel": "all-MiniLM-L6-v2",
     "vllmCertificateArn": {"vllmCertificateArn": CERTIFICATE, "vllmHostname": "vllm.example.com"},
     "vllmEnabled": False,
     "vllmHostname": {"vllmCertificateArn": CERTIFICATE, "vllmHostname": "llm.example.com"},
+    "vllmIdleMinutes": 120,
     "vllmImage": "vllm/vllm-openai:v0.33.0",
     "vllmInstanceTypes": ["g6e.xlarge"],
     "vllmMaxInstances": 3,
@@ -62,6 +67,8 @@ RUN = {
 }
 DATA = ("aws:s3/", "aws:ecr/repository")
 ROLES = ("aws:iam/",)
+REMOVING = ("vllmEnabled", "alarmsEnabled", "dashboardEnabled", "vllmMinInstances")
+"""Settings that remove resources: a minimum of instances removes what would switch them off."""
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +139,7 @@ def judge(key: str, change: Change, steps: Steps, refusal: str) -> Iterable[str]
     yield from (f"{one} is replaced" for one in steps.of("replace") - {TASK})
     gone = steps.of("replace", "delete")
     yield from (f"{one} holds data, and is deleted" for one in gone if f"({DATA[0]}" in one or f"({DATA[1]}" in one)
-    if key != "vllmEnabled":  # without vLLM, all of it goes
+    if key not in REMOVING:
         yield from (f"{one} is deleted" for one in steps.of("delete") if f"({ROLES[0]}" not in one)
 
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import batch, firms, naming, prompts, topics
+from bench import batch, firms, naming, preview, prompts, topics
 from testing.vllm_server import ENVIRONMENT, VllmServer, build_model
 
 FIRMS = 50
@@ -30,6 +30,10 @@ def main(arguments: list[str]) -> None:
         print("\nPrompts: left out without dashscope and tiktoken, which hold Qwen's tokens; make bench installs them")
     show("A batch of these firms, an LLM that takes 0.2 s, 16 in flight", batch.measure(measured))
     show("Naming at a server limited to 50 requests a second", naming.at_a_limited_server())
+    if preview.available():
+        show("A preview of a new stack on Pulumi's engine", preview.measure())
+    else:
+        print("\nPreview: left out without Pulumi's CLI: see https://www.pulumi.com/docs/install/")
     if not (ENVIRONMENT / "bin" / "vllm").exists():
         print("\nNaming: left out without vLLM's CPU build; make bench installs it")
         return

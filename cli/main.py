@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import output
-from cli.commands import cost, local, logs, naming, prefetch, quarter, stack, status, themes, topics, vllm
+from cli.commands import cost, local, logs, naming, prefetch, quarter, report, stack, status, themes, topics, vllm
 from cli.errors import ExitCode, explain
 from cli.stack import Target
 from contract import env
@@ -113,6 +113,7 @@ app.command()(topics.topics)
 app.command()(themes.themes)
 app.command()(naming.name)
 app.command()(naming.compare)
+app.command()(report.report)
 app.command()(stack.doctor)
 app.command()(stack.outputs)
 app.command()(stack.console)

@@ -39,7 +39,7 @@ def up(
     Examples:
       ftm local up
       ftm local up --llm-url http://127.0.0.1:8000/v1
-      LLM_API_KEY=... ftm local up --llm-url http://127.0.0.1:4000/v1 --llm-model qwen3-8b
+      ftm local up --llm-url http://127.0.0.1:4000/v1 --llm-model qwen3-8b
     """
     from local import daemon
 

@@ -36,7 +36,7 @@ def name(
 
     \b
     Example:
-      ftm name 2023Q1 --sample 50 --llm-url https://api.x.ai/v1 --out hosted.parquet
+      ftm name 2023Q1 --llm-url https://api.x.ai/v1 --out hosted.parquet
       ftm compare 2023Q1 --with hosted.parquet
     """
     if out.is_dir():
@@ -84,7 +84,7 @@ def compare(
     \b
     Examples:
       ftm compare 2023Q1 --with 20230405_101500
-      ftm compare 2023Q1 --with hosted.parquet --judge http://127.0.0.1:8000/v1 --json
+      ftm compare 2023Q1 --with hosted.parquet --judge http://127.0.0.1:8000/v1
     """
     stack = connect(ctx.obj)
     result, pairs = evaluation.compare(

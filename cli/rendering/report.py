@@ -1,0 +1,151 @@
+"""The report of a run as one HTML page that needs no network: plotly's script and all data are in it."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib import import_module
+from typing import Any
+
+from cli.errors import UsageError
+from cli.rendering.cost import dollars
+from cli.rendering.runs import duration, share
+from cli.services.report import RunReport, Work
+
+_COLOURS = {"complete": "#2a7f62", "failed": "#b3261e", "running": "#7a7a7a"}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #222; }}
+table {{ border-collapse: collapse; margin: 1em 0; }}
+th, td {{ text-align: left; padding: .25em 1em .25em 0; border-bottom: 1px solid #ddd; vertical-align: top; }}
+td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+.failed {{ color: #b3261e; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
+
+
+def to_html(found: RunReport) -> str:
+    """The page.
+
+    Raises:
+        UsageError: when plotly is not installed.
+    """
+    report = found.report
+    title = f"ftm: {report['quarter']}, run {report['run']}"
+    charts = _Charts()
+    parts = [
+        _summary(found),
+        _section("Time line of the batches", charts.time_line(found.work)),
+        _section("Failed batches", _failures(found)) if report["failures"] else "",
+        _section("Why topics keep their keywords", _fallbacks(found)),
+        _section("Topics per firm", charts.histogram(found.topics_per_firm)),
+        _section("Names that most firms share", charts.bars(found.names, "firms")),
+        _section("Most frequent keywords", charts.bars(found.keywords, "topics")),
+    ]
+    return _PAGE.format(title=escape(title), body="\n".join(filter(None, parts)))
+
+
+class _Charts:
+    """Plotly's charts as HTML; the first one carries the script."""
+
+    def __init__(self) -> None:
+        try:
+            self._plotly: Any = import_module("plotly.graph_objects")
+        except ImportError as error:
+            raise UsageError("the report needs plotly: pip install -e '.[report]'") from error
+        self._has_script = False
+
+    def time_line(self, work: Sequence[Work]) -> str:
+        """A bar per batch, from its first attempt to its last checkpoint."""
+        if not work:
+            return ""
+        bars = self._plotly.Bar(
+            orientation="h",
+            y=[one.batch_id for one in work],
+            base=[one.started_at for one in work],
+            x=[(one.ended_at - one.started_at).total_seconds() * 1000 for one in work],
+            marker_color=[_COLOURS.get(one.state, "#7a7a7a") for one in work],
+            text=[f"{one.attempts} attempts" if one.attempts > 1 else "" for one in work],
+        )
+        figure = self._plotly.Figure(bars)
+        figure.update_xaxes(type="date")
+        figure.update_yaxes(autorange="reversed", type="category")
+        return self._html(figure, height=120 + 22 * len(work))
+
+    def histogram(self, values: Sequence[int]) -> str:
+        if not values:
+            return ""
+        figure = self._plotly.Figure(self._plotly.Histogram(x=list(values), marker_color="#3b6ea5"))
+        figure.update_xaxes(title="topics")
+        figure.update_yaxes(title="firms")
+        return self._html(figure, height=320)
+
+    def bars(self, counts: Sequence[tuple[str, int]], unit: str) -> str:
+        if not counts:
+            return ""
+        names, numbers = zip(*counts, strict=True)
+        figure = self._plotly.Figure(
+            self._plotly.Bar(orientation="h", y=[escape(name) for name in names], x=numbers, marker_color="#3b6ea5")
+        )
+        figure.update_yaxes(autorange="reversed", type="category")
+        figure.update_xaxes(title=unit)
+        return self._html(figure, height=120 + 22 * len(counts))
+
+    def _html(self, figure: Any, height: int) -> str:
+        figure.update_layout(height=height, margin={"l": 10, "r": 10, "t": 10, "b": 40}, template="plotly_white")
+        figure.update_yaxes(automargin=True)
+        script, self._has_script = not self._has_script, True
+        return figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False})
+
+
+def _summary(found: RunReport) -> str:
+    report = found.report
+    batches, firms, topics, tokens = report["batches"], report["firms"], report["topics"], report["tokens"]
+    rows = [
+        ("Status", f"{report['status']} in {duration(report['seconds'])}"),
+        ("Model", ", ".join(found.models) or "none"),
+        ("Batches", f"{batches['succeeded']:,} of {batches['total']:,} succeeded"),
+        ("Firms", f"{firms['completed']:,} completed, {firms['skipped']:,} skipped, {firms['failed']:,} failed"),
+        ("Topics", f"{topics['total']:,}, {share(topics['named'], topics['total'])} named by the LLM"),
+        (
+            "Tokens",
+            f"{tokens['prompt']:,} prompt ({share(tokens['cached'], tokens['prompt'])} cached), "
+            f"{tokens['completion']:,} completion",
+        ),
+    ]
+    if spent := found.spent:
+        rows.append(("Cost", f"{dollars(spent['dollars'])}; ${spent['hosted_dollars']:.2f} at the hosted API"))
+        rows += [("", text) for text in spent["assumptions"]]
+    message = f'<p class="failed">{escape(report["message"])}</p>' if report["message"] else ""
+    return message + _table((), rows)
+
+
+def _failures(found: RunReport) -> str:
+    rows = [(failure["batch_id"], failure["reason"]) for failure in found.report["failures"]]
+    return _table(("batch", "reason"), rows)
+
+
+def _fallbacks(found: RunReport) -> str:
+    if not found.fallbacks:
+        return "<p>All topics were named by the LLM.</p>"
+    rows = [(item["reason"].replace("_", " "), f"{item['topics']:,}", item["example"]) for item in found.fallbacks]
+    return _table(("reason", "topics", "example"), rows)
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{escape(title)}</h2>\n{content}" if content else ""
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    return "<table>" + (f"<tr>{head}</tr>" if head else "") + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"

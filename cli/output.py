@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _WRAPPED_WIDTH = 24
 """Characters that a column of text needs at least."""
 
+_SPACING = 3
+"""Characters between two columns."""
+
 _json = {"expected": False}
 """Whether stdout still lacks the one JSON document of this command."""
 
@@ -144,7 +147,7 @@ def _fitting(
         widths[name] = min(widths[name], _WRAPPED_WIDTH)
     kept = list(columns)
     for name in drop:
-        if sum(widths[column] for column in kept) + 2 * len(kept) <= width:
+        if sum(widths[column] for column in kept) + _SPACING * len(kept) <= width:
             break
         kept.remove(name)
     return [number for number, name in enumerate(columns) if name in kept]

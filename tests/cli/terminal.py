@@ -33,7 +33,7 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
     """Run `ftm` on a terminal.
 
     Args:
-        keys: what the person types.
+        keys: what the person types at a question.
     """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -45,9 +45,9 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
         stderr=slave,
         env={**inherited, "TERM": "xterm-256color", **environment},
         start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C becomes a signal
     )
     os.close(slave)
-    os.write(master, keys.encode())
     shown = b""
     while True:
         try:
@@ -57,5 +57,8 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
         if not chunk:
             break
         shown += chunk
+        if keys and b"[y/N]: " in shown:
+            os.write(master, keys.encode())
+            keys = ""
     os.close(master)
     return Screen(shown.decode(errors="replace").replace("\r\n", "\n"), process.wait())

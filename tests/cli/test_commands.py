@@ -99,7 +99,11 @@ def test_no_at_a_question_changes_nothing_and_exits_130(aws: Aws) -> None:
 def test_ctrl_c_at_a_question_exits_130(aws: Aws) -> None:
     put_manifest(aws, SUCCEEDS)
 
-    assert on_terminal("prefetch", "sample", SUCCEEDS, keys="\x03").exit_code in (130, -2)
+    screen = on_terminal("prefetch", "sample", SUCCEEDS, keys="\x03")
+
+    assert screen.exit_code == 130
+    assert "Interrupted." in screen.text
+    assert "Traceback" not in screen.text
 
 
 def test_ids_are_whole_on_80_columns_and_a_narrow_terminal_drops_columns(aws: Aws, ftm: Ftm) -> None:
@@ -111,7 +115,7 @@ def test_ids_are_whole_on_80_columns_and_a_narrow_terminal_drops_columns(aws: Aw
     narrow = on_terminal("status", SUCCEEDS, columns=48)
 
     for screen in (wide, narrow):
-        assert any(line.startswith("2023Q1_batch_0000 ") for line in screen.lines), screen.text
+        assert any(line.startswith(" 2023Q1_batch_0000 ") for line in screen.lines), screen.text
         assert any(" complete " in f"{line} " for line in screen.lines)
     assert any("attempts" in line for line in wide.lines)
     assert not any("attempts" in line for line in narrow.lines)

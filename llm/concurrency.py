@@ -1,8 +1,9 @@
 """How many requests are in flight at once: few at first, more while throughput grows, half after an overload.
 
-The bound follows additive increase and multiplicative decrease (AIMD), with a doubling start. Throughput at a level is
+The bound follows additive increase and multiplicative decrease (AIMD). It starts as TCP does: each answer raises it by
+one until latency is twice that of the first request; then it doubles while throughput grows. Throughput at a level is
 estimated from mean latency (requests in flight / latency): fewer requests are needed for that than for counting
-completions in a time. A server that answers one request at a time is kept at a level of one or two, so that requests
+completions in a time. A server that answers one request at a time is kept at a few, so that requests
 wait here and not in its queue; one with room is at the maximum after a few round trips.
 """
 
@@ -30,6 +31,9 @@ class Concurrency:
         self._now = now
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._least_latency = 0.0
+        self._is_fast = True
+        """Until latency rises: each answer raises the level by one."""
         self._doubling = True
         self._epoch = 0
         """Counts the changes of the level: a request that was sent before the last one says nothing of this level."""
@@ -56,8 +60,14 @@ class Concurrency:
 
     def succeeded(self, epoch: int, latency: float) -> None:
         """A request was answered after `latency` seconds."""
+        self._least_latency = min(latency, self._least_latency or latency)
         if epoch != self._epoch or not self._waiting:
             return  # it was sent at another level, or the level is not what bounds throughput
+        if self._is_fast:
+            self._is_fast = self.level < self.maximum and latency <= 2 * self._least_latency
+            self.level += self._is_fast
+            self._wake()
+            return
         self._latencies.append(latency)
         if len(self._latencies) >= max(_MIN_SAMPLES, self.level * (1 if self._doubling else 2)):
             self._judge_level(self.level / max(fmean(self._latencies), 1e-6))
@@ -66,7 +76,7 @@ class Concurrency:
         """A request was refused for load, or not answered in time: half the level, once for all that were in flight."""
         if epoch != self._epoch:
             return
-        self._doubling = False
+        self._is_fast = self._doubling = False
         self._best = (0, 0.0)
         self._change(max(1, self.level // 2))
 

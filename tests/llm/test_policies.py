@@ -89,6 +89,7 @@ def flight(maximum: int, latency: Callable[[int], float], requests: int) -> Conc
 
     async def send_all() -> Concurrency:
         concurrency = Concurrency(maximum, lambda: 0.0)
+        concurrency.succeeded(concurrency.epoch, latency(1))  # the client's first request goes alone
 
         async def send() -> None:
             async with concurrency.slot():

@@ -11,6 +11,7 @@ from cli.errors import ConflictError, NotFoundError, UsageError
 from cli.options import JsonOption, QuarterArgument, YesOption
 from cli.services import executions
 from cli.services import prefetch as service
+from cli.services import prefetch_table as table
 from cli.stack import LOCAL, Stack, connect
 
 app = typer.Typer(no_args_is_help=True, help="Upload a quarter's sentences, and see what is there.")
@@ -42,6 +43,41 @@ def put(
     stack = connect(ctx.obj)
     _ask_to_replace(stack, quarter, force)
     _upload(stack, prefetch, as_json)
+
+
+@app.command()
+def make(
+    quarter: QuarterArgument,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Tables: .csv, .jsonl or .parquet.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder for the prefetch.")],
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=COLUMN", help="The files' column for one of the prefetch; repeatable."),
+    ] = None,
+    language: Annotated[str, typer.Option(help="The texts' language, an ISO 639 code.")] = "en",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a prefetch from tables of transcripts.
+
+    A row needs a firm_id and a raw_text. Without the columns sentence_id and position, each text is split into
+    sentences. Rows whose column quarter names another quarter are left out.
+
+    \b
+    Example:
+      ftm prefetch make 2016Q2 calls.csv --map firm_id=ticker --map raw_text=text --out exports/2016Q2
+    """
+    columns = dict(_pair(text) for text in mapping or [])
+    made = table.make(quarter, files, columns, language, out)
+    checked = service.load(quarter, out)
+    if made.other_quarters:
+        output.hint(f"{output.count(made.other_quarters, 'row')} of other quarters left out")
+    for note in checked.notes:
+        output.hint(note)
+    if as_json:
+        output.print_json({"quarter": quarter, "folder": str(out), "firms": made.firms, "sentences": made.sentences})
+        return
+    output.print_line(f"{out}: {output.count(made.firms, 'firm')}, {output.count(made.sentences, 'sentence')}")
+    output.hint(f"upload it with `ftm prefetch put {quarter} {out}`")
 
 
 @app.command()
@@ -112,6 +148,13 @@ def show(ctx: typer.Context, quarter: QuarterArgument, as_json: JsonOption = Fal
     )
     rows = [(chunk["name"], chunk["firms"], chunk["sentences"], chunk["bytes"]) for chunk in found["chunks"]]
     output.print_table(("chunk", "firms", "sentences", "bytes"), rows)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not (name and equals and column):
+        raise UsageError(f"--map {text} is not NAME=COLUMN, such as firm_id=ticker")
+    return name, column
 
 
 def _ask_to_replace(stack: Stack, quarter: str, force: bool) -> None:

@@ -1,0 +1,94 @@
+"""`ftm prefetch make`: a prefetch from tables of transcripts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from .conftest import SUCCEEDS, Aws, Ftm
+
+Q = SUCCEEDS
+ACME = "Good morning, Mr. Smith. Sales grew 5.2%.\nWhat about Europe?"
+COLUMNS = ("--map", "firm_id=ticker", "--map", "raw_text=text", "--map", "earnings_call_date=day")
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return pq.read_table(folder / "chunk_0000.parquet").to_pylist()
+
+
+def csv(folder: Path) -> Path:
+    path = folder / "calls.csv"
+    path.write_text(
+        f'ticker,day,gvkey,text,notes\n0005,10/28/2021,1690,"{ACME}",x\nBETA,,,"Rates fell. Margins rose.",\n'
+    )
+    return path
+
+
+def jsonl(folder: Path) -> Path:
+    path = folder / "calls.jsonl"
+    records = [
+        {"ticker": "0005", "day": "2021-10-28", "gvkey": "001690", "text": ACME},
+        {"ticker": "BETA", "text": "Rates fell. Margins rose."},
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def parquet(folder: Path) -> Path:
+    path = folder / "calls.parquet"
+    table = {"ticker": ["0005", "BETA"], "day": ["2021-10-28", None], "text": [ACME, "Rates fell. Margins rose."]}
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+@pytest.mark.parametrize("write", [csv, jsonl, parquet])
+def test_texts_become_sentences_that_can_be_put(aws: Aws, ftm: Ftm, tmp_path: Path, write: Any) -> None:
+    out = tmp_path / "out"
+
+    made = ftm("prefetch", "make", Q, str(write(tmp_path)), *COLUMNS, "--out", str(out), "--json")
+
+    assert json.loads(made.stdout) == {"quarter": Q, "folder": str(out), "firms": 2, "sentences": 5}
+    assert [(row["firm_id"], row["position"], row["raw_text"], row["cleaned_text"]) for row in rows(out)][:3] == [
+        ("0005", 0, "Good morning, Mr. Smith.", "good morning mr smith"),
+        ("0005", 1, "Sales grew 5.2%.", "sales grew"),
+        ("0005", 2, "What about Europe?", "what about europe"),
+    ]
+    assert "2 firms, 5 sentences" in ftm("prefetch", "put", Q, str(out)).stdout
+
+
+def test_rows_that_are_sentences_stay_as_they_are(ftm: Ftm, tmp_path: Path) -> None:
+    path = tmp_path / "sentences.parquet"
+    columns = {"firm_id": ["A", "A", "A"], "position": [7, 8, 9], "raw_text": ["One. Two.", "Three.", "Four."]}
+    pq.write_table(pa.table({**columns, "quarter": [Q, Q, "2022Q4"]}), path)
+
+    made = ftm("prefetch", "make", Q, str(path), "--out", str(tmp_path / "out"))
+
+    assert "1 row of other quarters left out" in made.stderr
+    assert [(row["position"], row["raw_text"]) for row in rows(tmp_path / "out")] == [(7, "One. Two."), (8, "Three.")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--map", "firm_id=ticker"), "no column 'raw_text': map one of ticker, day, gvkey, text, notes with --map"),
+        (("--map", "firm_id=symbol"), "the files have no column 'symbol'"),
+        (("--map", "ticker=firm_id"), "'ticker' is not a column of a prefetch"),
+        (("--map", "ticker"), "--map ticker is not NAME=COLUMN"),
+    ],
+)
+def test_a_mapping_that_does_not_fit(ftm: Ftm, tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    made = ftm("prefetch", "make", Q, str(csv(tmp_path)), *arguments, "--out", str(tmp_path / "out"), exit_code=2)
+
+    assert sentence in made.stderr.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_tables(ftm: Ftm, tmp_path: Path) -> None:
+    (tmp_path / "calls.txt").write_text("x")
+    (tmp_path / "calls.parquet").write_text("x")
+    for name, sentence in (("calls.txt", "is neither .csv"), ("calls.parquet", "cannot be read")):
+        made = ftm("prefetch", "make", Q, str(tmp_path / name), "--out", str(tmp_path / "out"), exit_code=2)
+        assert sentence in made.stderr

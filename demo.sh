@@ -6,11 +6,11 @@ export FTM_STACK=local
 QUARTER=2023Q1
 
 main() {
-    step "Start an AWS of our own on this machine, and deploy the Pulumi program to it"
+    step "Start the embedded AWS on this machine, and deploy the Pulumi program to it"
     run ftm local up
     trap 'ftm local down' EXIT
 
-    step "Put a sample quarter into its bucket: calls that ftm writes itself, with known topics"
+    step "Upload a sample quarter: generated calls with known topics"
     run ftm prefetch sample $QUARTER --firms 12
 
     step "Switch the GPU on (here: a fake vLLM, which names topics from their keywords)"
@@ -19,13 +19,13 @@ main() {
     step "Run the quarter: Step Functions starts Batch jobs, each finds topics and has the LLM name them"
     run ftm run-quarter $QUARTER --batch-size 4 --yes
 
-    step "Look at what came out"
+    step "Show the named topics"
     run ftm topics $QUARTER
 
     step "Switch the GPU off again: it costs money while it runs"
     run ftm vllm scale 0
 
-    step "Stop the AWS of our own"
+    step "Stop the embedded AWS"
     trap - EXIT
     run ftm local down
 }

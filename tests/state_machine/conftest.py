@@ -41,11 +41,11 @@ aws.stop()
 
 @dataclass
 class Stack:
-    """A deployed quarter: arrange its prefetch and its troubles, start it, look at what came of it."""
+    """A deployed quarter: arrange its prefetch and its faults, start it, and read its results."""
 
     endpoint: str
     control: Path
-    """Where a test arranges trouble for a batch: see the shrunken worker."""
+    """Where a test arranges faults for a batch: see the shrunken worker."""
 
     def __post_init__(self) -> None:
         self._session = boto3.Session("embedded", "embedded", region_name="us-east-1")
@@ -278,7 +278,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(autouse=True)
 def clean(stack: Stack) -> None:
-    """Each test begins without trouble, without runs, and without the jobs of those before it."""
+    """Each test begins without faults, without runs, and without the jobs of those before it."""
     stack.began = time.time()
     for file in stack.control.iterdir():
         file.unlink()

@@ -70,10 +70,12 @@ class Counts:
     """Why topics fell back to their keywords, by kind."""
 
     def __add__(self, other: "Counts") -> "Counts":
-        numbers = [f.name for f in fields(self) if f.name != "fallbacks"]
-        total = Counts(**{name: getattr(self, name) + getattr(other, name) for name in numbers})
+        total = Counts(**{name: getattr(self, name) + getattr(other, name) for name in _NUMBERS})
         total.fallbacks = add_fallbacks(self.fallbacks, other.fallbacks)
         return total
+
+
+_NUMBERS = tuple(each.name for each in fields(Counts) if each.name != "fallbacks")
 
 
 def topic_counts(counts: Counts) -> dict[str, int]:

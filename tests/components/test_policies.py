@@ -1,14 +1,17 @@
 """IAM documents: nothing wider than it must be, in every variant of the stack."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components import policies
+from components import iam_page, policies
 from components.account import Account
+from components.settings import SECTIONS
 from testing.paper_cloud import ACCOUNT, REGION, VARIANTS, Deploy
 
+ROOT = Path(__file__).parents[2]
 HERE = Account(ACCOUNT, REGION, "aws", "amazonaws.com", "vpc-1", [])
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
 
@@ -72,3 +75,10 @@ def test_roles_are_taken_on_this_accounts_behalf_only() -> None:
     (statement,) = json.loads(policies.trust("ecs-tasks.amazonaws.com", HERE))["Statement"]
     assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+
+
+def test_the_page_of_roles_is_generated_from_the_policies() -> None:
+    page = (ROOT / "docs/iam.md").read_text()
+    assert page == iam_page.document(), "python -m components.iam_page > docs/iam.md"
+    roles = [key for key in SECTIONS["adopted"].config_keys() if key.endswith(("RoleArn", "ProfileArn"))]
+    assert [key for key in roles if f"## `ftm:{key}`" not in page] == []

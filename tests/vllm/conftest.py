@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from testing.vllm_server import VllmServer, build_model
-from tests.worker.conftest import aws, bucket  # noqa: F401 (fixtures)
+from testing.worker_fixtures import aws, bucket  # noqa: F401 (fixtures)
 
 collect_ignore_glob = [] if os.environ.get("TEST_VLLM") else ["test_*"]
 

@@ -47,7 +47,7 @@ def test_the_server_runs_with_the_arguments_of_the_task_definition(vllm: VllmSer
 def test_an_answer_is_bound_by_the_schema_and_does_not_think(vllm: VllmServer) -> None:
     completion = ask(vllm, name)
     answer = json.loads(completion.content, strict=False)
-    assert list(answer) == ["name", "summary"]
+    assert list(answer) == ["name", "summary", "coherent"]
     assert len(answer["name"]) <= MAX_NAME_CHARS
     assert len(answer["summary"]) <= MAX_SUMMARY_CHARS
     assert not completion.truncated

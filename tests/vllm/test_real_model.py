@@ -1,0 +1,82 @@
+"""A quarter named by a real model that is too weak for it: its answers are handled, and the run says what is wrong."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import env
+from contract.batch import BatchLine
+from contract.layout import RunRef, chunk_key, prefetch_manifest_key
+from local.samples import writer as samples
+from testing.vllm_server import VllmServer, build_model
+from testing.worker import BATCH, BUCKET, QUARTER, RUN, Bucket, Worker, batch_environment
+from worker.naming.content import is_vacuous, loops
+
+FIRMS = 3
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    folder = tmp_path_factory.mktemp("model") / "smollm2"
+    build_model(folder, "smollm2.py")
+    server = VllmServer(folder, folder.parent / "vllm.log")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def put_samples(bucket: Bucket, folder: Path) -> None:
+    samples.write(folder, QUARTER, FIRMS)
+    for chunk in folder.glob("*.parquet"):
+        bucket.put(chunk_key(QUARTER, chunk.name), chunk.read_bytes())
+    bucket.put(prefetch_manifest_key(QUARTER), (folder / "manifest.json").read_bytes())
+    firms = list(json.loads((folder / "manifest.json").read_text())["firm_to_chunk"])
+    line = BatchLine(BATCH, QUARTER, firms).to_json()
+    bucket.put(RunRef(QUARTER, RUN).manifest_key, f"{line}\n".encode())
+
+
+def summarize(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> dict[str, Any]:
+    """The summary of the run, by the function that decides whether it is green."""
+    for name, value in {**bucket.aws, "JOB_QUEUE_ARN": "none", "JOB_NAME_PREFIX": "ftm"}.items():
+        monkeypatch.setenv(name, value)
+    from functions import summarize_results  # makes its clients when it is imported, as in Lambda
+
+    state = {
+        "quarter": QUARTER,
+        "bucket": BUCKET,
+        "manifest": {"run": RUN, "batch_ids": [BATCH]},
+        "batches": [{"batch_id": BATCH, "status": "SUCCEEDED"}],
+    }
+    return summarize_results.handler({"state": state, "execution": "arn"}, None)
+
+
+def test_a_weak_model_makes_no_green_run(
+    smollm2: VllmServer, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_samples(bucket, tmp_path)
+    worker = Worker(batch_environment(bucket, smollm2.base_url))
+
+    ended = worker.run_process(**{env.LLM_MODEL_NAME: smollm2.served_model, env.LLM_MAX_CONCURRENT: "4"})
+
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    rows, counts = bucket.topics(), bucket.progress().counts
+    named = [row for row in rows if row["naming_method"] == "llm"]
+    print(json.dumps({row["name"]: row["summary"] for row in named}, indent=1))
+    print(json.dumps({kind: vars(fallback) for kind, fallback in counts.fallbacks.items()}, indent=1))
+    assert len(rows) == counts.topics >= 2 * FIRMS
+    assert len(named) == counts.named < counts.topics / 2
+    assert not [row["name"] for row in named if is_vacuous(row["name"]) or loops(row["summary"])]
+    assert all(row["name"] == ", ".join(row["keywords"][:3]) for row in rows if row not in named)
+    assert sum(fallback.topics for fallback in counts.fallbacks.values()) == counts.topics - counts.named
+    assert "vacuous" in counts.fallbacks
+
+    summary = summarize(monkeypatch, bucket)
+    assert summary["has_failures"]
+    assert f"the LLM named {counts.named} of {counts.topics} topics" in summary["message"]
+    assert sum(record["topics"] for record in summary["fallbacks"]) == counts.topics - counts.named

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from contract import env
-from contract.batch import BatchLine
-from contract.layout import RunRef, chunk_key, prefetch_manifest_key
+from contract.layout import chunk_key
 from local.samples import writer as samples
 from testing.vllm_server import VllmServer, build_model
 from testing.worker import BATCH, BUCKET, QUARTER, RUN, Bucket, Worker, batch_environment
@@ -34,10 +33,7 @@ def put_samples(bucket: Bucket, folder: Path) -> None:
     samples.write(folder, QUARTER, FIRMS)
     for chunk in folder.glob("*.parquet"):
         bucket.put(chunk_key(QUARTER, chunk.name), chunk.read_bytes())
-    bucket.put(prefetch_manifest_key(QUARTER), (folder / "manifest.json").read_bytes())
-    firms = list(json.loads((folder / "manifest.json").read_text())["firm_to_chunk"])
-    line = BatchLine(BATCH, QUARTER, firms).to_json()
-    bucket.put(RunRef(QUARTER, RUN).manifest_key, f"{line}\n".encode())
+    bucket.put_manifests(json.loads((folder / "manifest.json").read_text())["firm_to_chunk"])
 
 
 def summarize(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> dict[str, Any]:
@@ -49,7 +45,7 @@ def summarize(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> dict[str, Any]
     state = {
         "quarter": QUARTER,
         "bucket": BUCKET,
-        "manifest": {"run": RUN, "batch_ids": [BATCH]},
+        "manifest": {"run": RUN.run, "batch_ids": [BATCH]},
         "batches": [{"batch_id": BATCH, "status": "SUCCEEDED"}],
     }
     return summarize_results.handler({"state": state, "execution": "arn"}, None)

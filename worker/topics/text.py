@@ -5,6 +5,7 @@ Everything here is deterministic and looks at one firm only, so that a firm's to
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -66,22 +67,43 @@ _ARTEFACT_CUES = ("technical", "audi", "inde", "indi", "unin", "talk", "speakers
 STOP_WORDS = (ENGLISH_STOP_WORDS - _MEANINGFUL) | _CALL_WORDS | _CONTRACTIONS
 MIN_CONTENT_WORDS = 3
 
-_OPERATOR = re.compile(
+
+class _Cued:
+    """A pattern that is tried only on texts with one of its cues, which costs less than to search all of them."""
+
+    def __init__(self, pattern: str, *cues: str) -> None:
+        self._pattern = re.compile(pattern)
+        self._cues = cues
+
+    def search(self, text: str) -> bool:
+        return any(cue in text for cue in self._cues) and bool(self._pattern.search(text))
+
+    def finditer(self, text: str) -> Iterable[re.Match[str]]:
+        return self._pattern.finditer(text) if any(cue in text for cue in self._cues) else ()
+
+
+_OPERATOR = _Cued(
     r"operator instructions|go ahead with your question|your line is (now )?open|(your|our) (next|first|last) question"
     r"|question (comes|is coming|is) from|you may (now )?disconnect|concludes (today|our|the|this)"
     r"|(any|no) (further|more|other|additional) questions|in (the|your) question queue|open (up )?the (call|line|floor)"
-    r"|questions? at this time"
+    r"|questions? at this time",
+    *("operator", "question", "line is", "disconnect", "concludes", "open "),
 )
-_LEGAL = re.compile(
+_LEGAL = _Cued(
     r"forward[- ]looking (statement|information|comment)|safe harbou?r|risks? and uncertaint"
     r"|actual (results|events|performance).{0,80}differ|(assume|undertake|have|take)s? no (duty|obligation|responsib)"
     r"|obligation to update|required by (applicable )?law|filed with the (sec|securities)|form (10|8)-?[kq]\b"
     r"|sec filings|non-gaap (financial )?(measure|metric|number)"
     r"|reconciliations?\b.{0,80}(gaap|press release|website|appendix)"
     r"|risk factors|private securities litigation|\b(such|these) statements\b|those statements are"
-    r"|guarantees? of future|cautionary statement|statements (contained|included|made) (during|in|on) (the|this|today)"
+    r"|guarantees? of future|cautionary statement|statements (contained|included|made) (during|in|on) (the|this|today)",
+    *("forward", "safe harb", "uncertaint", "differ", "obligation", "duty", "responsib", "required by", "filed with"),
+    *("form 10", "form 8", "sec filings", "gaap", "risk factors", "litigation", "statement", "guarantee"),
 )
-_REPLAY = re.compile(r"\breplay\b|webcast|(being|be) recorded|recording of (this|today)|this call is the property")
+_REPLAY = _Cued(
+    r"\breplay\b|webcast|(being|be) recorded|recording of (this|today)|this call is the property",
+    *("replay", "webcast", "recorded", "recording", "property"),
+)
 _POINTER = re.compile(
     r"(turn|turning|refer|referring|move|moving|go|going|look|looking|start|starting|see|shown|on|to|with) "
     r"(now )?(to |at |on )?(the )?(slides?|pages?)( number)? (\d+|one|two|three)|\b(our|company'?s|the) web ?site"
@@ -103,10 +125,12 @@ _COURTESY = re.compile(
 )
 
 _ROLE = r"(chief|president|officer|chairman|c[efo]o|director|treasurer|controller|head of|investor relations)\b"
-_INTRODUCTION = re.compile(
+_INTRODUCTION = _Cued(
     rf"\b(joined|accompanied)\b.{{0,60}} by\b.{{0,120}}\b{_ROLE}|\b{_ROLE}[^;]{{0,80}};.{{0,60}}\b{_ROLE}"
     rf"|\b(with|joining|on|leading|hosting|participating (in|on)) (me|us|the call|today'?s call)\b.{{0,120}}\b{_ROLE}"
-    rf"|\b(my name is|this is|speaking today|available to answer)\b.{{0,80}}\b{_ROLE}"
+    rf"|\b(my name is|this is|speaking today|available to answer)\b.{{0,80}}\b{_ROLE}",
+    *("chief", "president", "officer", "chairman", "ceo", "cfo", "coo", "director", "treasurer", "controller"),
+    *("head of", "investor relations"),
 )
 # What somebody is about to speak of is no more than a table of contents.
 _AGENDA = re.compile(
@@ -164,10 +188,12 @@ def is_boilerplate(sentence: Sentence, words: int) -> bool:
 
 
 # After these words comes whoever is greeted, thanked or introduced.
-_GREETED = re.compile(
+_GREETED = _Cued(
     r"(?:[Tt]hanks?(?: you)?(?: very much| so much| a lot)?|[Gg]ood (?:morning|afternoon|evening)|\b[Hh]i|[Hh]ello"
     r"|\b[Hh]ey|over to|back to|joined by|line of|question (?:comes |is )?from|my name is|\b(?:Mr|Ms|Mrs|Dr)\.?),? "
-    r"((?:[A-Z][\w'’-]+\.? ?){1,4})"
+    r"((?:[A-Z][\w'’-]+\.? ?){1,4})",
+    *("hank", "ood morning", "ood afternoon", "ood evening", "Hi", "hi ", "hi,", "ello", "ey ", "ey,", "over to"),
+    *("back to", "joined by", "line of", "uestion", "my name is", "Mr", "Ms", "Dr"),
 )
 _ADDRESSED = re.compile(r", ([A-Z][a-z'’-]+)[.?!]$")
 _INTRODUCED = re.compile(

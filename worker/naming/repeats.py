@@ -10,14 +10,14 @@ from typing import Any
 from contract.fallbacks import FallbackKind, add_fallbacks, count_fallbacks
 from worker.firm import Outcome
 from worker.naming.prompt import fallback_name
-from worker.naming.relation import content_stems
+from worker.naming.relation import concepts_of, content_stems
 from worker.naming.validation import same_name
 from worker.vocabulary import weight_of
 
 _MIN_TOPICS = 3
 """Two topics that share a name by chance are no sign of anything."""
 _LIKE = 0.4
-"""The share of the name's other topics with which a topic must have a specific keyword in common."""
+"""The share of the name's other topics with which a topic must have something in common beside the name."""
 
 
 def take_back_repeats(outcomes: list[Outcome]) -> None:
@@ -30,15 +30,18 @@ def take_back_repeats(outcomes: list[Outcome]) -> None:
     for group in by_name.values():
         if len(group) < _MIN_TOPICS:
             continue
-        stems = [_specific_stems(row["keywords"]) for _, row in group]
+        subjects = [_subjects(row) for _, row in group]
         for number, (outcome, row) in enumerate(group):
-            others = stems[:number] + stems[number + 1 :]
-            if sum(not stems[number].isdisjoint(other) for other in others) < _LIKE * len(others):
+            others = subjects[:number] + subjects[number + 1 :]
+            if sum(not subjects[number].isdisjoint(other) for other in others) < _LIKE * len(others):
                 _take_back(outcome, row, len(group))
 
 
-def _specific_stems(keywords: list[str]) -> set[str]:
-    return {stem for keyword in keywords for stem in content_stems(keyword) if weight_of(stem) == 1}
+def _subjects(row: dict[str, Any]) -> set[str | int]:
+    """The specific stems of a topic's keywords that its name does not have, and their concepts."""
+    stems = {stem for keyword in row["keywords"] for stem in content_stems(keyword) if weight_of(stem) == 1}
+    beside = stems.difference(content_stems(row["name"]))
+    return beside.union(*(concepts_of(stem) for stem in beside))
 
 
 def _take_back(outcome: Outcome, row: dict[str, Any], topics: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from contract import env
+from contract.batch import BatchLine
 from contract.layout import chunk_key
 from local.samples import writer as samples
 from testing.vllm_server import VllmServer, build_model
@@ -35,7 +36,9 @@ def put_samples(bucket: Bucket, folder: Path) -> None:
     samples.write(folder, QUARTER, FIRMS)
     for chunk in folder.glob("*.parquet"):
         bucket.put(chunk_key(QUARTER, chunk.name), chunk.read_bytes())
-    bucket.put_manifests(json.loads((folder / "manifest.json").read_text())["firm_to_chunk"])
+    firms = json.loads((folder / "manifest.json").read_text())["firm_to_chunk"]
+    bucket.put_manifests(firms)
+    bucket.put(RUN.manifest_key, BatchLine(BATCH, QUARTER, list(firms)).to_json().encode())  # and no other batch
 
 
 def summarize(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> dict[str, Any]:
@@ -44,13 +47,13 @@ def summarize(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> dict[str, Any]
         monkeypatch.setenv(name, value)
     from functions import summarize_results  # makes its clients when it is imported, as in Lambda
 
-    state = {
+    state: Any = {
         "quarter": QUARTER,
         "bucket": BUCKET,
         "manifest": {"run": RUN.run, "batch_ids": [BATCH]},
         "batches": [{"batch_id": BATCH, "status": "SUCCEEDED"}],
     }
-    return summarize_results.handler({"state": state, "execution": "arn"}, None)
+    return {**summarize_results.handler({"state": state, "execution": "arn"}, None)}
 
 
 def test_a_weak_model_makes_no_green_run(

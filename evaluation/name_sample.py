@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from worker.firm import Firm, Outcome
     from worker.prefetch import Unreadable
 
+_OUTAGE_SECONDS = 10.0
+
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     return exit_code(lambda: _run(arguments, environ))
@@ -73,7 +75,7 @@ async def _name(
     outcomes: dict[str, "Outcome"],
 ) -> None:
     """Leave in `outcomes` what came of each firm, as many of them under way at once as keep the LLM busy."""
-    from llm.client import Llm
+    from llm.client import Llm, Timeouts
     from worker.batch import do_firm
     from worker.naming.namer import Namer
     from worker.prefetch import read_firms
@@ -87,7 +89,8 @@ async def _name(
         places.release()
         print(_line(outcome), file=sys.stderr)
 
-    async with Llm(settings) as llm:
+    # An operator is watching: a server that is not there ends the command within half a minute.
+    async with Llm(settings, timeouts=Timeouts(outage=_OUTAGE_SECONDS)) as llm:
         await llm.check_model()
         namer = Namer(llm)
         with TopicProcess(embedding_model) as topics:

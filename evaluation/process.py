@@ -9,10 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 from contract import ContractError
-from evaluation import FAILED, USAGE, EvaluationError
-from llm import LlmError
+from evaluation import DENIED, FAILED, NOT_FOUND, USAGE, EvaluationError
+from llm import LlmAddressError, LlmError, LlmKeyError, LlmModelError, LlmUnavailableError
 
 INTERRUPTED = 130
+
+_LLM_CODES: dict[type[LlmError], int] = {
+    LlmModelError: USAGE,
+    LlmAddressError: NOT_FOUND,
+    LlmUnavailableError: NOT_FOUND,
+    LlmKeyError: DENIED,
+}
 
 
 def answer_request(work: Callable[[Any], object]) -> int:
@@ -24,7 +31,7 @@ def answer_request(work: Callable[[Any], object]) -> int:
     except ContractError as error:
         return _fail(error, USAGE)
     except LlmError as error:
-        return _fail(error, FAILED)
+        return _fail(error, _LLM_CODES.get(type(error), FAILED))
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:

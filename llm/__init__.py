@@ -7,3 +7,15 @@ class LlmError(Exception):
 
 class LlmUnavailableError(LlmError):
     """The LLM cannot be used now; a later attempt may succeed."""
+
+
+class LlmAddressError(LlmError):
+    """What answers at the address is not an OpenAI-compatible server."""
+
+
+class LlmModelError(LlmError):
+    """The server does not have the model, or has several and none was chosen."""
+
+
+class LlmKeyError(LlmError):
+    """The server refuses the key, or wants one."""

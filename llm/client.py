@@ -28,7 +28,7 @@ import openai
 from contract import ContractError
 from contract.fallbacks import FallbackKind
 from contract.served_models import choose_model
-from llm import LlmError, LlmUnavailableError
+from llm import LlmAddressError, LlmError, LlmKeyError, LlmModelError, LlmUnavailableError
 from llm.answers import Unreadable, Usage, is_cut_off, text_of, usage_of
 from llm.concurrency import Concurrency
 from llm.dialect import OPENAI_ONLY, Dialect
@@ -165,7 +165,7 @@ class Llm:
             _ = urlsplit(settings.base_url).port
             self._openai = _client(settings, self._timeouts)
         except (httpx2.InvalidURL, ValueError) as error:
-            raise LlmError(self._not_a_server(f"it is not a valid URL: {error}")) from error
+            raise LlmAddressError(self._not_a_server(f"it is not a valid URL: {error}")) from error
 
     async def __aenter__(self) -> "Llm":
         return self
@@ -371,12 +371,12 @@ class Llm:
             case Fault.MODEL if self._has_succeeded:
                 raise LlmUnavailableError(f"{where} no longer has the model {self.model!r} ({refusal})")
             case Fault.MODEL:
-                raise LlmError(
+                raise LlmModelError(
                     f"{where} has no model {self.model!r} ({refusal}): check {self.settings.model_option}, and"
                     f" {self.settings.url_option}"
                 )
             case Fault.MOVED | Fault.NOT_AN_API if not (self._has_succeeded and refusal.fault is Fault.NOT_AN_API):
-                raise LlmError(self._not_a_server(str(refusal)))
+                raise LlmAddressError(self._not_a_server(str(refusal)))
             case Fault.RATE:
                 self._raise_if_limited_for_long(refusal)
             case Fault.CONTEXT | Fault.FILTER | Fault.REFUSED:
@@ -390,12 +390,11 @@ class Llm:
         where, limit = f"the LLM at {self.settings.base_url}", self._timeouts.rate_limit
         if refusal.retry_after and refusal.retry_after > limit:
             raise LlmError(
-                f"{where} limits the rate and asks to wait {_minutes(refusal.retry_after)} ({refusal}): resume the run"
-                " then"
+                f"{where} limits the rate and asks to wait {_duration(refusal.retry_after)} ({refusal}): try again then"
             )
         if self._clock.now() - self._refused_since >= limit:
             raise LlmUnavailableError(
-                f"{where} refused every request for {_minutes(limit)} because of its rate limit ({refusal}); another"
+                f"{where} refused every request for {_duration(limit)} because of its rate limit ({refusal}); another"
                 " attempt continues"
             )
 
@@ -409,7 +408,7 @@ class Llm:
 
     def _refuse_key(self, refusal: Refusal) -> NoReturn:
         what = "refuses the key" if self.settings.api_key else "wants a key"
-        raise LlmError(f"the LLM at {self.settings.base_url} {what} ({refusal}): check {self.settings.key_option}")
+        raise LlmKeyError(f"the LLM at {self.settings.base_url} {what} ({refusal}): check {self.settings.key_option}")
 
     async def _blame(self, refusal: Refusal, tries: "_Tries") -> None:
         """Return while it is too early to tell; then end the request, or the work, whichever is to blame."""
@@ -426,8 +425,8 @@ class Llm:
             raise RequestFailed(FallbackKind.REQUEST_FAILED, str(refusal), tries.retries - 1)
         if is_over:
             raise LlmUnavailableError(
-                f"the LLM at {self.settings.base_url} fails at every request ({refusal}); the batch stops here, and"
-                " another attempt continues it"
+                f"the LLM at {self.settings.base_url} fails at every request ({refusal}): see the server's log; a"
+                " batch continues in its next attempt"
             )
 
     async def _answers_the_simplest(self) -> bool:
@@ -463,8 +462,8 @@ class Llm:
             self._last_absent = self._clock.now()
             if self._last_absent - start >= self._timeouts.outage:
                 raise LlmUnavailableError(
-                    f"the LLM at {self.settings.base_url} was absent for {_minutes(self._timeouts.outage)} ({reason}):"
-                    " check that vLLM runs (ftm vllm status), then resume the run"
+                    f"the LLM at {self.settings.base_url} was absent for {_duration(self._timeouts.outage)} ({reason}):"
+                    " check that it runs (for vLLM: ftm vllm status), then try again or resume the run"
                 )
             await self._clock.sleep(self._timeouts.poll_interval * (0.5 + self._clock.jitter()))
             if (reason := await self._probe()) and isinstance(reason, Refusal):
@@ -502,7 +501,7 @@ class Llm:
         if refusal.status >= 500 or refusal.fault is Fault.BUSY:
             return refusal
         tried = "" if len(refusals) < 2 else ", with and without /v1"
-        raise LlmError(self._not_a_server(f"{refusals[0]} for its list of models{tried}"))
+        raise LlmAddressError(self._not_a_server(f"{refusals[0]} for its list of models{tried}"))
 
     def _use(self, base_url: str) -> None:
         if str(self._openai.base_url).rstrip("/") != base_url:
@@ -516,7 +515,7 @@ class Llm:
             where = f"the LLM at {self.settings.base_url}"
             if self._has_succeeded:
                 raise LlmUnavailableError(f"{where} no longer has the model {self.model!r}: {error}") from error
-            raise LlmError(f"{where}: {error}") from error
+            raise LlmModelError(f"{where}: {error}") from error
 
     def _not_a_server(self, what: str) -> str:
         return f"{self.settings.base_url} is not an OpenAI-compatible server ({what}): check {self.settings.url_option}"
@@ -603,8 +602,8 @@ def _innermost(error: BaseException) -> str:
     return " ".join(str(error).split())[:150] or type(error).__name__
 
 
-def _minutes(seconds: float) -> str:
-    return f"{round(seconds / 60)} minutes"
+def _duration(seconds: float) -> str:
+    return f"{round(seconds / 60)} minutes" if seconds >= 120 else f"{round(seconds)} seconds"
 
 
 def _json(body: str) -> Any:

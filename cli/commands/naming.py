@@ -79,7 +79,8 @@ def compare(
 
     One is that of the last run (a), the other (b) comes from another run or from a file.
 
-    The key of the judge's API is read from LLM_API_KEY: where that is set, it is sent to the judge.
+    A judge needs the worker (pip install -e '.[worker]'). The key of its API is read from LLM_API_KEY: where that is
+    set, it is sent to the judge.
 
     \b
     Examples:

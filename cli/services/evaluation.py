@@ -48,8 +48,7 @@ def name_sample(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm
         UsageError: when the worker is not installed here.
         CliError: when naming fails; the process has printed why on stderr.
     """
-    if find_spec("openai") is None or find_spec("sklearn") is None:
-        raise UsageError("naming on this machine needs the worker: pip install -e '.[worker]'")
+    _check_worker("naming on this machine")
     batch = {
         env.S3_BUCKET: stack.output("bucket"),
         env.QUARTER: quarter,
@@ -92,8 +91,10 @@ def judge(
     """Have an LLM decide which name of each pair is better; returns `evaluation.judge`'s Verdicts.
 
     Raises:
+        UsageError: when the worker is not installed here.
         CliError: when the judge cannot be used.
     """
+    _check_worker("judging names")
     ids = (sentence for pair in pairs for sentence in pair["sentence_ids"])
     texts = _sentences(stack, quarter, ids, {pair["firm_id"] for pair in pairs})
     with_sentences = [
@@ -137,6 +138,11 @@ def sample_firms(stack: Stack, quarter: str, count: int) -> list[str]:
 
     firms = sorted(prefetch.of_stack(stack, quarter).firm_to_chunk)
     return sorted(random.Random(quarter).sample(firms, min(count, len(firms))))  # noqa: S311 (nothing to guess)
+
+
+def _check_worker(what: str) -> None:
+    if find_spec("openai") is None or find_spec("sklearn") is None:
+        raise UsageError(f"{what} needs the worker: pip install -e '.[worker]'")
 
 
 def _run(text: str) -> str:

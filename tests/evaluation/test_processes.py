@@ -120,7 +120,7 @@ def test_what_was_named_before_the_llm_failed_is_written(
     assert {row["firm_id"] for row in pq.read_table(out).to_pylist()} == {"ALPHA"}
     assert "5 of 5 topics named" in done.stderr.splitlines()
     assert f"2 of 3 firms are not in {out}" in done.stderr
-    assert "refuses the key (HTTP 401)" in done.stderr.splitlines()[-1]
+    assert "wants a key (HTTP 401" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -148,6 +148,7 @@ def test_an_llm_that_cannot_go_on_ends_the_naming(
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "has no model" in line
+    assert line.endswith("check --model, and --llm-url")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +161,7 @@ def test_a_naming_without_one_name_is_none(bucket: Bucket, llm: LlmServer, worke
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "ALPHA: 0 of 5 topics named",
-        "5 topics keep their keywords: the request failed: HTTP 400: No schemas here. (kind: request_failed)",
+        "5 topics keep their keywords: the request failed: HTTP 400: No schemas here. (kind: request_refused)",
         "worker: not one topic was named",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -387,7 +387,9 @@ def _problem(name: str, column: pa.Array, rows: list[int], arrays: dict[str, pa.
 def _value(column: pa.Array, row: int) -> Any:
     try:
         return _plain(column)[row].as_py()
-    except (ValueError, OverflowError):  # not UTF-8, or a date beyond Python's
+    except UnicodeDecodeError as error:
+        return error.object
+    except (ValueError, OverflowError):  # a date beyond Python's
         return str(column.type)
 
 

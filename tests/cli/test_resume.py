@@ -153,7 +153,7 @@ def test_a_quarter_that_is_being_run_is_not_resumed(ready: Aws, ftm: Ftm) -> Non
         ("2023Q1..2022Q4", "runs backwards: write 2022Q4..2023Q1"),
         ("2023Q1..2023Q5", "'2023Q5' is not a quarter"),
         ("2023Q1..", "'' is not a quarter"),
-        ("1900Q1..2099Q4", "800 quarters: at most 200"),
+        ("1900Q1..2099Q4", "has 800 quarters: a range has at most 200"),
     ],
 )
 def test_spans_that_are_none(ftm: Ftm, span: str, sentence: str) -> None:

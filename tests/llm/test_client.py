@@ -168,8 +168,8 @@ def test_a_server_that_knows_openais_api_only_is_asked_in_it(llm: LlmServer, ref
     asked = llm.requests[-1]["response_format"]["json_schema"]["schema"]
     assert asked == {
         "type": "object",
-        "properties": {"name": {"type": "string"}, "summary": {"type": "string"}},
-        "required": ["name", "summary"],
+        "properties": {"name": {"type": "string"}, "summary": {"type": "string"}, "coherent": {"type": "boolean"}},
+        "required": ["name", "summary", "coherent"],
         "additionalProperties": False,
     }
 

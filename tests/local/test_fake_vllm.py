@@ -108,7 +108,7 @@ def test_the_schema_is_honoured(url: str):
         "kind": "cost",
         "version": 2,
         "score": 1,
-        "sure": False,
+        "sure": True,
         "words": ["Cash flow and dividends"] * 2,
     }
 

@@ -104,7 +104,7 @@ def test_every_request_holds_instructions_first_schema_and_no_thinking(
         assert request["messages"][1]["content"].startswith("Keywords: ")
         assert "\n- In segment " in request["messages"][1]["content"]
         assert request["chat_template_kwargs"] == {"enable_thinking": False}
-        assert request["response_format"]["json_schema"]["schema"]["required"] == ["name", "summary"]
+        assert request["response_format"]["json_schema"]["schema"]["required"] == ["name", "summary", "coherent"]
         assert request["model"] == MODEL
         assert request["max_tokens"] > 0
 
@@ -271,7 +271,7 @@ def test_a_checkpoint_that_outlasts_the_grace_is_ended_before_the_last_one_begin
 def test_a_part_that_cannot_be_written_is_written_later(
     bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3
 ) -> None:
-    proxy.fail("PUT", "_part_0001", "answer", math.inf)
+    proxy.fail("PUT", "_part_000[1-9]", "answer", math.inf)
     bucket.put_firms({firm: call(firm) for firm in FIRMS})
 
     with virtual_time():
@@ -391,10 +391,9 @@ def test_a_byte_that_is_no_text_fails_its_firm_and_no_other(bucket: Bucket, llm:
     done = worker.run()
 
     assert done.returncode == 1
-    assert "1 of 2 firms failed, the first of them ALPHA: its rows in chunk chunk_0000.parquet" in one_sentence(
-        done.stderr
-    )
-    assert "can't decode byte 0xe9" in bucket.progress().failed["ALPHA"]
+    reason = "raw_text: 1 value is not UTF-8 text, first b'Caf\\xe9 sales"
+    assert "1 of 2 firms failed, the first of them ALPHA: chunk chunk_0000.parquet of" in one_sentence(done.stderr)
+    assert reason in bucket.progress().failed["ALPHA"]
     assert list(bucket.progress().completed) == ["BRAVO"]
 
 

@@ -248,7 +248,7 @@ sys.path.insert(0, sys.argv[1])
 from tests.worker.test_topics import random_firm
 from worker.topics.discovery import find_topics
 found = [find_topics(random_firm(rows, rows)) for rows in (9, 40, 150, 390)]
-print(json.dumps([[vars(topic) for topic in firm.topics] for firm in found]))
+print(json.dumps([[vars(topic) for topic in firm.topics] for firm in found], default=sorted))
 """
 
 

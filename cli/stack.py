@@ -99,7 +99,8 @@ class Stack:
         """The pipeline's bucket: objects and records."""
         from contract.bucket import Bucket
 
-        return Bucket(self.s3, self.output("bucket"), retry_seconds=20)
+        # The embedded AWS has no bad days: when it does not answer, it is gone.
+        return Bucket(self.s3, self.output("bucket"), retry_seconds=0 if self.endpoint else 20)
 
     @cached_property
     def stepfunctions(self) -> "SFNClient":

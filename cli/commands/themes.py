@@ -35,7 +35,7 @@ def themes(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Cluster the topics of all firms into themes that the LLM names.
+    """Cluster the topics of all firms into named themes.
 
     One Batch job reads the topics of each quarter's last run that succeeded.
 

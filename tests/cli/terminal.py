@@ -4,10 +4,12 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
 import termios
+import time
 from dataclasses import dataclass
 
 _COMMAND = [
@@ -15,6 +17,11 @@ _COMMAND = [
     "-c",
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cli.main import main; main()",
 ]
+
+
+CTRL_C = "\x03"
+_SECONDS = 120
+"""After which a process that has not ended is killed."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,15 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     )
     os.close(slave)
-    shown = b""
+    shown, pressed, deadline = b"", "", time.monotonic() + _SECONDS
     while True:
+        if not select.select([master], [], [], 1)[0]:
+            if pressed == CTRL_C:
+                # Between the question and its wait for keys, Python only notices a second signal.
+                os.write(master, pressed.encode())
+            if time.monotonic() > deadline:
+                process.kill()
+            continue
         try:
             chunk = os.read(master, 65536)
         except OSError:  # the last holder of the other end has ended
@@ -60,6 +74,6 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
         shown += chunk
         if keys and b"[y/N]: " in shown:
             os.write(master, keys.encode())
-            keys = ""
+            keys, pressed = "", keys
     os.close(master)
     return Screen(shown.decode(errors="replace").replace("\r\n", "\n"), process.wait())

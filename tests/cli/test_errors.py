@@ -98,7 +98,7 @@ def test_an_aws_that_does_not_answer(aws: Aws, ftm: Ftm) -> None:
         state.LocalState(os.getpid(), "local", "http://127.0.0.1:9", "us-east-1", aws.outputs, state.Llm("m", True), "")
     )
 
-    assert "http://127.0.0.1:9 does not answer" in ftm("topics", "2023Q1", exit_code=3).stderr
+    assert 'Could not connect to the endpoint URL: "http://127.0.0.1:9/' in ftm("topics", "2023Q1", exit_code=3).stderr
 
 
 @pytest.mark.parametrize(

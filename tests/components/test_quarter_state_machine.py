@@ -115,6 +115,7 @@ def test_each_function_may_do_what_it_does_and_no_more(deploy: Deploy) -> None:
     assert create["s3:PutObject"] == [f"{bucket}/manifests/*/manifest_*"]
     assert summarize["s3:PutObject"] == [f"{bucket}/manifests/*/summary_*", f"{bucket}/progress/*/latest.json"]
     assert not [action for action in notify if action.startswith(("s3:", "sns:"))]
+    assert summarize.pop("s3:DeleteObject") == [f"{bucket}/intermediate/firm-topics/*"]
     for allowed in (check, create, summarize, notify):
         assert not [action for action in allowed if "*" in action or "Delete" in action]
 

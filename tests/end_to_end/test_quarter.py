@@ -24,7 +24,8 @@ def test_a_run_succeeds_and_accounts_for_every_firm(run: Ended):
     assert run.code == 0, run.err
     report = run.json
     assert list(report) == [
-        "quarter", "run", "execution_arn", "status", "batches", "firms", "topics", "tokens", "seconds",
+        "quarter", "run", "execution_arn", "status", "message", "failures", "batches", "firms", "topics", "tokens",
+        "fallbacks", "seconds",
     ]  # fmt: skip
     assert report["quarter"] == QUARTER
     assert report["status"] == "SUCCEEDED"

@@ -1,5 +1,6 @@
 """Removes resources from the embedded AWS, as the provider `aws` does, and refuses where AWS would."""
 
+import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -197,7 +198,9 @@ def _delete_budget(aws: Aws, resource: Live) -> None:
 
 def _delete_topic_policy(aws: Aws, resource: Live) -> None:
     with suppress(ClientError):  # the topic may be gone
-        aws.client("sns").set_topic_attributes(TopicArn=resource.id, AttributeName="Policy", AttributeValue="")
+        # SNS has no call that removes a policy; the provider writes one without statements of the stack's.
+        empty = json.dumps({"Version": "2012-10-17", "Statement": []})
+        aws.client("sns").set_topic_attributes(TopicArn=resource.id, AttributeName="Policy", AttributeValue=empty)
 
 
 _SPECIAL: dict[str, Callable[[Aws, Live], None]] = {

@@ -23,10 +23,10 @@ def run(ftm: Ftm) -> Ended:
 def test_a_run_succeeds_and_accounts_for_every_firm(run: Ended):
     assert run.code == 0, run.err
     report = run.json
-    assert list(report) == [
+    assert set(report) == {
         "quarter", "run", "execution_arn", "status", "message", "failures", "batches", "firms", "topics", "tokens",
         "fallbacks", "seconds",
-    ]  # fmt: skip
+    }  # fmt: skip
     assert report["quarter"] == QUARTER
     assert report["status"] == "SUCCEEDED"
     assert report["batches"] == {"total": 3, "succeeded": 3, "failed": 0}

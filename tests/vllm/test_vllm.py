@@ -18,8 +18,8 @@ from worker.firm import Topic
 from worker.naming.prompt import MAX_NAME_CHARS, MAX_SUMMARY_CHARS, MAX_TOKENS, RESPONSE_FORMAT, prompt
 
 TOPIC = Topic(["freight", "costs"], ["a"], [f"Freight costs rose {n} percent on higher fuel prices." for n in range(8)])
-FIRMS = [f"FIRM{n:02d}" for n in range(7)]
-"""Fewer than 40 topics: the names of a random model are refused, and a batch whose first 40 topics are stops early."""
+FIRMS = [f"FIRM{n:02d}" for n in range(5)]
+"""25 topics: the names of a random model are refused, and a batch whose first 30 topics have no name stops early."""
 
 
 def ask(server: VllmServer, work: Callable[[Llm], Awaitable[Any]], model: str = "", in_flight: int = 16) -> Any:

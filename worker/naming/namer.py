@@ -147,7 +147,7 @@ class Namer:
         if is_among_the_first and without >= max(MAX_FIRST_FALLBACKS, share * self.decided):
             self._stopped = (
                 f"{without} of the first {self.decided} topics have no name from {self._llm.model}, so the batch stops"
-                f" here; {fallback_lines(self.fallbacks)[0]}. Check the model with ftm vllm smoke"
+                f" here; {fallback_lines(self.fallbacks)[0]}. Check the model and its chat template (ftm vllm logs)"
             )
 
 

@@ -142,6 +142,5 @@ def test_a_batch_outlives_its_server(vllm: VllmServer, bucket: Bucket) -> None:
     assert (progress.state, sorted(progress.completed)) == ("complete", FIRMS)
     ids = [row["topic_id"] for row in bucket.topics()]
     assert len(ids) == len(set(ids)) == progress.counts.topics
-    assert progress.counts.retries > 0
     assert progress.counts.cached_tokens > progress.counts.prompt_tokens / 3
     assert "Traceback" not in stdout + stderr

@@ -34,7 +34,13 @@ class Ended:
 @pytest.fixture(scope="session")
 def ftm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftm]:
     directory = tmp_path_factory.mktemp("local")
-    environment = os.environ | {"FTM_STACK": "local", "FTM_LOCAL_DIR": str(directory), "NO_COLOR": "1"}
+    environment = os.environ | {
+        "FTM_STACK": "local",
+        "FTM_LOCAL_DIR": str(directory),
+        "NO_COLOR": "1",
+        # A Pulumi CLI on this machine, logged in or not, finds no stacks: the machine's own are not the tests' matter.
+        "PULUMI_BACKEND_URL": f"file://{directory}",
+    }
     command = Path(sys.executable).with_name("ftm")
 
     def call(*arguments: object) -> Ended:

@@ -1,4 +1,4 @@
-"""The handlers against moto's S3, SNS and Batch, through real boto3."""
+"""Fixtures for tests of the Lambda handlers with real boto3 clients against moto's S3, SNS and Batch."""
 
 import hashlib
 import importlib
@@ -49,7 +49,7 @@ def s3(modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @dataclass
 class Bucket:
-    """A bucket to arrange a quarter in, and to look into afterwards."""
+    """A bucket, with helpers that write a quarter's objects and read the results."""
 
     s3: Any
     quarter: str = QUARTER
@@ -83,7 +83,7 @@ class Bucket:
             self.put(layout.chunk_key(self.quarter, chunk))
 
     def put_run(self, batches: int = 3, firms: int = 2) -> None:
-        """A run all of whose batches are complete, with four topics a firm."""
+        """Write a run whose batches are all complete, with four topics per firm."""
         self.lines = [
             BatchLine(layout.batch_id(self.quarter, b), self.quarter, [f"F{b}_{n}" for n in range(firms)])
             for b in range(batches)

@@ -33,7 +33,7 @@ def lines(bucket: Bucket, manifest: dict[str, Any]) -> list[Any]:
     return [parse_batch_line(line) for line in bucket.get(manifest["manifest_key"]).splitlines()]
 
 
-def test_every_firm_is_in_one_batch_and_only_ids_are_answered(create: ModuleType, bucket: Bucket) -> None:
+def test_every_firm_is_in_one_batch_and_only_batch_ids_are_returned(create: ModuleType, bucket: Bucket) -> None:
     bucket.put_prefetch(TWO_CHUNKS)
     manifest = ask(create, batch_size=4)
     assert manifest == {
@@ -50,7 +50,7 @@ def test_every_firm_is_in_one_batch_and_only_ids_are_answered(create: ModuleType
     assert sorted(firms) == sorted(TWO_CHUNKS)
 
 
-def test_firms_of_one_chunk_come_together(create: ModuleType, bucket: Bucket) -> None:
+def test_firms_of_one_chunk_share_a_batch(create: ModuleType, bucket: Bucket) -> None:
     bucket.put_prefetch(TWO_CHUNKS)
     first, second = lines(bucket, ask(create, batch_size=5))
     assert {TWO_CHUNKS[firm] for firm in first.firm_ids} == {"chunk_0000.parquet"}
@@ -63,7 +63,7 @@ def test_a_gzip_manifest_is_read(create: ModuleType, bucket: Bucket) -> None:
     assert ask(create)["firms"] == 10
 
 
-def test_a_retry_names_the_same_run_and_another_execution_the_next_second(create: ModuleType, bucket: Bucket) -> None:
+def test_a_retry_gets_the_same_run_and_another_execution_the_next_second(create: ModuleType, bucket: Bucket) -> None:
     bucket.put_prefetch(TWO_CHUNKS)
     assert ask(create)["run"] == RUN
     assert ask(create)["run"] == RUN
@@ -72,7 +72,9 @@ def test_a_retry_names_the_same_run_and_another_execution_the_next_second(create
     assert len([key for key in bucket.keys() if key.startswith("manifests/")]) == 2  # noqa: SIM118
 
 
-def test_too_many_batches_enlarge_the_batch_and_say_so(create: ModuleType, bucket: Bucket) -> None:
+def test_the_batch_size_is_enlarged_and_reported_when_there_are_too_many_batches(
+    create: ModuleType, bucket: Bucket
+) -> None:
     bucket.put_prefetch({f"F{n}": "chunk_0000.parquet" for n in range(2 * MAX_BATCHES + 1)})
     manifest = ask(create, batch_size=1)
     assert manifest["batch_size"] == 3
@@ -98,7 +100,7 @@ def test_too_many_batches_enlarge_the_batch_and_say_so(create: ModuleType, bucke
         ({"A": "../other.parquet"}, {}, "a chunk lies beside it"),
     ],
 )
-def test_a_bad_prefetch_is_refused_and_nothing_written(
+def test_an_invalid_prefetch_is_rejected_and_nothing_is_written(
     create: ModuleType, bucket: Bucket, firm_to_chunk: dict[str, str], changes: dict[str, Any], words: str
 ) -> None:
     bucket.put_prefetch(firm_to_chunk, **changes)
@@ -109,14 +111,14 @@ def test_a_bad_prefetch_is_refused_and_nothing_written(
     assert not [key for key in bucket.keys() if key.startswith("manifests/")]  # noqa: SIM118
 
 
-def test_a_firm_named_twice_is_refused(create: ModuleType, bucket: Bucket) -> None:
+def test_a_duplicate_firm_is_rejected(create: ModuleType, bucket: Bucket) -> None:
     text = json.dumps(prefetch_manifest({"A": "chunk_0000.parquet", "B": "chunk_0000.parquet"})).replace('"B"', '"A"')
     bucket.put(layout.prefetch_manifest_key(QUARTER), text)
     with pytest.raises(ContractError, match="names 'A' twice"):
         ask(create)
 
 
-def test_a_chunk_that_is_not_in_the_bucket_is_refused(create: ModuleType, bucket: Bucket) -> None:
+def test_a_missing_chunk_is_rejected(create: ModuleType, bucket: Bucket) -> None:
     bucket.put_prefetch(TWO_CHUNKS)
     bucket.delete(layout.chunk_key(QUARTER, "chunk_0001.parquet"))
     with pytest.raises(ContractError, match=r"names the chunk 'chunk_0001\.parquet', which is not beside it"):
@@ -126,25 +128,25 @@ def test_a_chunk_that_is_not_in_the_bucket_is_refused(create: ModuleType, bucket
 @pytest.mark.parametrize(
     "body", [b"", b"\x1f\x8bnot gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9], b"[1]", b"{", b"\xff"]
 )
-def test_a_manifest_that_is_not_json_is_refused(create: ModuleType, bucket: Bucket, body: bytes) -> None:
+def test_a_manifest_that_is_not_json_is_rejected(create: ModuleType, bucket: Bucket, body: bytes) -> None:
     bucket.put(layout.prefetch_manifest_key(QUARTER), body)
     with pytest.raises(ContractError, match="the prefetch manifest"):
         ask(create)
 
 
-def test_a_manifest_beyond_a_run_is_refused_with_the_largest(create: ModuleType, bucket: Bucket) -> None:
+def test_more_firms_than_one_run_can_hold_are_rejected_with_the_limit(create: ModuleType, bucket: Bucket) -> None:
     bucket.put_prefetch({f"F{n}": "chunk_0000.parquet" for n in range(MAX_FIRMS + 1)})
     with pytest.raises(ContractError, match="names 200001 firms: one run takes at most 200000 firms"):
         ask(create)
 
 
-def test_a_small_gzip_that_unfolds_without_end_is_not_unfolded(create: ModuleType, bucket: Bucket) -> None:
+def test_a_gzip_bomb_is_not_decompressed(create: ModuleType, bucket: Bucket) -> None:
     bucket.put(layout.prefetch_manifest_key(QUARTER), gzip.compress(b" " * 2**26))
     with pytest.raises(ContractError, match="larger than 32 MiB"):
         ask(create)
 
 
-def test_resuming_hands_on_only_what_is_not_complete(create: ModuleType, bucket: Bucket) -> None:
+def test_resuming_returns_only_incomplete_batches(create: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=5)
     running = bucket.complete(bucket.lines[1])
     running.state = "running"
@@ -160,12 +162,12 @@ def test_resuming_hands_on_only_what_is_not_complete(create: ModuleType, bucket:
     }
 
 
-def test_resuming_a_complete_run_hands_on_nothing(create: ModuleType, bucket: Bucket) -> None:
+def test_resuming_a_complete_run_returns_no_batches(create: ModuleType, bucket: Bucket) -> None:
     bucket.put_run()
     assert ask(create, resume=RUN)["batch_ids"] == []
 
 
-def test_resuming_an_unknown_run_is_refused(create: ModuleType) -> None:
+def test_resuming_an_unknown_run_is_rejected(create: ModuleType) -> None:
     with pytest.raises(ContractError, match=f"2023Q1 has no run {RUN}"):
         ask(create, resume=RUN)
 
@@ -185,7 +187,7 @@ print(json.dumps({"firms": manifest["firms"], "batches": len(manifest["batch_ids
 
 
 @pytest.mark.parametrize("firms", [100_000, MAX_FIRMS])
-def test_a_hundred_thousand_firms_fit_the_function(firms: int) -> None:
+def test_a_hundred_thousand_firms_fit_into_the_limits_of_the_function(firms: int) -> None:
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:

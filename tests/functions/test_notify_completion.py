@@ -29,7 +29,7 @@ def notify(modules: dict[str, ModuleType], s3: Any, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def inbox(notify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Reads what was published, through a queue that subscribes to the topic."""
+    """Return a function that reads the published messages from a queue subscribed to the topic."""
     sns, sqs = boto3.client("sns"), boto3.client("sqs")
     topic = sns.create_topic(Name="runs")["TopicArn"]
     queue = sqs.create_queue(QueueName="inbox")["QueueUrl"]
@@ -38,7 +38,7 @@ def inbox(notify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda: [json.loads(message["Body"]) for message in sqs.receive_message(QueueUrl=queue).get("Messages", [])]
 
 
-def test_without_a_topic_nobody_is_told_and_it_says_so(notify: ModuleType) -> None:
+def test_without_an_sns_topic_the_output_says_that_nothing_was_sent(notify: ModuleType) -> None:
     assert notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)["notification"] == {
         "notified": False,
         "reason": "no SNS topic is configured for this stack",
@@ -55,7 +55,7 @@ def test_a_success_is_published(notify: ModuleType, inbox: Any) -> None:
     assert "ftm resume" not in message["Message"]
 
 
-def test_a_failure_names_each_batch_and_what_to_do(notify: ModuleType, inbox: Any) -> None:
+def test_the_message_about_a_failure_names_each_batch_and_the_next_step(notify: ModuleType, inbox: Any) -> None:
     failure = {
         "batch_id": "2023Q1_batch_0001",
         "reason": "it left no result",
@@ -76,7 +76,7 @@ def test_a_failure_names_each_batch_and_what_to_do(notify: ModuleType, inbox: An
     assert f"ftm resume 2023Q1 {RUN}" in message["Message"]
 
 
-def test_a_topic_that_is_gone_never_fails_the_run(notify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_sns_topic_never_fails_the_run(notify: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:gone")
     answer = notify.handler({"summary": SUMMARY, "execution": EXECUTION}, None)["notification"]
     assert answer["notified"] is False

@@ -65,7 +65,7 @@ def test_a_missing_bucket_is_named(check: ModuleType) -> None:
         ({"batchsize": 50}, "unknown field 'batchsize': it takes batch_size, bucket, quarter, resume"),
     ],
 )
-def test_wrong_input_is_one_clear_sentence(check: ModuleType, changes: dict[str, Any], words: str) -> None:
+def test_invalid_input_is_reported_in_one_sentence(check: ModuleType, changes: dict[str, Any], words: str) -> None:
     answer = check.handler(INPUT | changes, None)
     assert (answer["exists"], answer["error"]) == (False, "InvalidInput")
     assert words in answer["cause"]
@@ -78,12 +78,12 @@ def test_a_missing_field_is_named(check: ModuleType, field: str) -> None:
 
 
 @pytest.mark.parametrize("event", [None, [], "2023Q1", 1])
-def test_input_that_is_no_object_fails_under_a_name(check: ModuleType, event: object) -> None:
+def test_input_that_is_not_an_object_fails_with_a_named_error(check: ModuleType, event: object) -> None:
     with pytest.raises(check.InvalidInput, match="not an object"):
         check.handler(event, None)
 
 
-def test_the_mark_of_an_execution_that_another_one_started_is_let_through(check: ModuleType, bucket: Bucket) -> None:
+def test_the_field_that_nested_executions_add_is_accepted(check: ModuleType, bucket: Bucket) -> None:
     bucket.put_prefetch({"F1": "chunk_0000.parquet"})
     event = INPUT | {"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID": "arn:aws:states:..."}
     assert check.handler(event, None) == {"exists": True}

@@ -1,4 +1,4 @@
-"""The functions on an S3 that fails, at the level of HTTP: they repeat requests, and report what stays as its fault."""
+"""The functions with an S3 that fails at the HTTP level: they repeat requests, and report lasting faults as S3's."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def time_passes() -> Iterator[VirtualTime]:
 def proxy(
     modules: dict[str, ModuleType], moto: str, time_passes: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultyS3]:
-    """The way from the functions to S3, through their own client but for a shorter timeout."""
+    """A proxy between the functions and S3. Their client is configured as deployed, with a shorter timeout."""
     from functions import storage
 
     monkeypatch.setenv("JOB_QUEUE_ARN", "arn:aws:batch:us-east-1:123456789012:job-queue/none")
@@ -54,7 +54,7 @@ def proxy(
 
 @pytest.fixture
 def quarter(moto: str, proxy: FaultyS3) -> Iterator[Bucket]:
-    """A quarter with a prefetch and a run whose batches are all complete, arranged without faults."""
+    """A quarter with a prefetch and a run whose batches are all complete, written without faults."""
     s3: Any = boto3.client("s3", endpoint_url=moto)
     s3.create_bucket(Bucket=BUCKET)
     bucket = Bucket(s3)
@@ -87,7 +87,7 @@ def create(modules: dict[str, ModuleType], execution: str = EXECUTION) -> Any:
 
 
 @pytest.mark.parametrize("fault", BROKEN_BODIES)
-def test_a_record_whose_answer_breaks_off_is_read_again(
+def test_a_record_is_read_again_after_a_truncated_response(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, fault: Fault
 ) -> None:
     rule = proxy.fail("GET", RECORD, fault, times=2)
@@ -95,7 +95,7 @@ def test_a_record_whose_answer_breaks_off_is_read_again(
     assert (summary["has_failures"], rule.times) == (False, 0)
 
 
-def test_a_minute_of_slow_down_passes(
+def test_a_minute_of_slow_down_is_survived(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, time_passes: VirtualTime
 ) -> None:
     rule = proxy.fail("GET", RECORD, "answer", math.inf)
@@ -109,7 +109,7 @@ def test_a_minute_of_slow_down_passes(
 
 
 @pytest.mark.parametrize("fault", [*BROKEN_BODIES, "answer"])
-def test_what_stays_is_told_as_a_fault_of_s3_and_not_of_the_batch(
+def test_a_lasting_fault_is_blamed_on_s3_and_not_on_the_batch(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, time_passes: VirtualTime, fault: Fault
 ) -> None:
     proxy.fail("GET", RECORD, fault, math.inf)
@@ -122,14 +122,14 @@ def test_what_stays_is_told_as_a_fault_of_s3_and_not_of_the_batch(
 
 
 @pytest.mark.parametrize("fault", BROKEN_BODIES)
-def test_a_prefetch_manifest_that_is_cut_is_read_again(
+def test_a_truncated_prefetch_manifest_is_read_again(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, fault: Fault
 ) -> None:
     proxy.fail("GET", PREFETCH, fault)
     assert create(modules)["firms"] == 10
 
 
-def test_a_prefetch_manifest_that_stays_cut_is_a_fault_of_s3(
+def test_a_prefetch_manifest_that_stays_truncated_is_blamed_on_s3(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3
 ) -> None:
     proxy.fail("GET", PREFETCH, "cut", math.inf)
@@ -138,7 +138,7 @@ def test_a_prefetch_manifest_that_stays_cut_is_a_fault_of_s3(
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut and reset"])
-def test_a_listing_that_is_cut_is_asked_for_again(
+def test_a_truncated_listing_is_requested_again(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, fault: Fault
 ) -> None:
     proxy.fail("GET", "list-type=2", fault)
@@ -146,7 +146,7 @@ def test_a_listing_that_is_cut_is_asked_for_again(
 
 
 @pytest.mark.parametrize("fault", ["reset", "lost", "answer"])
-def test_a_prefetch_check_is_repeated(
+def test_the_prefetch_check_is_repeated(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3, fault: Fault
 ) -> None:
     check = modules["prefetch_check"].handler
@@ -157,7 +157,7 @@ def test_a_prefetch_check_is_repeated(
         check({"quarter": QUARTER, "bucket": BUCKET}, None)
 
 
-def test_a_manifest_whose_answer_is_lost_is_recognised(
+def test_a_manifest_whose_response_was_lost_is_recognised_as_written(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3
 ) -> None:
     proxy.fail("PUT", "manifest_", "lost")
@@ -165,15 +165,13 @@ def test_a_manifest_whose_answer_is_lost_is_recognised(
     assert create(modules, execution=f"{EXECUTION}-two")["run"] == "20230405_110001"
 
 
-def test_a_conflict_of_two_writers_is_repeated(
-    modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3
-) -> None:
-    """409, and the object that the other one was writing is not there: HEAD would answer 404."""
+def test_a_write_is_repeated_after_a_conflict(modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3) -> None:
+    """S3 answers 409, and the other writer's object does not exist: HEAD would answer 404."""
     proxy.fail("PUT", "manifest_", "answer", status=409, code="ConditionalRequestConflict")
     assert create(modules)["run"] == "20230405_110000"
 
 
-def test_a_latest_record_whose_answer_is_lost_is_recognised(
+def test_a_latest_record_whose_response_was_lost_is_recognised_as_written(
     modules: dict[str, ModuleType], quarter: Bucket, proxy: FaultyS3
 ) -> None:
     proxy.fail("PUT", "latest.json", "lost")

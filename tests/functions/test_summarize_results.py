@@ -15,7 +15,7 @@ FIRST = f"{QUARTER}_batch_0000"
 
 @pytest.fixture
 def summarize(modules: dict[str, ModuleType], s3: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    # moto's queue does not exist: what Batch knows is an extra that may be missing.
+    # The queue does not exist in moto: details from Batch are optional in a summary.
     monkeypatch.setenv("JOB_QUEUE_ARN", "arn:aws:batch:us-east-1:123456789012:job-queue/none")
     monkeypatch.setenv("JOB_NAME_PREFIX", "ftm")
     monkeypatch.delenv("MIN_NAMED_SHARE", raising=False)
@@ -23,7 +23,7 @@ def summarize(modules: dict[str, ModuleType], s3: Any, monkeypatch: pytest.Monke
 
 
 def state(bucket: Bucket, **changes: Any) -> dict[str, Any]:
-    """The state machine's data after a Map all of whose jobs succeeded."""
+    """The data of the state machine after a Map whose jobs all succeeded."""
     ids = [line.batch_id for line in bucket.lines]
     return {
         "quarter": QUARTER,
@@ -38,7 +38,7 @@ def ask(summarize: ModuleType, bucket: Bucket, **changes: Any) -> Any:
     return summarize.handler({"state": state(bucket, **changes), "execution": EXECUTION}, None)
 
 
-def test_a_run_succeeds_when_all_is_there(summarize: ModuleType, bucket: Bucket) -> None:
+def test_a_complete_run_succeeds(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=3, firms=2)
     progress = bucket.complete(bucket.lines[0])
     progress.skipped["F0_1"] = "too few sentences"
@@ -61,7 +61,7 @@ def test_a_run_succeeds_when_all_is_there(summarize: ModuleType, bucket: Bucket)
     }
 
 
-def test_a_run_that_succeeds_becomes_the_latest(summarize: ModuleType, bucket: Bucket) -> None:
+def test_a_successful_run_becomes_the_latest(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=2, firms=2)
     summary = ask(summarize, bucket)
     latest = bucket.json(LATEST)
@@ -88,9 +88,7 @@ def test_an_older_run_never_replaces_a_newer_one(
     assert bucket.json(RECORD)["run"] == RUN
 
 
-def test_parts_that_no_record_lists_are_removed_when_the_run_has_succeeded(
-    summarize: ModuleType, bucket: Bucket
-) -> None:
+def test_unlisted_parts_are_removed_after_a_successful_run(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=2)
     listed = [key for key in bucket.keys() if "_part_" in key]  # noqa: SIM118
     left = bucket.ref.part_key(FIRST, 1, "overtaken")
@@ -104,26 +102,26 @@ def test_parts_that_no_record_lists_are_removed_when_the_run_has_succeeded(
     assert [key for key in bucket.keys() if "_part_" in key] == listed  # noqa: SIM118
 
 
-def test_a_latest_record_that_nobody_can_read_is_replaced(summarize: ModuleType, bucket: Bucket) -> None:
+def test_an_unreadable_latest_record_is_replaced(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run()
     bucket.put(LATEST, "{")
     ask(summarize, bucket)
     assert bucket.json(LATEST)["run"] == RUN
 
 
-def lose_the_result(bucket: Bucket) -> None:
+def delete_the_result(bucket: Bucket) -> None:
     bucket.delete(bucket.progress_key(FIRST))
 
 
-def break_the_result(bucket: Bucket) -> None:
+def corrupt_the_result(bucket: Bucket) -> None:
     bucket.put(bucket.progress_key(FIRST), '{"batch_id": "2023Q1_batch_0000"}')
 
 
-def take_another_batch_s_result(bucket: Bucket) -> None:
+def write_another_batchs_result(bucket: Bucket) -> None:
     bucket.put(bucket.progress_key(FIRST), bucket.complete(bucket.lines[1]).to_json())
 
 
-def lose_a_part(bucket: Bucket) -> None:
+def delete_a_part(bucket: Bucket) -> None:
     bucket.delete(bucket.ref.part_key(FIRST, 0, "a"))
 
 
@@ -133,7 +131,7 @@ def write_counts_as_text(bucket: Bucket) -> None:
 
 
 def count_rows(progress: BatchProgress) -> None:
-    """Let the part hold as many topics as the firms have."""
+    """Set the rows of the parts to the number of topics of the firms."""
     progress.parts = {key: Part(EMPTY_ETAG, progress.counts.topics) for key in progress.parts}
 
 
@@ -155,10 +153,10 @@ def change(**changes: Any) -> Any:
 
 GOOD = Counts(topics=4, named=4)
 BAD_RESULTS = {
-    "missing": (lose_the_result, "it left no result"),
-    "unreadable": (break_the_result, "the progress record is not valid"),
-    "another batch's": (take_another_batch_s_result, "its result is that of '2023Q1_batch_0001'"),
-    "part missing": (lose_a_part, "1 of its parts are not in the bucket, the first is intermediate/"),
+    "missing": (delete_the_result, "it left no result"),
+    "unreadable": (corrupt_the_result, "the progress record is not valid"),
+    "another batch's": (write_another_batchs_result, "its result is that of '2023Q1_batch_0001'"),
+    "part missing": (delete_a_part, "1 of its parts are not in the bucket, the first is intermediate/"),
     "part replaced": (replace_a_part, "1 of its parts were replaced after they were written, the first is inter"),
     "running": (change(state="running"), "it stopped before it was complete, after 2 of 2 firms"),
     "unknown state": (change(state="done"), "the progress record is not valid"),
@@ -183,7 +181,7 @@ BAD_RESULTS = {
 
 
 @pytest.mark.parametrize("case", BAD_RESULTS)
-def test_a_batch_whose_result_is_not_whole_has_failed(summarize: ModuleType, bucket: Bucket, case: str) -> None:
+def test_a_batch_with_an_invalid_result_has_failed(summarize: ModuleType, bucket: Bucket, case: str) -> None:
     spoil, words = BAD_RESULTS[case]
     bucket.put_run(batches=3, firms=2)
     spoil(bucket)
@@ -212,7 +210,7 @@ def test_a_batch_whose_result_is_not_whole_has_failed(summarize: ModuleType, buc
         ({"Error": "States.DataLimitExceeded", "Cause": "too large"}, "States.DataLimitExceeded: too large"),
     ],
 )
-def test_a_map_that_does_not_report_success_is_a_failure(
+def test_a_map_output_without_success_is_a_failure(
     summarize: ModuleType, bucket: Bucket, batches: Any, words: str
 ) -> None:
     bucket.put_run(batches=1)
@@ -234,24 +232,24 @@ def test_a_map_that_does_not_report_success_is_a_failure(
         ({"run": "20200101_000000", "batch_ids": []}, "2023Q1 has no run 20200101_000000"),
     ],
 )
-def test_a_run_without_a_manifest_says_why(summarize: ModuleType, bucket: Bucket, manifest: Any, words: str) -> None:
+def test_a_run_without_a_manifest_reports_why(summarize: ModuleType, bucket: Bucket, manifest: Any, words: str) -> None:
     summary = ask(summarize, bucket, manifest=manifest)
     assert summary["has_failures"] is True
     assert words in summary["message"]
     assert summary["batches"]["total"] == 0
 
 
-def test_a_resumed_run_is_judged_whole(summarize: ModuleType, bucket: Bucket) -> None:
+def test_the_summary_of_a_resumed_run_covers_all_batches(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=3)
     only = bucket.lines[1].batch_id
     resumed = {"run": RUN, "batch_ids": [only]}
     outcome = [{"batch_id": only, "status": "SUCCEEDED"}]
     assert not ask(summarize, bucket, manifest=resumed, batches=outcome)["has_failures"]
-    lose_the_result(bucket)
+    delete_the_result(bucket)
     assert ask(summarize, bucket, manifest=resumed, batches=outcome)["batches"]["failed"] == 1
 
 
-def test_a_batch_that_the_manifest_does_not_name_is_a_failure(summarize: ModuleType, bucket: Bucket) -> None:
+def test_a_batch_that_is_not_in_the_manifest_is_a_failure(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=1)
     outcome = [{"batch_id": batch_id, "status": "SUCCEEDED"} for batch_id in (FIRST, "stranger")]
     summary = ask(summarize, bucket, manifest={"run": RUN, "batch_ids": [FIRST, "stranger"]}, batches=outcome)
@@ -278,13 +276,13 @@ def test_a_quarter_without_topics_is_a_failure(summarize: ModuleType, bucket: Bu
     assert ask(summarize, bucket)["message"] == "2023Q1 failed: no firm has a topic."
 
 
-def test_an_enlarged_batch_size_is_told(summarize: ModuleType, bucket: Bucket) -> None:
+def test_an_enlarged_batch_size_is_reported(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=1)
     manifest = {"run": RUN, "batch_ids": [FIRST], "note": "Batches were made larger."}
     assert ask(summarize, bucket, manifest=manifest)["message"].endswith("named by the LLM. Batches were made larger.")
 
 
-def test_a_summary_of_all_failures_is_small(summarize: ModuleType, bucket: Bucket) -> None:
+def test_the_summary_of_a_run_in_which_everything_failed_is_small(summarize: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=100, firms=1)
     for line in bucket.lines:
         progress = bucket.complete(line)
@@ -297,7 +295,7 @@ def test_a_summary_of_all_failures_is_small(summarize: ModuleType, bucket: Bucke
     assert sum("problem" in entry for entry in bucket.json(RECORD)["batches"]) == 100
 
 
-def test_what_batch_knows_of_a_job_is_told() -> None:
+def test_the_summary_includes_what_batch_reports_of_a_failed_job() -> None:
     from functions.summarize_results import add_job
 
     failure: Any = {"batch_id": FIRST, "reason": "it left no result"}

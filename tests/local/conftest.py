@@ -1,4 +1,4 @@
-"""One embedded AWS for all tests of a process, and clients of it."""
+"""One embedded AWS for all tests of a process, and its clients."""
 
 import io
 import json
@@ -20,7 +20,7 @@ ROLE = "arn:aws:iam::123456789012:role/any"
 
 @dataclass
 class Aws:
-    """The embedded AWS as a test uses it: boto3's clients, and the resources that most tests need."""
+    """The embedded AWS with boto3 clients and helpers that create the resources most tests need."""
 
     embedded: EmbeddedAws
 
@@ -35,7 +35,7 @@ class Aws:
         return self._clients[service]
 
     def queue(self, max_vcpus: int = 8) -> str:
-        """The name of a new job queue on a compute environment of its own."""
+        """Create a job queue with its own compute environment; return its name."""
         batch = self.client("batch")
         name = f"q-{uuid.uuid4().hex[:8]}"
         vpc = self.client("ec2").describe_subnets()["Subnets"]
@@ -60,7 +60,7 @@ class Aws:
         return name
 
     def job_definition(self, code: str, vcpus: str = "1", **settings: Any) -> str:
-        """The ARN of a job definition that runs a piece of Python."""
+        """Register a job definition that runs Python source; return its ARN."""
         container = {
             "image": "worker",
             "command": ["python", "-c", textwrap.dedent(code)],
@@ -82,15 +82,15 @@ class Aws:
     def ended_job(self, job_id: str) -> dict[str, Any]:
         return until(lambda: self.job(job_id), lambda job: job["status"] in ("SUCCEEDED", "FAILED"))
 
-    def until(self, look: Callable[[], Any], done: Callable[[Any], bool]) -> Any:
-        return until(look, done)
+    def until(self, read: Callable[[], Any], done: Callable[[Any], bool]) -> Any:
+        return until(read, done)
 
     def log_lines(self, group: str, stream: str) -> list[str]:
         events = self.client("logs").get_log_events(logGroupName=group, logStreamName=stream)["events"]
         return [event["message"] for event in events]
 
     def function(self, files: dict[str, str], handler: str, **settings: Any) -> str:
-        """The name of a new Lambda function whose zip holds `files`."""
+        """Create a Lambda function whose zip contains `files`; return its name."""
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as zipped:
             for name, text in files.items():
@@ -108,7 +108,7 @@ class Aws:
         return name
 
     def machine(self, definition: dict[str, Any]) -> str:
-        """The ARN of a new state machine."""
+        """Create a state machine; return its ARN."""
         name = f"m-{uuid.uuid4().hex[:8]}"
         answer = self.client("stepfunctions").create_state_machine(
             name=name, definition=json.dumps(definition), roleArn=ROLE
@@ -126,7 +126,7 @@ class Aws:
         return until(lambda: self.execution(arn), lambda execution: execution["status"] != "RUNNING")
 
     def run(self, definition: dict[str, Any], data: Any = None) -> dict[str, Any]:
-        """The ended execution of a new state machine."""
+        """Create a state machine, execute it, and return the ended execution."""
         return self.ended_execution(self.start(self.machine(definition), data))
 
     def events(self, arn: str) -> list[dict[str, Any]]:
@@ -148,11 +148,11 @@ class Aws:
             iam.create_instance_profile(InstanceProfileName=name)
 
 
-def until(look: Callable[[], Any], done: Callable[[Any], bool], seconds: float = 120.0) -> Any:
-    """What `look` gives once it is `done`."""
+def until(read: Callable[[], Any], done: Callable[[Any], bool], seconds: float = 120.0) -> Any:
+    """Call `read` until `done` accepts its result, and return that result."""
     deadline = time.monotonic() + seconds
-    while not done(value := look()):
-        assert time.monotonic() < deadline, f"still not after {seconds} s: {value}"
+    while not done(value := read()):
+        assert time.monotonic() < deadline, f"not done after {seconds} s: {value}"
         time.sleep(0.02)
     return value
 

@@ -1,4 +1,4 @@
-"""The embedded AWS as a whole: nothing that it started outlives it, and its answers can be relied on."""
+"""The embedded AWS as a whole: no process outlives it, and concurrent requests work."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def test_no_process_is_left(aws, end):
     stream = other.until(lambda: other.job(job_id)["container"].get("logStreamName"), bool)
     other.until(lambda: other.log_lines("/aws/batch/job", stream), bool)
     started = descendants(daemon.pid)
-    assert len(started) >= 4  # the guard, the job and what it started, the function's environment
+    assert len(started) >= 4  # the guard, the job and its child process, the process of the function
 
     if end == "killed":
         daemon.kill()
@@ -57,7 +57,7 @@ def test_no_process_is_left(aws, end):
         ({}, False),
     ],
 )
-def test_a_bucket_policy_s_conditions_are_looked_at(aws, condition, allowed):
+def test_the_conditions_of_a_bucket_policy_are_evaluated(aws, condition, allowed):
     s3 = aws.client("s3")
     bucket = f"b-{uuid.uuid4().hex}"
     s3.create_bucket(Bucket=bucket)
@@ -72,7 +72,7 @@ def test_a_bucket_policy_s_conditions_are_looked_at(aws, condition, allowed):
         s3.put_object(Bucket=bucket, Key="k", Body=b"")
 
 
-def test_a_bucket_s_conditional_writes(aws):
+def test_conditional_writes_to_a_bucket(aws):
     s3 = aws.client("s3")
     bucket = f"b-{uuid.uuid4().hex}"
     s3.create_bucket(Bucket=bucket)
@@ -95,7 +95,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie that nobody waits for does not."""
+    """Whether a process runs; zombies do not count."""
     with contextlib.suppress(OSError):
         os.kill(pid, 0)
         state = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
@@ -103,7 +103,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-def test_requests_at_once_do_not_disturb_each_other(aws):
+def test_concurrent_requests_do_not_fail(aws):
     """moto itself answers 500 to some of them: `dictionary changed size during iteration`."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

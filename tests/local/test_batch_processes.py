@@ -1,4 +1,4 @@
-"""Batch jobs run as processes: what they get, how their end is told, and when they are tried again."""
+"""Batch jobs run as processes: their environment, how their end is reported, and when they are retried."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_output_goes_to_the_group_of_the_job_definition(aws, queue):
     assert aws.log_lines("/aws/batch/mine", job["container"]["logStreamName"]) == ["a", "b"]
 
 
-def test_a_failing_command_is_told_with_its_exit_code(aws, queue):
+def test_a_failed_command_is_reported_with_its_exit_code(aws, queue):
     job = aws.ended_job(aws.submit(queue, aws.job_definition("raise SystemExit(3)")))
     assert job["status"] == "FAILED"
     assert job["container"]["exitCode"] == 3
@@ -91,14 +91,14 @@ def test_a_command_that_does_not_exist(aws, queue):
     assert "exitCode" not in job["container"]
 
 
-def test_evaluate_on_exit_decides_on_the_next_attempt(aws, queue):
+def test_evaluate_on_exit_decides_whether_to_retry(aws, queue):
     by_attempt = "import os; raise SystemExit({'1': 75, '2': 1}[os.environ['AWS_BATCH_JOB_ATTEMPT']])"
     job = aws.ended_job(aws.submit(queue, aws.job_definition(by_attempt, retryStrategy=HOST_LOSS_ONLY)))
     assert [attempt["container"]["exitCode"] for attempt in job["attempts"]] == [75, 1]
     assert job["status"] == "FAILED"
 
 
-def test_without_rules_every_failure_is_tried_again(aws, queue):
+def test_without_rules_every_failure_is_retried(aws, queue):
     definition = aws.job_definition("raise SystemExit(1)")
     job = aws.ended_job(aws.submit(queue, definition, retryStrategy={"attempts": 3}))
     assert len(job["attempts"]) == 3
@@ -127,7 +127,7 @@ def test_a_process_killed_from_outside_is_a_lost_host(aws, queue):
     assert done["container"]["exitCode"] == 0
 
 
-def test_a_timeout_ends_the_job_and_is_not_tried_again(aws, queue, monkeypatch):
+def test_a_timeout_ends_the_job_without_a_retry(aws, queue, monkeypatch):
     monkeypatch.setattr(batch_processes, "KILL_GRACE_SECONDS", 0.1)
     definition = aws.job_definition(
         "import time; time.sleep(60)", retryStrategy={"attempts": 3}, timeout={"attemptDurationSeconds": 60}
@@ -162,7 +162,7 @@ def test_terminate_sends_sigterm_first_and_sigkill_later(aws, queue, monkeypatch
     assert aws.log_lines("/aws/batch/job", stream) == ["up", "asked to stop"]
 
 
-def test_what_a_job_leaves_behind_ends_with_it(aws, queue):
+def test_child_processes_of_a_job_end_with_it(aws, queue):
     definition = aws.job_definition(
         """
         import subprocess, sys
@@ -175,7 +175,7 @@ def test_what_a_job_leaves_behind_ends_with_it(aws, queue):
     assert not alive(int(left))
 
 
-def test_max_vcpus_holds_jobs_back_in_order(aws):
+def test_max_vcpus_keeps_jobs_waiting_in_order(aws):
     queue = aws.queue(max_vcpus=2)
     definition = aws.job_definition("import time; print('up', flush=True); time.sleep(60)")
     first, second, third = (aws.submit(queue, definition, jobName=f"j{number}") for number in range(3))
@@ -192,7 +192,7 @@ def test_max_vcpus_holds_jobs_back_in_order(aws):
         aws.ended_job(job_id)
 
 
-def test_a_waiting_job_is_terminated_without_a_start(aws):
+def test_a_waiting_job_can_be_terminated_before_it_starts(aws):
     queue = aws.queue(max_vcpus=1)
     definition = aws.job_definition("import time; print('up', flush=True); time.sleep(60)")
     first, second = aws.submit(queue, definition), aws.submit(queue, definition)
@@ -203,7 +203,7 @@ def test_a_waiting_job_is_terminated_without_a_start(aws):
     aws.ended_job(first)
 
 
-def test_a_job_too_large_for_its_queue_says_so(aws):
+def test_a_job_too_large_for_its_queue_reports_it(aws):
     job_id = aws.submit(aws.queue(max_vcpus=1), aws.job_definition("", vcpus="2"))
     job = aws.job(job_id)
     assert job["status"] == "RUNNABLE"
@@ -221,7 +221,7 @@ def test_list_jobs_by_name(aws, queue):
 
 def test_jobs_are_listed_and_described_a_hundred_at_a_time(aws):
     queue = aws.queue(max_vcpus=1)
-    too_large = aws.job_definition("", vcpus="2")  # the first keeps all of them waiting
+    too_large = aws.job_definition("", vcpus="2")  # the first job keeps the others waiting
     submitted = [aws.submit(queue, too_large) for _ in range(101)]
     batch = aws.client("batch")
     first = batch.list_jobs(jobQueue=queue, jobStatus="RUNNABLE")
@@ -234,7 +234,7 @@ def test_jobs_are_listed_and_described_a_hundred_at_a_time(aws):
         batch.describe_jobs(jobs=submitted)
 
 
-def test_what_does_not_run_here_is_refused(aws, queue):
+def test_unsupported_job_definitions_are_rejected(aws, queue):
     batch = aws.client("batch")
     with pytest.raises(batch.exceptions.ClientException, match="arrayProperties"):
         aws.submit(queue, aws.job_definition(""), arrayProperties={"size": 2})
@@ -244,7 +244,7 @@ def test_what_does_not_run_here_is_refused(aws, queue):
 
 
 def running(aws, job_id):
-    """The job, once it has printed its first line."""
+    """Wait until the job has printed its first line; return the job."""
     aws.until(lambda: aws.job(job_id), lambda job: job["status"] == "RUNNING")
     stream = aws.job(job_id)["container"]["logStreamName"]
     aws.until(lambda: aws.log_lines("/aws/batch/job", stream), bool)

@@ -1,4 +1,4 @@
-"""The daemon as `ftm local` drives it: with the real program, and with small ones in a copy of the project."""
+"""The daemon of `ftm local`, with the real Pulumi program and with small programs in a copy of the project."""
 
 import json
 import os
@@ -28,7 +28,7 @@ SMALL = "import pulumi\npulumi.export('model', pulumi.Config('ftm').get('vllmSer
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A daemon's directory of the test's own; in the end no process of it is left."""
+    """The test's own daemon directory. At the end, no process of the daemon may be left."""
     directory = tmp_path / "daemon"
     monkeypatch.setenv("FTM_LOCAL_DIR", str(directory))
     yield directory
@@ -38,7 +38,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def program(tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put a copy of the project with another `__main__.py` in the project's place."""
+    """Use a copy of the project with another `__main__.py`; return a function that writes that file."""
     root = tmp_path / "project"
     shutil.copytree(find_project() / "local", root / "local", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "Pulumi.yaml").write_text("name: ftm\nruntime: python\n")
@@ -52,7 +52,7 @@ def program(tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def processes_of(directory: Path) -> list[str]:
-    """The command lines of all processes that belong to the directory's daemon."""
+    """The command lines of all processes of the daemon with this directory."""
     mark = f"FTM_LOCAL_DIR={directory}".encode()
     return [
         command
@@ -101,7 +101,7 @@ def status_of(url: str) -> int:
 
 def test_the_real_program_from_up_to_down(directory: Path, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as settings:
-        settings.setenv("AWS_PROFILE", "nobody")  # the operator's AWS settings do not matter
+        settings.setenv("AWS_PROFILE", "nobody")  # the daemon ignores the operator's AWS settings
         up = daemon.up()
     outputs = up.state.outputs
     assert not up.already
@@ -128,8 +128,8 @@ def test_the_real_program_from_up_to_down(directory: Path, monkeypatch: pytest.M
     assert again.state == up.state == state.read()
     assert daemon.status() == daemon.Status(up.state, stale=False)
 
-    follows_the_gpu_group(up.state)
-    job = a_running_job(up.state)
+    check_vllm_follows_the_gpu_group(up.state)
+    job = start_job(up.state)
     assert daemon.down() == daemon.Down(up.state.pid, stale=False)
     assert not is_alive(up.state.pid)
     wait_for(lambda: not is_alive(job))
@@ -137,8 +137,8 @@ def test_the_real_program_from_up_to_down(directory: Path, monkeypatch: pytest.M
     assert daemon.down() == daemon.Down(None, stale=False)
 
 
-def follows_the_gpu_group(running: LocalState) -> None:
-    """vLLM answers while group and service are above zero, and no longer."""
+def check_vllm_follows_the_gpu_group(running: LocalState) -> None:
+    """Check that vLLM answers only while both the group and the service are scaled above zero."""
     outputs = running.outputs
     health = outputs["vllm_base_url"].removesuffix("/v1") + "/health"
     group, cluster, service = (outputs[key] for key in ("vllm_asg_name", "vllm_cluster_name", "vllm_service_name"))
@@ -154,8 +154,8 @@ def follows_the_gpu_group(running: LocalState) -> None:
     assert status_of(health) == 503
 
 
-def a_running_job(running: LocalState) -> int:
-    """The pid of a Batch job that would run for long."""
+def start_job(running: LocalState) -> int:
+    """Start a Batch job that keeps running; return its pid."""
     batch = client(running, "batch")
     job = batch.submit_job(
         jobName="long",
@@ -173,7 +173,7 @@ def a_running_job(running: LocalState) -> int:
     return pid
 
 
-def test_a_killed_daemon_is_stale_and_up_starts_anew(program: Callable[[str], None], directory: Path):
+def test_after_a_killed_daemon_up_starts_a_new_one(program: Callable[[str], None], directory: Path):
     program(SMALL)
     first = daemon.up().state
     os.kill(first.pid, signal.SIGKILL)
@@ -187,7 +187,7 @@ def test_a_killed_daemon_is_stale_and_up_starts_anew(program: Callable[[str], No
     assert daemon.status() == daemon.Status(second.state, stale=False)
 
 
-def test_the_record_of_a_pid_that_is_somebody_elses_by_now_does_not_count(directory: Path):
+def test_a_record_whose_pid_now_belongs_to_another_process_is_ignored(directory: Path):
     directory.mkdir()
     foreign = LocalState(os.getpid(), "local", "http://127.0.0.1:1", "us-east-1", {}, state.Llm("m", True), "")
     state.write(foreign)
@@ -197,7 +197,7 @@ def test_the_record_of_a_pid_that_is_somebody_elses_by_now_does_not_count(direct
     assert not daemon.status().stale
 
 
-def test_a_directory_that_cannot_be_one_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unusable_directory_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FTM_LOCAL_DIR", str(tmp_path / "file" / "inside"))
     with pytest.raises(
@@ -207,7 +207,7 @@ def test_a_directory_that_cannot_be_one_is_one_sentence(tmp_path: Path, monkeypa
     assert daemon.status() == daemon.Status(None, stale=False)
 
 
-def test_the_record_of_another_version_is_one_sentence_and_down_still_works(program: Callable[[str], None]):
+def test_a_record_of_another_version_is_reported_and_down_still_works(program: Callable[[str], None]):
     program(SMALL)
     started = daemon.up().state
     (state.directory() / "state.json").write_text('{"pid": 1, "former": true}')
@@ -218,7 +218,7 @@ def test_the_record_of_another_version_is_one_sentence_and_down_still_works(prog
     assert daemon.down() == daemon.Down(started.pid, stale=False)
 
 
-def test_a_real_llm_gives_the_stack_its_model(program: Callable[[str], None]):
+def test_the_stack_uses_the_model_of_a_real_llm(program: Callable[[str], None]):
     program(SMALL)
     real = LocalAlb(FakeVllm(), lambda: True)
     real.start()
@@ -243,7 +243,7 @@ def test_a_real_llm_gives_the_stack_its_model(program: Callable[[str], None]):
         ),
     ],
 )
-def test_a_broken_program_is_one_sentence_and_leaves_nothing(
+def test_a_broken_program_is_reported_in_one_sentence_and_leaves_nothing_running(
     program: Callable[[str], None], directory: Path, source: str, sentence: str
 ):
     program(source)
@@ -262,7 +262,7 @@ def test_what_the_program_prints_goes_to_the_log(program: Callable[[str], None])
     assert "careful" in said
 
 
-def test_a_port_in_use_is_one_sentence(program: Callable[[str], None], directory: Path):
+def test_a_port_in_use_is_reported_in_one_sentence(program: Callable[[str], None], directory: Path):
     program(SMALL)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -271,14 +271,14 @@ def test_a_port_in_use_is_one_sentence(program: Callable[[str], None], directory
     wait_for(lambda: processes_of(directory) == [])
 
 
-def test_the_port_is_the_one_that_was_asked_for(program: Callable[[str], None]):
+def test_the_requested_port_is_used(program: Callable[[str], None]):
     program(SMALL)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert daemon.up(Options(port=port)).state.endpoint == f"http://127.0.0.1:{port}"
 
 
-def test_an_llm_that_does_not_answer_is_one_sentence(program: Callable[[str], None], directory: Path):
+def test_an_llm_that_does_not_answer_is_reported_in_one_sentence(program: Callable[[str], None], directory: Path):
     program(SMALL)
     with pytest.raises(LocalError, match=r"^the LLM server at http://127\.0\.0\.1:9 does not answer"):
         daemon.up(Options(llm_url="http://127.0.0.1:9"))
@@ -298,7 +298,7 @@ def test_down_ends_a_daemon_that_is_still_deploying(program: Callable[[str], Non
     wait_for(lambda: processes_of(directory) == [])
 
 
-def test_two_who_start_it_at_once_get_one_daemon(program: Callable[[str], None], directory: Path):
+def test_two_concurrent_starts_give_one_daemon(program: Callable[[str], None], directory: Path):
     program("import time; time.sleep(1)\n" + SMALL)
     with ThreadPoolExecutor() as threads:
         both = [threads.submit(daemon.up) for _ in range(2)]

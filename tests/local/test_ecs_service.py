@@ -1,4 +1,4 @@
-"""ECS services follow the instances of their Auto Scaling group, and their targets follow them."""
+"""ECS services follow the instances of their Auto Scaling group, and load balancer targets follow the services."""
 
 import uuid
 
@@ -6,7 +6,7 @@ import pytest
 
 
 class Service:
-    """A service of one task an instance, behind a target group, with at most two instances."""
+    """A service behind a target group, with one task per instance and at most two instances."""
 
     def __init__(self, aws):
         self.ecs, self.elb, self.scaling = (aws.client(name) for name in ("ecs", "elbv2", "autoscaling"))
@@ -44,7 +44,7 @@ class Service:
         self.ecs.update_service(cluster=self.name, service=self.name, desiredCount=tasks)
 
     def counts(self):
-        """Running and pending tasks, and healthy targets."""
+        """The numbers of running tasks, pending tasks and healthy targets."""
         service = self.ecs.describe_services(cluster=self.name, services=[self.name])["services"][0]
         health = self.elb.describe_target_health(TargetGroupArn=self.target_group)["TargetHealthDescriptions"]
         healthy = [target for target in health if target["TargetHealth"]["State"] == "healthy"]
@@ -57,7 +57,7 @@ def service(aws):
     return Service(aws)
 
 
-def test_tasks_need_instances_and_instances_alone_run_nothing(service):
+def test_tasks_start_only_when_both_instances_and_tasks_are_scaled_up(service):
     assert service.counts() == (0, 0, 0)
     service.scale(instances=0, tasks=1)
     assert service.counts() == (0, 1, 0)

@@ -1,4 +1,4 @@
-"""The local load balancer over HTTP, with the fake vLLM and with a real server behind it."""
+"""The local load balancer over HTTP, in front of the fake vLLM and of real servers."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ SCHEMA = {
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """Put a load balancer in front of a target; return its URL."""
+    """Return a function that starts a load balancer in front of a target and returns its URL."""
     with ExitStack() as cleanup:
 
         def serve(target: Any, healthy: Callable[[], bool] = lambda: True) -> str:
@@ -56,7 +56,7 @@ def client_of(url: str) -> openai.OpenAI:
 
 
 def complete(url: str, prompt: str = PROMPT, schema: dict[str, Any] | None = None, **more: Any) -> Any:
-    """Ask for a completion; with a schema, as the worker does."""
+    """Request a completion, with a schema if given, as the worker does."""
     asked: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **more}
     if schema:
         json_schema = {"name": "topic", "schema": schema, "strict": True}
@@ -85,7 +85,7 @@ def test_a_topic_is_named_from_the_last_line_of_keywords(url: str):
     }
 
 
-def test_without_keywords_it_says_so(url: str):
+def test_a_prompt_without_keywords_gets_a_name_that_says_so(url: str):
     assert content(complete(url, "Hello", schema=SCHEMA))["name"] == "Topic without keywords"
 
 
@@ -113,7 +113,7 @@ def test_the_schema_is_honoured(url: str):
     }
 
 
-def test_its_model_says_that_it_is_a_fake(url: str):
+def test_the_model_id_says_that_it_is_a_fake(url: str):
     models = client_of(url).models.list().data
     assert [model.id for model in models] == [MODEL]
     assert "fake" in MODEL
@@ -129,7 +129,7 @@ def test_usage_counts_the_shared_prefix_as_cached(url: str):
     assert 500 < second.prompt_tokens < 1000
 
 
-def test_an_answer_that_is_too_long_is_cut_and_says_so(url: str):
+def test_an_answer_that_is_too_long_is_cut_with_finish_reason_length(url: str):
     answer = complete(url, schema=SCHEMA, max_tokens=3)
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens == 3
@@ -148,7 +148,7 @@ def test_a_prompt_that_is_too_long_is_400(serve: Callable[..., str]):
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"messages": [{"role": "user"}]}', b'{"messages": "hi"}'])
-def test_garbage_is_400(url: str, body: bytes):
+def test_an_invalid_request_is_400(url: str, body: bytes):
     status, answer = fetch(f"{url}/v1/chat/completions", body)
     assert status == 400
     assert json.loads(answer)["error"]["code"] == 400
@@ -175,7 +175,7 @@ def test_without_a_healthy_target_everything_is_503(serve: Callable[..., str]):
 
 
 class Keyed:
-    """A server that wants a key, has no /health, and is not vLLM."""
+    """A server that requires a key, has no /health, and is not vLLM."""
 
     model = "real-model"
 
@@ -207,18 +207,18 @@ def test_a_real_server_answers_through_the_load_balancer(
     assert fetch(f"{url}/elsewhere") == (404, b"nothing here")
 
 
-def test_a_key_that_cannot_be_sent_is_told_and_not_shown(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+def test_an_invalid_key_is_reported_without_showing_it(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLM_API_KEY", "k3y\n")
-    with pytest.raises(LocalError, match="LLM_API_KEY holds a blank, a line break") as told:
+    with pytest.raises(LocalError, match="LLM_API_KEY holds a blank, a line break") as refusal:
         RealServer(serve(FakeVllm()))
-    assert "k3y" not in str(told.value)
+    assert "k3y" not in str(refusal.value)
 
 
-def test_a_real_server_is_behind_the_same_gate(serve: Callable[..., str]):
+def test_a_real_server_answers_only_while_a_target_is_healthy(serve: Callable[..., str]):
     assert fetch(serve(RealServer(serve(FakeVllm())), lambda: False) + "/health")[0] == 503
 
 
-def test_a_real_server_that_goes_away_is_502(serve: Callable[..., str]):
+def test_a_real_server_that_has_gone_is_502(serve: Callable[..., str]):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         answering = threading.Thread(target=answer_once, args=(listener, b'{"data": [{"id": "real-model"}]}'))
         answering.start()
@@ -242,13 +242,13 @@ def answer_once(listener: socket.socket, body: bytes) -> None:
         ("127.0.0.1:9", "^'127.0.0.1:9' is not the base URL of an LLM server: write http://host:port/v1"),
     ],
 )
-def test_a_server_that_does_not_answer_is_one_sentence(url: str, sentence: str):
+def test_a_server_that_does_not_answer_is_reported_in_one_sentence(url: str, sentence: str):
     with pytest.raises(LocalError, match=sentence):
         RealServer(url)
 
 
 class Silent:
-    """A server that never answers a completion, and knows which requests were cancelled."""
+    """A server that never answers a completion, and records which requests were cancelled."""
 
     model = "silent"
 
@@ -281,7 +281,7 @@ def test_an_abandoned_request_is_cancelled_at_the_server(serve: Callable[..., st
 
 
 class Listing:
-    """A server with the given models."""
+    """A server that lists the given models."""
 
     model = ""
 
@@ -307,7 +307,7 @@ class Listing:
         (["qwen/qwen3-8b", "text-embedding-nomic"], "Qwen3-8B", "qwen/qwen3-8b"),
     ],
 )
-def test_the_model_is_the_one_asked_for_or_the_only_chat_model(
+def test_the_model_is_the_requested_one_or_the_only_chat_model(
     serve: Callable[..., str], models: list[str], wanted: str | None, chosen: str
 ):
     assert RealServer(serve(Listing(*models)), wanted).model == chosen
@@ -322,7 +322,7 @@ def test_the_model_is_the_one_asked_for_or_the_only_chat_model(
         ([], None, r"it serves no chat model \(none\)"),
     ],
 )
-def test_a_model_that_cannot_be_chosen_is_one_sentence(
+def test_a_model_that_cannot_be_chosen_is_reported_in_one_sentence(
     serve: Callable[..., str], models: list[str], wanted: str | None, sentence: str
 ):
     with pytest.raises(LocalError, match=sentence):
@@ -339,6 +339,6 @@ def test_a_server_that_refuses_the_key_names_the_variable(serve: Callable[..., s
     assert "wrong" not in str(error.value)
 
 
-def test_a_server_that_is_no_llm_is_one_sentence(serve: Callable[..., str]):
+def test_a_server_that_is_not_an_llm_is_reported_in_one_sentence(serve: Callable[..., str]):
     with pytest.raises(LocalError, match=r"answered GET /v1/models with HTTP 404 and no list of models"):
         RealServer(serve(FakeVllm()) + "/elsewhere")

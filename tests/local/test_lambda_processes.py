@@ -1,4 +1,4 @@
-"""Lambda functions run as processes: what the handler sees, what the caller gets, what is logged."""
+"""Lambda functions run as processes: the handler's environment, the response to the caller, and the log."""
 
 import base64
 import json
@@ -68,7 +68,7 @@ def test_a_handler_reaches_the_embedded_aws_by_boto3(aws):
     assert "made-by-a-function" in payload
 
 
-def test_an_exception_is_told_as_aws_does(aws):
+def test_an_exception_is_reported_as_aws_does(aws):
     name = function(
         aws,
         """
@@ -100,9 +100,9 @@ def test_an_exception_is_told_as_aws_does(aws):
         ("def handler(event, context): return len(b'x' * 300_000_000)", "Runtime.OutOfMemory", "out of memory"),
     ],
 )
-def test_other_failures(aws, code, error_type, message):
+def test_other_failures_are_reported_as_aws_does(aws, code, error_type, message):
     name = function(aws, code, Timeout=1 if error_type == "Sandbox.Timedout" else 30)
-    for _ in range(2):  # the second time in a new process
+    for _ in range(2):  # the second call runs in a new process
         answer, payload = invoke(aws, name)
         assert answer["FunctionError"] == "Unhandled"
         assert payload["errorType"] == error_type
@@ -129,6 +129,6 @@ def test_an_environment_is_kept_until_the_function_changes(aws):
     assert variable == "1"
 
 
-def test_a_large_payload_goes_in_and_out(aws):
+def test_a_large_payload_is_passed_in_and_returned(aws):
     name = function(aws, "def handler(event, context): return event")
     assert invoke(aws, name, {"text": "é\n" * 500_000})[1] == {"text": "é\n" * 500_000}

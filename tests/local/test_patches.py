@@ -1,4 +1,4 @@
-"""State machines as AWS executes them: what moto's interpreter needed patches for."""
+"""The parts of Step Functions that need patches in moto's interpreter, as AWS executes them."""
 
 import json
 from collections import Counter
@@ -45,7 +45,7 @@ def queue(aws):
     return aws.queue(max_vcpus=8)
 
 
-def test_a_job_is_submitted_and_awaited(aws, queue):
+def test_a_job_is_submitted_and_waited_for(aws, queue):
     definition = aws.job_definition("import os; assert os.environ['BATCH_ID'] == 'b1'")
     execution = aws.run(one_job(queue, definition), {"id": "b1"})
     assert output(execution) == {"status": "SUCCEEDED", "exit_code": 0}
@@ -53,8 +53,8 @@ def test_a_job_is_submitted_and_awaited(aws, queue):
 
 def test_a_failed_job_can_be_caught_with_its_description(aws, queue):
     definition = aws.job_definition("raise SystemExit(3)")
-    machine = one_job(queue, definition, Catch=[{"ErrorEquals": ["States.TaskFailed"], "Next": "Told"}])
-    machine["States"]["Told"] = {"Type": "Pass", "End": True}
+    machine = one_job(queue, definition, Catch=[{"ErrorEquals": ["States.TaskFailed"], "Next": "Caught"}])
+    machine["States"]["Caught"] = {"Type": "Pass", "End": True}
     error = output(aws.run(machine, {"id": "b1"}))
     assert error["Error"] == "States.TaskFailed"
     job = json.loads(error["Cause"])
@@ -62,7 +62,7 @@ def test_a_failed_job_can_be_caught_with_its_description(aws, queue):
     assert job["Attempts"][0]["Container"]["ExitCode"] == 3
 
 
-def test_a_lost_host_is_batch_s_to_retry(aws, queue):
+def test_batch_retries_a_lost_host(aws, queue):
     definition = aws.job_definition(
         """
         import os, signal
@@ -105,7 +105,7 @@ def test_json_paths(aws, path, value):
     assert output(aws.run(pass_through(**{"v.$": path}), data)) == {"v": value}
 
 
-def test_a_choice_on_an_element_s_field(aws):
+def test_a_choice_on_a_field_of_an_array_element(aws):
     choice = {"Variable": "$.l[0].ok", "BooleanEquals": True, "Next": "Right"}
     machine = {
         "StartAt": "C",
@@ -130,7 +130,7 @@ def test_dates_in_a_result_are_text(aws):
     assert all(bucket["CreationDate"].endswith("Z") for bucket in buckets)
 
 
-def test_an_error_of_an_iteration_keeps_its_name(aws):
+def test_an_error_in_an_iteration_keeps_its_name(aws):
     fail = {"Type": "Pass", "Parameters": {"v.$": "$.missing"}, "End": True}
     machine = {"StartAt": "M", "States": {"M": map_over(fail, Next="End"), "End": {"Type": "Succeed"}}}
     execution = aws.run(machine, [1])
@@ -166,7 +166,7 @@ def test_events_of_a_map_of_jobs_are_counted_as_in_aws(aws, queue):
     assert kinds == {**dict.fromkeys(of_each, 10), **dict.fromkeys(of_all, 1)}
 
 
-def test_executions_without_a_name_have_names_of_their_own(aws):
+def test_executions_started_without_a_name_get_unique_names(aws):
     machine = aws.machine(pass_through(a=1))
     first, second = aws.ended_execution(aws.start(machine)), aws.ended_execution(aws.start(machine))
     assert first["name"] != second["name"]
@@ -176,7 +176,7 @@ def test_execution_names(aws):
     states = aws.client("stepfunctions")
     machine = aws.machine(waiting())
     arn = aws.start(machine, {"a": 1}, name="run-1")
-    assert aws.start(machine, {"a": 1}, name="run-1") == arn  # the same, while it runs
+    assert aws.start(machine, {"a": 1}, name="run-1") == arn  # starting the same execution while it runs returns it
     with pytest.raises(states.exceptions.ExecutionAlreadyExists):
         aws.start(machine, {"a": 2}, name="run-1")
     states.stop_execution(executionArn=arn)
@@ -219,9 +219,9 @@ def test_a_timed_out_execution_stops_its_jobs(aws, queue):
 
 
 def test_a_timed_out_task_stops_its_job_and_can_be_caught(aws, queue):
-    catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Told"}]
+    catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Caught"}]
     machine = one_job(queue, sleeping_job(aws), TimeoutSeconds=10, Catch=catch)
-    machine["States"]["Told"] = {"Type": "Pass", "End": True}
+    machine["States"]["Caught"] = {"Type": "Pass", "End": True}
     arn = aws.start(aws.machine(machine), {"id": "a"})
     (job_id,) = submitted_jobs(aws, arn, 1)
     assert output(aws.ended_execution(arn))["Error"] == "States.Timeout"
@@ -240,8 +240,8 @@ def test_nested_executions(aws):
 
 def test_a_failed_nested_execution_can_be_caught(aws):
     inner = aws.machine({"StartAt": "F", "States": {"F": {"Type": "Fail", "Error": "Bad", "Cause": "no prefetch"}}})
-    machine = nested(inner, Catch=[{"ErrorEquals": ["States.ALL"], "Next": "Told"}])
-    machine["States"]["Told"] = {"Type": "Pass", "End": True}
+    machine = nested(inner, Catch=[{"ErrorEquals": ["States.ALL"], "Next": "Caught"}])
+    machine["States"]["Caught"] = {"Type": "Pass", "End": True}
     error = output(aws.run(machine, {"quarter": "2023Q1"}))
     assert error["Error"] == "States.TaskFailed"
     assert json.loads(error["Cause"])["Cause"] == "no prefetch"
@@ -268,7 +268,7 @@ def test_executions_are_listed_by_status(aws):
     states.stop_execution(executionArn=running)
 
 
-def test_the_history_comes_in_pages_either_way(aws):
+def test_the_history_is_paged_in_both_directions(aws):
     states = aws.client("stepfunctions")
     arn = aws.ended_execution(aws.start(aws.machine(pass_through(a=1))))["executionArn"]
     kinds = ["ExecutionStarted", "PassStateEntered", "PassStateExited", "ExecutionSucceeded"]
@@ -282,13 +282,13 @@ def test_the_history_comes_in_pages_either_way(aws):
     assert [event["type"] for event in last] == kinds[-1:]
 
 
-def test_a_patch_that_does_not_fit_is_told_at_the_start(aws, monkeypatch):
+def test_a_patch_that_does_not_fit_is_reported_at_the_start(aws, monkeypatch):
     monkeypatch.setattr(patching, "source_hash", lambda function: "another")
     with pytest.raises(EmbeddedAwsError, match=r"moto .* does not fit: .*; install moto==5.2.5, or revise"):
         EmbeddedAws.start()
 
 
-def test_a_port_in_use_is_one_sentence(aws):
+def test_a_port_in_use_is_reported_in_one_sentence(aws):
     port = int(aws.embedded.endpoint.rsplit(":", 1)[1])
     with pytest.raises(EmbeddedAwsError, match=f"port {port} of 127.0.0.1 is in use"):
         EmbeddedAws.start(port)
@@ -318,13 +318,13 @@ def sleeping_job(aws):
 
 
 def submitted_jobs(aws, arn, count):
-    """The ids of the jobs that an execution has submitted, once they are `count`."""
+    """Wait until an execution has submitted `count` jobs; return their ids."""
 
-    def look():
+    def read():
         return [
             json.loads(event["taskSubmittedEventDetails"]["output"])["JobId"]
             for event in aws.events(arn)
             if event["type"] == "TaskSubmitted"
         ]
 
-    return aws.until(look, lambda found: len(found) == count)
+    return aws.until(read, lambda found: len(found) == count)

@@ -1,4 +1,4 @@
-"""The Pulumi program in this process, with small programs and a cloud that only remembers."""
+"""Running Pulumi programs in this process, with small programs and a cloud that only records what it creates."""
 
 import textwrap
 import threading
@@ -14,7 +14,7 @@ from local.state import LocalError
 
 
 class Memory:
-    """A cloud that makes everything, except what is named in `refused`."""
+    """A cloud that creates every resource except those named in `refused`."""
 
     def __init__(self, refused: str = "") -> None:
         self.created: list[str] = []
@@ -36,7 +36,7 @@ class Memory:
 
 @pytest.fixture
 def write(tmp_path: Path):
-    """Write a project whose `__main__.py` is the given source; return its root."""
+    """Return a function that writes a project with the given `__main__.py` and returns its folder."""
 
     def write(source: str, project: str = "name: ftm\n", settings: str = "config: {}\n") -> Path:
         (tmp_path / "Pulumi.yaml").write_text(textwrap.dedent(project))
@@ -152,7 +152,9 @@ def test_warnings_of_the_program_are_kept(write: Any):
     assert program.up("test", Memory(), root=write("pulumi.log.warn('careful')")).warnings == ["careful"]
 
 
-def test_a_resource_that_cannot_be_made_is_named_and_nothing_goes_on(write: Any, capfd: pytest.CaptureFixture[str]):
+def test_a_resource_that_cannot_be_created_is_named_and_the_deployment_stops(
+    write: Any, capfd: pytest.CaptureFixture[str]
+):
     cloud = Memory(refused="url")
     with pytest.raises(LocalError) as error:
         program.up("test", cloud, root=write(CHAIN))
@@ -163,7 +165,7 @@ def test_a_resource_that_cannot_be_made_is_named_and_nothing_goes_on(write: Any,
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_data_source_without_answer_is_named(write: Any):
+def test_a_data_source_without_a_result_is_named(write: Any):
     source = "aws:index/getCallerIdentity:getCallerIdentity"
     with pytest.raises(LocalError, match=f"could not create {source}: ValueError: no answer"):
         program.up("test", Memory(refused=source), root=write(CHAIN))
@@ -179,7 +181,7 @@ def test_a_data_source_without_answer_is_named(write: Any):
         ("pulumi.Output.from_input(1).apply(lambda n: n / 0)", r"ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_broken_program_is_one_sentence(write: Any, source: str, sentence: str):
+def test_a_broken_program_is_reported_in_one_sentence(write: Any, source: str, sentence: str):
     with pytest.raises(LocalError, match=sentence):
         program.up("test", Memory(), root=write(source))
 
@@ -191,11 +193,11 @@ def test_a_broken_program_is_one_sentence(write: Any, source: str, sentence: str
         ("config: [", "Pulumi.test.yaml is not valid YAML"),
     ],
 )
-def test_settings_that_cannot_be_read_are_one_sentence(write: Any, settings: str, sentence: str):
+def test_unreadable_settings_are_reported_in_one_sentence(write: Any, settings: str, sentence: str):
     with pytest.raises(LocalError, match=sentence):
         program.up("test", Memory(), root=write("", settings=settings))
 
 
-def test_a_stack_without_settings_is_one_sentence(write: Any):
+def test_a_stack_without_settings_is_reported_in_one_sentence(write: Any):
     with pytest.raises(LocalError, match=r"Pulumi\.other\.yaml is missing"):
         program.up("other", Memory(), root=write(""))

@@ -1,4 +1,4 @@
-"""The embedded AWS refuses what AWS refuses."""
+"""Requests that AWS rejects are rejected by the embedded AWS too."""
 
 import json
 import uuid
@@ -12,7 +12,7 @@ OTHER_DEFINITION = json.dumps({"StartAt": "B", "States": {"B": {"Type": "Succeed
 
 
 class Made:
-    """One of each resource that depends on another, under names of this test's own."""
+    """One resource of each type that others depend on, with names unique to this test."""
 
     def __init__(self, aws: Any) -> None:
         self.client = aws.client
@@ -132,7 +132,7 @@ def made(aws: Any) -> Made:
         (lambda m: m.machine(OTHER_DEFINITION), "StateMachineAlreadyExists"),
     ],
 )
-def test_what_aws_refuses_is_refused(made: Made, call: Any, code: str):
+def test_what_aws_rejects_is_rejected(made: Made, call: Any, code: str):
     with pytest.raises(ClientError, match=rf"\({code}\)"):
         call(made)
 
@@ -141,7 +141,7 @@ def test_creating_the_same_state_machine_twice_is_allowed(made: Made):
     made.machine(DEFINITION)
 
 
-def test_what_is_no_longer_in_use_can_be_deleted(made: Made, aws: Any):
+def test_resources_that_are_no_longer_in_use_can_be_deleted(made: Made, aws: Any):
     batch, queue = aws.client("batch"), aws.queue()
     batch.update_job_queue(jobQueue=queue, state="DISABLED")
     batch.delete_job_queue(jobQueue=queue)

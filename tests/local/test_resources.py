@@ -1,4 +1,4 @@
-"""Every resource type that the embedded AWS supports, registered by a program and looked up through AWS's API."""
+"""Every resource type that the embedded AWS supports, created by a program and read through the AWS API."""
 
 import base64
 import hashlib
@@ -188,7 +188,7 @@ def test_every_output_that_the_program_reads_is_known(deployed: program.Run):
     assert deployed.outputs["prefix"].endswith(":job-definition/worker")
 
 
-def test_every_load_balancer_has_the_address_of_the_local_one(deployed: program.Run, aws: Any):
+def test_every_load_balancer_has_the_address_of_the_local_server(deployed: program.Run, aws: Any):
     assert deployed.outputs["dns"] == "127.0.0.1:4000"
     found = aws.client("ssm").get_parameter(Name="/ftm/vllm/base_url")
     assert found["Parameter"]["Value"] == "http://127.0.0.1:4000/v1"
@@ -259,7 +259,7 @@ def test_the_service_runs_on_the_group_behind_the_target_group(deployed: program
     assert {"Key": "load_balancing.algorithm.type", "Value": "least_outstanding_requests"} in attributes
 
 
-def test_batch_keeps_retries_timeout_and_command(deployed: program.Run, aws: Any):
+def test_batch_resources_keep_retries_timeout_and_command(deployed: program.Run, aws: Any):
     found = aws.client("batch").describe_job_definitions(jobDefinitionName="worker")["jobDefinitions"][0]
     assert found["retryStrategy"]["attempts"] == 3
     assert found["retryStrategy"]["evaluateOnExit"][0]["onStatusReason"] == "Host EC2*"
@@ -278,7 +278,7 @@ def test_the_function_has_its_code_and_environment(deployed: program.Run, aws: A
     assert found["CodeSha256"] == base64.b64encode(hashlib.sha256(code).digest()).decode()
 
 
-def test_alarms_and_budget_are_kept(deployed: program.Run, aws: Any):
+def test_alarms_and_budget_are_stored(deployed: program.Run, aws: Any):
     alarms = {alarm["AlarmName"]: alarm for alarm in aws.client("cloudwatch").describe_alarms()["MetricAlarms"]}
     assert alarms["failed"]["AlarmActions"] == [deployed.outputs["topic"], deployed.outputs["off"]]
     assert alarms["failed"]["Dimensions"] == [{"Name": "StateMachineArn", "Value": deployed.outputs["machine"]}]
@@ -287,7 +287,7 @@ def test_alarms_and_budget_are_kept(deployed: program.Run, aws: Any):
     assert float(budget["BudgetLimit"]["Amount"]) == 50
 
 
-def test_an_archive_is_packed_the_same_each_time_and_sorted(tmp_path: Path):
+def test_an_archive_is_deterministic_and_sorted(tmp_path: Path):
     for name in ("b.py", "a.py"):
         (tmp_path / name).write_text(f"# {name}")
     assets: dict[str, Any] = {
@@ -325,7 +325,7 @@ def test_an_archive_is_packed_the_same_each_time_and_sorted(tmp_path: Path):
         ("aws.kms.get_key(key_id='k')", r"aws:kms/getKey:getKey: the embedded AWS does not support this data source"),
     ],
 )
-def test_what_is_not_supported_or_refused_is_one_sentence(
+def test_unsupported_or_rejected_resources_are_reported_in_one_sentence(
     tmp_path: Path, cloud: EmbeddedCloud, source: str, sentence: str
 ):
     root = write_program(tmp_path, f"import pulumi_aws as aws\n{source}\n")

@@ -1,4 +1,4 @@
-"""Sample calls: the layout of a prefetch, the same each time, with topics that can be told apart."""
+"""Sample calls: they have the layout of a prefetch, are deterministic, and have distinct topics."""
 
 from collections import Counter
 from pathlib import Path
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_manifest_is_what_the_contract_says(tmp_path: Path):
+def test_the_manifest_is_valid_by_the_contract(tmp_path: Path):
     sample = samples.write(tmp_path / "new", "2023Q1", 450)
     manifest = parse_prefetch_manifest((tmp_path / "new" / "manifest.json").read_bytes(), "2023Q1")
     assert manifest.chunk_sizes == {
@@ -51,7 +51,7 @@ def test_chunks_have_the_columns_and_types_of_a_prefetch(folder: Path):
     }
 
 
-def test_rows_are_those_of_a_call(folder: Path):
+def test_the_rows_form_earnings_calls(folder: Path):
     rows = [row for row in rows_of(folder) if row["firm_id"] == "S00001"]
     assert [row["position"] for row in rows] == list(range(len(rows)))
     assert len({row["sentence_id"] for row in rows}) == len(rows) > 80
@@ -72,7 +72,7 @@ def test_the_same_arguments_give_the_same_files(folder: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("quarter", ["2022Q4", "2023Q2"])
-def test_another_quarter_has_other_sentences_and_mostly_the_same_topics(folder: Path, tmp_path: Path, quarter: str):
+def test_another_quarter_has_different_sentences_and_mostly_the_same_topics(folder: Path, tmp_path: Path, quarter: str):
     samples.write(tmp_path, quarter, 1)
     texts = {row["raw_text"] for row in rows_of(folder) if row["firm_id"] == "S00001"}
     others = {row["raw_text"] for row in rows_of(tmp_path)}
@@ -87,7 +87,7 @@ def test_firms_differ_in_what_they_talk_about():
     assert set().union(*mixes) == set(TOPICS)
 
 
-def test_a_call_says_a_dozen_sentences_on_each_of_its_topics_and_each_once(folder: Path):
+def test_a_call_has_about_a_dozen_distinct_sentences_per_topic(folder: Path):
     rows = [row["raw_text"] for row in rows_of(folder) if row["firm_id"] == "S00002"]
     for topic in samples.topics_of("2023Q1", 1):
         words = [{word for word in template.lower().split() if word.isalpha()} for template in TOPICS[topic]]
@@ -95,13 +95,13 @@ def test_a_call_says_a_dozen_sentences_on_each_of_its_topics_and_each_once(folde
         assert sum(count >= 1 for count in said) >= 9, topic
 
 
-def test_every_twelfth_call_is_silent(folder: Path):
+def test_every_twelfth_call_is_nearly_empty(folder: Path):
     counts = Counter(row["firm_id"] for row in rows_of(folder))
     assert [firm for firm, count in counts.items() if count < 12] == ["S00012", "S00024"]
 
 
 @pytest.mark.parametrize("firms", [0, -1, 100_001])
-def test_an_invalid_number_of_firms_is_refused_and_nothing_is_written(tmp_path: Path, firms: int):
+def test_an_invalid_number_of_firms_is_rejected_and_nothing_is_written(tmp_path: Path, firms: int):
     with pytest.raises(ValueError, match="give 1 to 100000"):
         samples.write(tmp_path / "none", "2023Q1", firms)
     assert not (tmp_path / "none").exists()

@@ -1,5 +1,5 @@
-"""Real executions: an embedded AWS in a process of its own, with the functions, the definitions as they are deployed,
-a job queue, and a worker that is shrunken."""
+"""Real executions on an embedded AWS in its own process, with the real functions and state machine definitions, a job
+queue, and a fake worker."""
 
 import io
 import json
@@ -41,18 +41,18 @@ aws.stop()
 
 @dataclass
 class Stack:
-    """A deployed quarter: arrange its prefetch and its faults, start it, and read its results."""
+    """A deployed state machine, with helpers to write a prefetch, request faults, start executions and read results."""
 
     endpoint: str
     control: Path
-    """Where a test arranges faults for a batch: see the shrunken worker."""
+    """The directory in which a test requests faults for a batch; see fake_worker.py."""
 
     def __post_init__(self) -> None:
         self._session = boto3.Session("embedded", "embedded", region_name="us-east-1")
         self._clients: dict[str, Any] = {}
         self.quarter_machine = ""
         self.began = 0.0
-        """When the test began: two runs of one second have the same id, and jobs of the same names."""
+        """When the test began. Runs that start in the same second have the same id, and their jobs the same names."""
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
@@ -82,7 +82,7 @@ class Stack:
         self.s3.put_object(Bucket=bucket, Key=layout.chunk_key(quarter, chunk), Body=b"PAR1")
 
     def start(self, machine: str = "", **run_input: Any) -> str:
-        """Start an execution of a quarter, by the machine that is deployed already unless another is given."""
+        """Start an execution of a quarter on `machine`, by default the deployed one; return its ARN."""
         return self.start_with(json.dumps({"quarter": QUARTER, "bucket": BUCKET, **run_input}), machine)
 
     def start_with(self, text: str, machine: str = "") -> str:
@@ -101,7 +101,7 @@ class Stack:
         return described
 
     def run(self, seconds: float = 180, machine: str = "", **run_input: Any) -> "Ended":
-        """An execution of a quarter, ended within so many seconds."""
+        """Start an execution of a quarter and wait until it has ended, `seconds` at most."""
         execution = self.start(machine, **run_input)
         described = self.ended(execution, seconds)
         return Ended(described, self.events(execution))
@@ -119,7 +119,7 @@ class Stack:
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def jobs(self, run: str) -> Counter[str]:
-        """Batch id to how many jobs it had in a run of this test."""
+        """The number of jobs of each batch in a run of this test."""
         named = [{"name": "JOB_NAME", "values": [f"ftm-{run}-*"]}]
         pages = self.client("batch").get_paginator("list_jobs").paginate(jobQueue=QUEUE, filters=named)
         jobs = (job for page in pages for job in page["jobSummaryList"] if job["createdAt"] >= self.began * 1000)
@@ -138,7 +138,7 @@ class Stack:
         return answer["stateMachineArn"]
 
     def prepare(self) -> None:
-        """Everything but the machine."""
+        """Create what the state machine needs, and then the machine itself."""
         iam, batch = self.client("iam"), self.client("batch")
         iam.create_role(RoleName="any", AssumeRolePolicyDocument="{}")
         iam.create_instance_profile(InstanceProfileName="ecs")
@@ -166,7 +166,7 @@ class Stack:
             type="container",
             containerProperties={
                 "image": "worker",
-                "command": ["python", str(Path(__file__).with_name("shrunken_worker.py"))],
+                "command": ["python", str(Path(__file__).with_name("fake_worker.py"))],
                 "environment": [{"name": "CONTROL", "value": str(self.control)}],
                 "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "128"}],
             },
@@ -181,7 +181,7 @@ class Stack:
         self.quarter_machine = self.deploy()
 
     def create_function(self, name: str, code: str) -> str:
-        """The ARN of a new function that is one piece of Python, with a `handler`."""
+        """Create a function from Python source with a `handler`; return its ARN."""
         return self._create_function(name, "index.handler", _zip({"index.py": code.encode()}))
 
     def _function(self, module: str, prefix: str) -> str:
@@ -237,7 +237,7 @@ class Ended:
 
     @property
     def states(self) -> list[str]:
-        """The names of the states of the top level that were entered."""
+        """The names of the top-level states that were entered."""
         inner = {"SubmitBatchJob", "JobSucceeded", "JobFailed"}
         entered = [
             event["stateEnteredEventDetails"]["name"] for event in self.events if "stateEnteredEventDetails" in event
@@ -249,10 +249,10 @@ class Ended:
             details = event.get("stateExitedEventDetails")
             if details and details["name"] == state:
                 return json.loads(details["output"])
-        raise AssertionError(f"{state} was not left: {self.described}")
+        raise AssertionError(f"{state} did not finish: {self.described}")
 
     def largest_state(self) -> int:
-        """Bytes of the largest input or output of a state or a function."""
+        """Size in bytes of the largest input or output of a state or function."""
         sizes = [0]
         for event in self.events:
             for details in (value for value in event.values() if isinstance(value, dict)):
@@ -278,7 +278,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(autouse=True)
 def clean(stack: Stack) -> None:
-    """Each test begins without faults, without runs, and without the jobs of those before it."""
+    """Remove the faults and objects of earlier tests."""
     stack.began = time.time()
     for file in stack.control.iterdir():
         file.unlink()
@@ -289,7 +289,7 @@ def clean(stack: Stack) -> None:
 def until(done: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < deadline, f"still not after {seconds} s"
+        assert time.monotonic() < deadline, f"the condition does not hold after {seconds} s"
         time.sleep(0.05)
 
 

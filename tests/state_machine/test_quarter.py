@@ -1,4 +1,4 @@
-"""One quarter, executed: what becomes of good runs, of failures, and of bad input."""
+"""Executions of one quarter: successful runs, failures and invalid input."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def test_a_quarter_runs_to_success(stack: Stack) -> None:
     ]
 
 
-def test_an_iteration_leaves_only_its_outcome(stack: Stack) -> None:
+def test_a_map_iteration_returns_only_its_outcome(stack: Stack) -> None:
     stack.put_prefetch(firms=4)
     (stack.control / f"{QUARTER}_batch_0001").write_text("exit")
     ended = stack.run(batch_size=2)
@@ -41,7 +41,7 @@ def test_an_iteration_leaves_only_its_outcome(stack: Stack) -> None:
     ]
 
 
-def test_a_failed_job_fails_the_run_and_not_its_siblings(stack: Stack) -> None:
+def test_a_failed_job_fails_the_run_but_not_the_other_batches(stack: Stack) -> None:
     stack.put_prefetch(firms=10)
     failed = f"{QUARTER}_batch_0001"
     (stack.control / failed).write_text("exit")
@@ -60,7 +60,7 @@ def test_a_failed_job_fails_the_run_and_not_its_siblings(stack: Stack) -> None:
     assert stack.progress(ended.summary["run"], f"{QUARTER}_batch_0002").state == "complete"
 
 
-def test_a_lost_host_is_retried_by_batch_and_told(stack: Stack) -> None:
+def test_batch_retries_a_lost_host_and_the_run_reports_it(stack: Stack) -> None:
     stack.put_prefetch(firms=4)
     (stack.control / f"{QUARTER}_batch_0000").write_text("kill once")
     (stack.control / f"{QUARTER}_batch_0001").write_text("kill")
@@ -72,7 +72,7 @@ def test_a_lost_host_is_retried_by_batch_and_told(stack: Stack) -> None:
     assert failure["status_reason"].startswith("Host EC2")
 
 
-def test_only_a_run_that_succeeds_becomes_the_latest(stack: Stack) -> None:
+def test_only_a_successful_run_becomes_the_latest(stack: Stack) -> None:
     stack.put_prefetch(firms=4)
     good = stack.run(batch_size=2).summary["run"]
     (stack.control / f"{QUARTER}_batch_0001").write_text("exit")
@@ -94,7 +94,7 @@ def test_only_a_run_that_succeeds_becomes_the_latest(stack: Stack) -> None:
         ("[]", "InvalidInput", "not an object"),
     ],
 )
-def test_a_wrong_input_by_hand_ends_in_a_sentence_before_any_job(
+def test_invalid_input_is_rejected_with_a_sentence_before_any_job_starts(
     stack: Stack, text: str, error: str, words: str
 ) -> None:
     stack.put_prefetch(firms=1)
@@ -115,7 +115,9 @@ def test_a_wrong_input_by_hand_ends_in_a_sentence_before_any_job(
         ({"firm_to_chunk": {"A": "chunk_0000.parquet"}, "n_firms": 2}, "says n_firms = 2, but names 1"),
     ],
 )
-def test_a_bad_prefetch_is_the_cause_of_the_failed_run(stack: Stack, changes: dict[str, Any], words: str) -> None:
+def test_a_failed_run_names_the_invalid_prefetch_as_its_cause(
+    stack: Stack, changes: dict[str, Any], words: str
+) -> None:
     stack.put_prefetch(1, **changes)
     ended = stack.run()
     assert ended.status == "FAILED"
@@ -126,8 +128,8 @@ def test_a_bad_prefetch_is_the_cause_of_the_failed_run(stack: Stack, changes: di
     assert not stack.keys("manifests/")
 
 
-def test_too_much_data_for_a_state_is_told(stack: Stack) -> None:
-    """A function whose answer is larger than a state may hold: States.ALL does not catch what that raises."""
+def test_output_larger_than_a_state_may_hold_is_reported(stack: Stack) -> None:
+    """A function's output is larger than a state may hold. States.ALL does not catch that error."""
     stack.put_prefetch(firms=1)
     code = "def handler(event, context): return {'run': 'x' * 300_000}"
     document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])
@@ -137,7 +139,7 @@ def test_too_much_data_for_a_state_is_told(stack: Stack) -> None:
     assert ended.cause.startswith("2023Q1 failed: States.DataLimitExceeded: ")
 
 
-def test_a_run_that_cannot_be_summarised_is_notified_and_can_be_resumed(stack: Stack) -> None:
+def test_a_run_whose_summary_fails_is_notified_and_can_be_resumed(stack: Stack) -> None:
     stack.put_prefetch(firms=1)
     code = "class S3Error(Exception): pass\ndef handler(event, context): raise S3Error('S3 is away')"
     document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])
@@ -150,7 +152,7 @@ def test_a_run_that_cannot_be_summarised_is_notified_and_can_be_resumed(stack: S
     assert stack.run(resume=run).status == "SUCCEEDED"
 
 
-def test_a_queue_that_is_gone_fails_every_batch_and_the_run(stack: Stack) -> None:
+def test_a_deleted_queue_fails_every_batch_and_the_run(stack: Stack) -> None:
     stack.put_prefetch(firms=2)
     document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])
     submit = document["States"]["ProcessBatches"]["ItemProcessor"]["States"]["SubmitBatchJob"]
@@ -161,7 +163,7 @@ def test_a_queue_that_is_gone_fails_every_batch_and_the_run(stack: Stack) -> Non
     assert "its job ended with Batch." in ended.cause
 
 
-def test_a_stopped_execution_stops_its_jobs(stack: Stack) -> None:
+def test_stopping_an_execution_stops_its_jobs(stack: Stack) -> None:
     stack.put_prefetch(firms=2)
     for number in range(2):
         (stack.control / f"{QUARTER}_batch_000{number}").write_text("hang")

@@ -1,4 +1,4 @@
-"""A list of quarters through the machine of one, by a second machine."""
+"""The state machine of several quarters, which starts the machine of one quarter for each of them."""
 
 import itertools
 import json
@@ -52,7 +52,7 @@ def test_a_failed_quarter_does_not_stop_the_others(stack: Stack, machine: str) -
     assert [child["status"] for child in children(stack, ended)] == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
 
 
-def test_quarters_run_as_many_at_once_as_asked(stack: Stack, machine: str) -> None:
+def test_as_many_quarters_run_at_once_as_requested(stack: Stack, machine: str) -> None:
     for quarter in QUARTERS:
         stack.put_prefetch(firms=2, quarter=quarter)
     ended = run(stack, machine, quarters=items(*QUARTERS), at_once=3)
@@ -61,7 +61,7 @@ def test_quarters_run_as_many_at_once_as_asked(stack: Stack, machine: str) -> No
     assert last["startDate"] < first["stopDate"]
 
 
-def test_a_quarter_that_is_wrong_is_a_failed_quarter(stack: Stack, machine: str) -> None:
+def test_an_invalid_quarter_is_a_failed_quarter(stack: Stack, machine: str) -> None:
     ended = run(stack, machine, quarters=[{"quarter": 2023, "bucket": BUCKET}, {"quarter": "no/name"}])
     assert ended["status"] == "FAILED"
     assert ended["cause"] == 'of 2 quarters these failed: [2023,"no/name"]'
@@ -88,7 +88,7 @@ def test_an_item_without_its_quarter_is_a_failed_quarter(stack: Stack, machine: 
         {"quarters": items("2023Q1"), "at_once": 1.5},
     ],
 )
-def test_a_wrong_list_is_refused(stack: Stack, machine: str, run_input: dict[str, Any]) -> None:
+def test_an_invalid_list_is_rejected(stack: Stack, machine: str, run_input: dict[str, Any]) -> None:
     ended = run(stack, machine, **run_input)
     assert (ended["status"], ended["error"]) == ("FAILED", "InvalidInput")
     assert 'the input is {"quarters": [{"quarter": "2022Q1", "bucket": "..."}, ...], "at_once": 1}' in ended["cause"]

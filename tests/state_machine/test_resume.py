@@ -1,4 +1,4 @@
-"""A run that is taken up again, and runs beside each other: nothing is done twice, nothing mixes."""
+"""Resumed and concurrent runs: no work is repeated, and results of different runs are never mixed."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.state_machine.conftest import BUCKET, QUARTER, QUEUE, Stack, until
 FIRST, SECOND, THIRD = (layout.batch_id(QUARTER, number) for number in range(3))
 
 
-def test_a_stopped_execution_is_resumed_with_what_it_left(stack: Stack) -> None:
+def test_resuming_a_stopped_execution_runs_only_the_incomplete_batches(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
     (stack.control / SECOND).write_text("hang")
     execution = stack.start(batch_size=2)
@@ -23,7 +23,7 @@ def test_a_stopped_execution_is_resumed_with_what_it_left(stack: Stack) -> None:
     assert again.summary["firms"]["completed"] == 6
 
 
-def test_a_deleted_progress_record_is_made_again(stack: Stack) -> None:
+def test_resuming_rewrites_a_deleted_progress_record(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
     run = stack.run(batch_size=2).summary["run"]
     stack.s3.delete_object(Bucket=BUCKET, Key=layout.RunRef(QUARTER, run).progress_key(THIRD))
@@ -32,7 +32,7 @@ def test_a_deleted_progress_record_is_made_again(stack: Stack) -> None:
     assert stack.jobs(run) == {FIRST: 1, SECOND: 1, THIRD: 2}
 
 
-def test_a_failed_summary_is_made_again_without_any_job(stack: Stack) -> None:
+def test_resuming_after_a_failed_summary_starts_no_job(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
     run = stack.run(batch_size=2).summary["run"]
     for key in (layout.latest_key(QUARTER), layout.RunRef(QUARTER, run).summary_key):
@@ -44,14 +44,14 @@ def test_a_failed_summary_is_made_again_without_any_job(stack: Stack) -> None:
     assert json.loads(stack.s3.get_object(Bucket=BUCKET, Key=layout.latest_key(QUARTER))["Body"].read())["run"] == run
 
 
-def test_a_run_that_is_not_there_is_a_sentence(stack: Stack) -> None:
+def test_resuming_an_unknown_run_fails_with_a_sentence(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
     ended = stack.run(resume="20200101_000000")
     assert ended.status == "FAILED"
     assert ended.cause.startswith("2023Q1 failed: 2023Q1 has no run 20200101_000000: ")
 
 
-def test_two_executions_at_once_never_share_a_run(stack: Stack) -> None:
+def test_concurrent_executions_never_share_a_run(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
     executions = [stack.start(batch_size=2) for _ in range(3)]
     ended = [json.loads(stack.ended(execution)["output"])["summary"] for execution in executions]
@@ -63,7 +63,7 @@ def test_two_executions_at_once_never_share_a_run(stack: Stack) -> None:
     assert latest["run"] == max(runs)
 
 
-def test_a_batch_that_takes_too_long_fails_and_its_job_is_ended(stack: Stack) -> None:
+def test_a_batch_that_times_out_fails_and_its_job_is_terminated(stack: Stack) -> None:
     stack.put_prefetch(firms=2)
     (stack.control / FIRST).write_text("hang")
     ended = stack.run(machine=stack.deploy(batch_timeout=3), batch_size=2)

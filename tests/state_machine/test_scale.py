@@ -1,6 +1,7 @@
-"""Many batches: exact failures, an exact resumption, and the bounds of a state and of the history, measured.
+"""Runs of many batches: which batches fail, which a resumption runs again, and how close a run comes to the limits of
+Step Functions for the data of a state and the events of an execution.
 
-`FTM_SCALE` is the number of batches, 90 unless told otherwise. With 2000, the most that a run can have:
+`FTM_SCALE` is the number of batches, 90 by default. With 2000, the maximum of a run:
 `FTM_SCALE=2000 pytest tests/state_machine/test_scale.py -n 0 -s`.
 """
 
@@ -19,10 +20,10 @@ AT_ONCE = 40
 STATE_LIMIT = 256 * 1024
 EVENT_LIMIT = 25_000
 LONGEST_ERROR = "States.ExceedToleratedFailureThreshold"
-"""No error of Batch or of Step Functions itself has a longer name."""
+"""The longest name of an error of Batch or Step Functions."""
 
 
-def test_a_third_fails_exactly_and_resuming_completes_exactly_that(stack: Stack) -> None:
+def test_resuming_runs_exactly_the_batches_that_failed(stack: Stack) -> None:
     stack.put_prefetch(firms=2 * BATCHES)
     machine = stack.deploy(concurrency=AT_ONCE)
     ids = [layout.batch_id(QUARTER, number) for number in range(BATCHES)]
@@ -49,8 +50,8 @@ def test_a_third_fails_exactly_and_resuming_completes_exactly_that(stack: Stack)
     print(f"{BATCHES} batches, {len(doomed)} failed: {first.seconds:.0f} s, resumed in {again.seconds:.0f} s")
 
 
-def test_the_worst_run_stays_within_the_bounds(stack: Stack) -> None:
-    """Every job fails with the longest error that a job has; names are as long as they can be."""
+def test_the_largest_run_stays_within_the_limits_of_step_functions(stack: Stack) -> None:
+    """Every job fails, and all names are as long as they can be."""
     bucket = "b" * 63
     stack.s3.create_bucket(Bucket=bucket)
     stack.put_prefetch(firms=BATCHES, bucket=bucket)
@@ -67,7 +68,7 @@ def test_the_worst_run_stays_within_the_bounds(stack: Stack) -> None:
     assert (EVENT_LIMIT - most_events) // 3 > 1_600
 
     largest = ended.largest_state()
-    # Of each batch: its id in the manifest, and its outcome.
+    # Each batch adds its id in the manifest and its outcome.
     longest = len(LONGEST_ERROR) - len("States.TaskFailed")
     after_map = ended.output_of("ProcessBatches")
     a_batch = growth(after_map["manifest"]["batch_ids"]) + growth(after_map["batches"])
@@ -80,11 +81,11 @@ def test_the_worst_run_stays_within_the_bounds(stack: Stack) -> None:
 
 
 def growth(items: list[object]) -> int:
-    """Bytes by which one more item lengthens a list in JSON."""
+    """Bytes that one more item adds to a list in JSON."""
     return len(json.dumps(items[:2])) - len(json.dumps(items[:1]))
 
 
 def failed_batches(stack: Stack, run: str) -> set[str]:
-    """All of them, as the run's record in the bucket names them."""
+    """All failed batches, read from the run's record in the bucket."""
     record = stack.s3.get_object(Bucket=BUCKET, Key=layout.RunRef(QUARTER, run).summary_key)["Body"].read()
     return {entry["batch_id"] for entry in json.loads(record)["batches"] if not entry["succeeded"]}

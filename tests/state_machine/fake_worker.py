@@ -1,7 +1,7 @@
-"""A worker shrunk to a tenth of a second: it answers for its batch as the real one would, and reads no transcript.
+"""A fake worker that ends within a tenth of a second: it writes the results of its batch without reading a transcript.
 
-What goes wrong is arranged in the directory `CONTROL`: a file named after a batch holds `exit`, `kill` (itself, each
-time), `kill once` or `hang`, of which it makes `hangs` when it does.
+A file in the directory `CONTROL`, named after a batch, requests a fault: `exit`, `kill` (the worker kills itself at
+each attempt), `kill once`, or `hang`, which the worker replaces by `hangs` once it does.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from contract.batch import BatchProgress, Counts, Part, find_batch
 from contract.layout import run_of_manifest
 
-# moto reads whose key signed a request, and never checks the signature.
+# moto reads the access key of a request and does not check the signature.
 SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=embedded/20230101/us-east-1/s3/aws4_request"}
 
 
@@ -32,17 +32,17 @@ def main() -> int:
         assert answer.status == 200, f"{method} {key}: {answer.status} {text[:200]!r}"
         return text
 
-    order = Path(os.environ["CONTROL"], batch)
-    trouble = order.read_text() if order.exists() else ""
-    print(f"batch {batch}: {trouble or 'fine'}")
-    if trouble == "kill once":
-        order.unlink()
-    if trouble.startswith("kill"):
+    request = Path(os.environ["CONTROL"], batch)
+    fault = request.read_text() if request.exists() else ""
+    print(f"batch {batch}: {fault or 'no fault'}")
+    if fault == "kill once":
+        request.unlink()
+    if fault.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
-    if trouble == "hang":
-        order.write_text("hangs")
+    if fault == "hang":
+        request.write_text("hangs")
         time.sleep(3600)
-    if trouble == "exit":
+    if fault == "exit":
         return 1
 
     run = run_of_manifest(manifest)

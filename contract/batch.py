@@ -94,6 +94,19 @@ class Part:
     """Topics in it."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How fast the attempt that runs names topics, and when it will be done at that speed."""
+
+    in_flight: int
+    """The concurrency level: how many requests may be in flight at once."""
+    topics_per_minute: float
+    seconds_left: float
+    """Until the batch is complete."""
+    rate_limited: int
+    """Requests that the server refused because of a rate limit, since the attempt began."""
+
+
 @dataclass
 class BatchProgress:
     """`progress/{quarter}/{run}/{batch_id}.json`: which firms are done, and their results.
@@ -127,6 +140,8 @@ class BatchProgress:
     updated_at: str = ""
     seconds: float = 0.0
     """Seconds of work, summed over all attempts."""
+    pace: Pace | None = None
+    """As of `updated_at`; None before an attempt's first minute has passed, and when it has ended."""
 
     @property
     def counts(self) -> Counts:
@@ -165,6 +180,7 @@ class BatchProgress:
             "started_at": self.started_at,
             "updated_at": self.updated_at,
             "seconds": round(self.seconds, 3),
+            "pace": asdict(self.pace) if self.pace and self.state == "running" else None,
         }
         return json.dumps(record, ensure_ascii=False).encode()
 
@@ -193,6 +209,7 @@ def parse_progress(body: bytes) -> BatchProgress:
             started_at=record["started_at"],
             updated_at=record["updated_at"],
             seconds=float(record["seconds"]),
+            pace=_pace(record.get("pace")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContractError(f"the progress record is not valid: {type(error).__name__}: {error}") from error
@@ -246,6 +263,19 @@ def _state(value: str) -> State:
         if value == state:
             return state
     raise ValueError(f"state is {value!r}")
+
+
+def _pace(record: Any) -> Pace | None:
+    """None also for what another version of ftm wrote: a pace is no result, so nothing else depends on it."""
+    try:
+        return Pace(
+            in_flight=int(record["in_flight"]),
+            topics_per_minute=float(record["topics_per_minute"]),
+            seconds_left=float(record["seconds_left"]),
+            rate_limited=int(record["rate_limited"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _counts(record: dict[str, Any]) -> Counts:

@@ -12,11 +12,12 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from contract import env
+from contract.fallbacks import count_fallbacks
 from llm.settings import LlmSettings, read_llm_settings
 from worker import WorkerError
 from worker.__main__ import exit_code
@@ -48,32 +49,37 @@ def topic(number: int) -> Topic:
 
 
 async def level(llm: "Llm", in_flight: int, seconds: float, first: int) -> dict[str, Any]:
-    """Keep `in_flight` requests in flight for some seconds, on topics numbered from `first`."""
+    """Keep `in_flight` requests in flight for some seconds, on topics numbered from `first`.
+
+    The client's own control of its concurrency is off: the level that is reported is the level that is measured.
+    """
     from llm.client import RequestFailed
     from worker.naming.prompt import MAX_TOKENS, RESPONSE_FORMAT, prompt
 
     done: list[tuple[float, Completion]] = []
-    errors = 0
+    failed: list[tuple[str, str]] = []
     numbers = iter(range(first, sys.maxsize))
+    llm.concurrency.fix(in_flight)
     began = time.monotonic()
 
     async def keep_asking() -> None:
-        nonlocal errors
         while (asked := time.monotonic()) - began < seconds:
             try:
                 completion = await llm.complete(prompt(topic(next(numbers))), MAX_TOKENS, RESPONSE_FORMAT)
                 done.append((time.monotonic() - asked, completion))
-            except RequestFailed:
-                errors += 1
+            except RequestFailed as error:
+                failed.append((error.kind, str(error)))
 
     await asyncio.gather(*(keep_asking() for _ in range(in_flight)))
     elapsed = time.monotonic() - began
     latencies = [latency for latency, _ in done]
+    problems = [completion.problem for _, completion in done if completion.problem]
+    unusable = [(problem.kind, problem.reason) for problem in problems]
     cuts = quantiles(latencies, n=20, method="inclusive") if len(latencies) > 1 else latencies * 19
     return {
         "in_flight": in_flight,
         "requests": len(done),
-        "errors": errors,
+        "errors": len(failed),
         "retries": sum(completion.retries for _, completion in done),
         "seconds": round(elapsed, 3),
         "p50": round(cuts[9], 4) if cuts else None,
@@ -81,6 +87,7 @@ async def level(llm: "Llm", in_flight: int, seconds: float, first: int) -> dict[
         "prompt_tokens": sum(completion.prompt_tokens for _, completion in done),
         "cached_tokens": sum(completion.cached_tokens for _, completion in done),
         "completion_tokens": sum(completion.completion_tokens for _, completion in done),
+        "fallbacks": {kind: asdict(one) for kind, one in count_fallbacks([*failed, *unusable]).items()},
     }
 
 

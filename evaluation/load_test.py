@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 from contract import env, layout
+from contract.fallbacks import Fallback, FallbackRecord, add_fallbacks, fallback_records, parse_fallbacks
 from evaluation import EvaluationError
 from evaluation.process import answer_request
 
@@ -62,6 +63,8 @@ class Load(TypedDict):
     levels: list[Level]
     knee: int
     """The lowest number of concurrent requests that reaches 90% of the peak throughput."""
+    fallbacks: list[FallbackRecord]
+    """Why requests would have left their topics without a name, over all levels, the most frequent reason first."""
 
 
 class Request(TypedDict):
@@ -198,12 +201,15 @@ def add_up(jobs: Sequence[Sequence[dict[str, Any]]]) -> Load:
         EvaluationError: when no request was answered.
     """
     levels = [_level(parts) for parts in zip(*jobs, strict=True)]
+    fallbacks: dict[str, Fallback] = {}
+    for part in (part for parts in jobs for part in parts):
+        fallbacks = add_fallbacks(fallbacks, parse_fallbacks(part["fallbacks"]))
     if not any(level["requests"] for level in levels):
         errors = sum(level["errors"] for level in levels)
-        raise EvaluationError(
-            f"vLLM answered none of the requests, and {errors:,} failed: see the log of its service for the reason"
-        )
-    return {"jobs": len(jobs), "levels": levels, "knee": _knee(levels)}
+        reasons = fallback_records(fallbacks)
+        why = f" ({reasons[0]['example']})" if reasons else ""
+        raise EvaluationError(f"vLLM answered none of the requests, and {errors:,} failed{why}: see `ftm vllm logs`")
+    return {"jobs": len(jobs), "levels": levels, "knee": _knee(levels), "fallbacks": fallback_records(fallbacks)}
 
 
 def _level(parts: Sequence[dict[str, Any]]) -> Level:

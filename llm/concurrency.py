@@ -41,6 +41,7 @@ class Concurrency:
         self._best = (0, 0.0)
         """The last level that paid, and its throughput."""
         self._hold_until = 0.0
+        self._is_fixed = False
         self._disappointments = 0
         """Windows in a row in which this level had no more throughput than the one before."""
 
@@ -53,6 +54,12 @@ class Concurrency:
         finally:
             self._release()
 
+    def fix(self, level: int) -> None:
+        """Keep so many requests in flight from now on, whatever comes of them: for a load test of that level."""
+        self.level = level
+        self._is_fixed = True
+        self._wake()
+
     @property
     def epoch(self) -> int:
         """To be read when a request is sent, and given back with what came of it."""
@@ -61,7 +68,7 @@ class Concurrency:
     def succeeded(self, epoch: int, latency: float) -> None:
         """A request was answered after `latency` seconds."""
         self._least_latency = min(latency, self._least_latency or latency)
-        if epoch != self._epoch or not self._waiting:
+        if epoch != self._epoch or not self._waiting or self._is_fixed:
             return  # it was sent at another level, or the level is not what bounds throughput
         if self._is_fast:
             self._is_fast = self.level < self.maximum and latency <= 2 * self._least_latency
@@ -103,7 +110,7 @@ class Concurrency:
         self._change(min(self.maximum, self.level + step))
 
     def _change(self, level: int) -> None:
-        self.level = level
+        self.level = self.level if self._is_fixed else level
         self._epoch += 1
         self._latencies.clear()
         self._disappointments = 0

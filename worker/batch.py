@@ -27,6 +27,7 @@ from worker import TemporaryError, WorkerError, parts
 from worker.firm import Firm, Outcome
 from worker.naming.namer import Namer
 from worker.naming.repeats import take_back_repeats
+from worker.pace import PaceMeter, describe
 from worker.prefetch import Unreadable, read_firms
 from worker.settings import Settings
 from worker.storage import BatchStorage, OvertakenError, open_bucket
@@ -109,6 +110,9 @@ class _Batch:
         self._owned_at = time.monotonic()
         """When this attempt last knew that it owns the batch."""
         self._stopping = asyncio.Event()
+        self._meter: PaceMeter | None = None
+        self._todo = self._begun = 0
+        """Firms that this attempt processes, and those of them that are in flight or done."""
 
     async def run(self, firm_ids: list[str]) -> None:
         """Process the firms that are not done yet.
@@ -120,7 +124,7 @@ class _Batch:
         todo = [firm for firm in firm_ids if firm not in progress.completed and firm not in progress.skipped]
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
         async with Llm(self._settings.llm, self._clock) as llm:
-            namer = Namer(llm)
+            namer = Namer(llm, self._on_answer)
             with TopicProcess(self._settings.embedding_model) as topics:
                 overtaken = False
                 try:
@@ -162,6 +166,7 @@ class _Batch:
 
     async def _flow(self, firm_ids: list[str], llm: Llm, topics: TopicProcess, namer: Namer) -> None:
         await llm.check_model()
+        self._meter, self._todo = PaceMeter(llm, namer, self._clock), len(firm_ids)
         print(
             f"{self._progress.batch_id}: {len(firm_ids)} of {self._progress.firms} firms to do; {llm.model} at"
             f" {llm.settings.base_url} names, {llm.settings.max_concurrent} topics at once",
@@ -174,12 +179,24 @@ class _Batch:
             await places.acquire()
             if self._stopping.is_set():
                 break
+            self._begun += 1
             self._in_flight.append(asyncio.create_task(do_firm(firm, self._settings.run.quarter, topics, namer)))
             self._in_flight[-1].add_done_callback(lambda _: places.release())
             while self._in_flight and self._in_flight[0].done():
                 await self._take_first()
         while self._in_flight:
             await self._take_first()
+
+    async def _on_answer(self) -> None:
+        """Once a minute, estimate the end and write it: at a slow server the next checkpoint may be an hour away."""
+        if not self._meter or not (pace := self._meter.measure(self._todo, self._begun)):
+            return
+        self._progress.pace = pace
+        async with self._writing:
+            self.stamp()
+            with suppress(S3UnavailableError):  # the next checkpoint waits for S3, or ends the attempt
+                await self._in_thread(self._storage.write_record)
+        print(f"{self._progress.batch_id}: {describe(pace)}", flush=True)
 
     async def _take_first(self) -> None:
         task = self._in_flight[0]

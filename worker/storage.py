@@ -95,7 +95,7 @@ class BatchStorage:
             if progress.state == "complete" and self._is_done():
                 return False
             progress.owner, progress.attempts = self.attempt, progress.attempts + 1
-            progress.state, progress.error, progress.failed = "running", "", {}
+            progress.state, progress.error, progress.failed, progress.pace = "running", "", {}, None
             if self._is_done():
                 progress.state = "complete"
             progress.started_at = progress.started_at or now

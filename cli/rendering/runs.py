@@ -12,6 +12,7 @@ from cli.services.preflight import Plan, QuarterPlan
 from cli.services.quarters import QuartersReport, QuartersSnapshot
 from cli.services.resumption import IncompleteRun
 from cli.services.runs import Report, RunSnapshot
+from contract.fallbacks import FallbackRecord
 from contract.run import Failure
 
 if TYPE_CHECKING:
@@ -68,10 +69,15 @@ def print_report(report: Report, *, with_batches: bool = True) -> None:
         f"tokens: {tokens['prompt']:,} prompt ({share(tokens['cached'], tokens['prompt'])} cached), "
         f"{tokens['completion']:,} completion"
     )
-    if report["fallbacks"]:
-        rows = [(one["topics"], one["reason"], one["example"]) for one in report["fallbacks"]]
-        output.print_table(("topics without a name", "reason", "example"), rows, wrap=("example",))
+    print_fallbacks(report["fallbacks"])
     print_failures(report["failures"] if with_batches else [], report["message"], err=False)
+
+
+def print_fallbacks(fallbacks: Sequence[FallbackRecord]) -> None:
+    """Why topics have no name from the LLM, the most frequent reason first; nothing when all have one."""
+    if fallbacks:
+        rows = [(one["topics"], one["reason"], one["example"]) for one in fallbacks]
+        output.print_table(("topics without a name", "reason", "example"), rows, wrap=("example",))
 
 
 def print_failures(failures: Sequence[Failure], message: str, *, err: bool) -> None:
@@ -168,20 +174,21 @@ def render_run(snapshot: RunSnapshot) -> "RenderableType":
     bars.add_row("firms", _bar(firms["total"], _accounted(snapshot), firms["failed"]), _firms_line(snapshot))
     bars.add_row("topics", "", f"{snapshot.counts.topics:,}, {snapshot.counts.named:,} named by the LLM")
     parts: list[RenderableType] = [head, bars, Text(_pace(snapshot), style="dim")]
-    if snapshot.cause:
-        parts.append(Text(snapshot.cause, style="yellow"))
+    parts += [Text(warning, style="yellow") for warning in (snapshot.cause, snapshot.overrun) if warning]
     if not snapshot.jobs:
         return Group(*parts)
 
     jobs = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("batch", "job", "firms", "attempt"):
+    for column in ("batch", "job", "firms", "in flight", "to go", "attempt"):
         jobs.add_column(column, no_wrap=True)
     jobs.add_column("")
     for job in snapshot.jobs[:_JOBS_SHOWN]:
         record = snapshot.records.get(job.batch_id)
         done = f"{len(record.completed) + len(record.skipped):,}/{record.firms:,}" if record else ""
         attempt = Text(str(job.attempt), style="yellow" if job.attempt > 1 else "")
-        jobs.add_row(job.batch_id, job.status, done, attempt, Text(job.reason, style="dim"))
+        pace = snapshot.paces.get(job.batch_id)
+        in_flight, to_go = (str(pace.in_flight), duration(pace.seconds_left)) if pace else ("", "")
+        jobs.add_row(job.batch_id, job.status, done, in_flight, to_go, attempt, Text(job.reason, style="dim"))
     if len(snapshot.jobs) > _JOBS_SHOWN:
         jobs.add_row(f"and {len(snapshot.jobs) - _JOBS_SHOWN} more")
     return Group(*parts, jobs)
@@ -197,6 +204,8 @@ def describe_run(snapshot: RunSnapshot) -> tuple[str, str]:
         for job in snapshot.jobs
         if job.attempt > 1
     ]
+    if snapshot.overrun:
+        steps.append(snapshot.overrun)
     counts = [f"firms {_firms_line(snapshot)}; topics {snapshot.counts.topics:,}", _pace(snapshot), snapshot.cause]
     return "; ".join(steps), "; ".join(filter(None, counts))
 
@@ -267,14 +276,23 @@ def _bar(total: int, done: int, failed: int, width: int = 30) -> "ProgressBar":
 
 
 def _pace(snapshot: RunSnapshot) -> str:
-    """Firms a minute, the time to go, and the age of the last progress."""
+    """Firms a minute, the time to go, the requests in flight, and the age of the last progress."""
     if snapshot.execution.status != "RUNNING" or snapshot.last_progress is None:
         return ""
     done, total, seconds = _accounted(snapshot), snapshot.firms["total"], snapshot.execution.seconds
-    words = [f"last progress {duration((datetime.now(UTC) - snapshot.last_progress).total_seconds())} ago"]
+    paces = snapshot.paces.values()
+    words: list[str] = []
     if done and seconds:
         left = duration((total - done) * seconds / done)
-        words.insert(0, f"{done / seconds * 60:,.0f} firms a minute, about {left} to go")
+        words.append(f"{done / seconds * 60:,.0f} firms a minute, about {left} to go")
+    elif paces:
+        left = duration(max(pace.seconds_left for pace in paces))
+        words.append(f"about {left} to go for the batches that run")
+    if paces:
+        words.append(f"{sum(pace.in_flight for pace in paces):,} requests in flight")
+    if limited := sum(pace.rate_limited for pace in paces):
+        words.append(f"{limited:,} refused because of a rate limit")
+    words.append(f"last progress {duration((datetime.now(UTC) - snapshot.last_progress).total_seconds())} ago")
     return ", ".join(words)
 
 

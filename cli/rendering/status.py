@@ -58,17 +58,19 @@ def print_run(found: RunStatus) -> None:
             batch["attempts"],
             f"{batch['completed'] + batch['skipped']:,}/{batch['firms']:,}",
             f"{batch['named']:,}/{batch['topics']:,}",
+            batch["pace"] and batch["pace"]["in_flight"],
+            batch["pace"] and duration(batch["pace"]["seconds_left"]),
             duration(batch["seconds"]),
             batch["reason"],
         )
         for batch in found["batches"]
     ]
-    columns = ("batch", "state", "attempts", "firms", "named", "work", "why")
-    output.print_table(columns, rows, wrap=("why",), drop=("work", "attempts", "named"))
+    columns = ("batch", "state", "attempts", "firms", "named", "in flight", "to go", "work", "why")
+    output.print_table(columns, rows, wrap=("why",), drop=("work", "in flight", "attempts", "to go", "named"))
     if found["last_progress"]:
         output.print_line(f"last progress: {found['last_progress']}")
-    if found["cause"]:
-        output.warn(found["cause"])
+    for warning in filter(None, (found["cause"], found["overrun"])):
+        output.warn(warning)
 
 
 def _named(item: RunItem) -> str | None:

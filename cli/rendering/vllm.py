@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cli import output
+from cli.rendering.runs import print_fallbacks
 from cli.services.vllm import Vllm
 
 
@@ -33,6 +34,7 @@ def print_load(result: Mapping[str, Any]) -> None:
         for level in result["levels"]
     ]
     output.print_table(columns, rows)
+    print_fallbacks(result["fallbacks"])
     output.print_line(f"Knee: {result['knee']} concurrent requests reach 90% of peak throughput.")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TypedDict
 
@@ -59,6 +60,8 @@ class BatchItem(TypedDict):
     updated_at: str
     seconds: float
     reason: str
+    pace: dict[str, float] | None
+    """While its job runs, the fields of `contract.batch.Pace`; None before its first minute has passed."""
 
 
 class RunStatus(TypedDict):
@@ -69,6 +72,8 @@ class RunStatus(TypedDict):
     last_progress: str | None
     cause: str
     """Why nothing moves; empty while the run makes progress, and when it has ended."""
+    overrun: str
+    """Which job will probably be ended by its time limit; empty when none will, and when the run has ended."""
 
 
 def quarters(stack: Stack) -> list[RunItem]:
@@ -147,12 +152,13 @@ def status_of(stack: Stack, quarter: str, run: str) -> RunStatus:
             "batches": _batches(stack, lines, run, {job.batch_id: job for job in snapshot.jobs}, None),
             "last_progress": last.isoformat(timespec="seconds") if last else None,
             "cause": snapshot.cause,
+            "overrun": snapshot.overrun,
         }
     record = runs.record_of(stack, quarter, run)
     batches = _batches(stack, lines, run, {}, record)
     updated = max((batch["updated_at"] for batch in batches if batch["updated_at"]), default=None)
     report = runs.report_of_record(record) if record else _uncounted_report(quarter, run, batches)
-    return {"report": report, "batches": batches, "last_progress": updated, "cause": ""}
+    return {"report": report, "batches": batches, "last_progress": updated, "cause": "", "overrun": ""}
 
 
 def _running(stack: Stack) -> dict[str, Execution]:
@@ -176,7 +182,7 @@ def _running_item(stack: Stack, quarter: str, run: str | None, execution: Execut
         "topics": {"total": counts.topics, "named": counts.named},
         "model": runs.model_of(stack, quarter, run) if run else "",
         "dollars": None,
-        "message": snapshot.cause,
+        "message": snapshot.cause or snapshot.overrun,
     }
 
 
@@ -256,6 +262,7 @@ def _batch(line: BatchLine, progress: BatchProgress | None, state: str, attempts
         "updated_at": known.updated_at,
         "seconds": round(known.seconds, 1),
         "reason": reason,
+        "pace": asdict(known.pace) if known.pace and state == "RUNNING" else None,
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from cli.errors import NotFoundError, UsageError
@@ -15,7 +15,7 @@ from cli.services.retries import Retries
 from cli.stack import Stack
 from contract import ContractError, layout
 from contract import resource_names as names
-from contract.batch import BatchProgress, Counts, parse_progress
+from contract.batch import BatchProgress, Counts, Pace, parse_progress
 from contract.bucket import THREADS
 from contract.fallbacks import FallbackRecord, fallback_records
 from contract.run import BatchCounts, BatchManifest, Failure, FirmCounts, RunRecord, Summary, TokenCounts, TopicCounts
@@ -63,6 +63,8 @@ class Job:
     log_stream: str = ""
     """Of the attempt that runs; empty until it has written a line."""
     started_at: datetime | None = None
+    ends_at: datetime | None = None
+    """When its time limit ends the attempt that runs."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,31 @@ class RunSnapshot:
     @property
     def counts(self) -> Counts:
         return sum((record.counts for record in self.records.values()), Counts())
+
+    @property
+    def paces(self) -> dict[str, Pace]:
+        """How fast the batches are named whose jobs run, as their workers last estimated it."""
+        running = {job.batch_id for job in self.jobs if job.status == "RUNNING"}
+        found = {batch: record.pace for batch, record in self.records.items() if batch in running}
+        return {batch: pace for batch, pace in found.items() if pace}
+
+    @property
+    def overrun(self) -> str:
+        """Which job will probably be ended by its time limit, in a sentence; empty when none will."""
+        paces = self.paces
+        for job in self.jobs:
+            pace = paces.get(job.batch_id)
+            if not pace or not job.ends_at:
+                continue
+            written = datetime.fromisoformat(self.records[job.batch_id].updated_at)
+            missing = written + timedelta(seconds=pace.seconds_left) - job.ends_at
+            if missing > timedelta():
+                return (
+                    f"{job.batch_id} will need about {_hours(missing)} more than its job's time limit allows, at"
+                    f" {pace.topics_per_minute:,.0f} topics a minute: `ftm resume` continues the run afterwards, a"
+                    " higher batchTimeoutHours or smaller batches avoid it"
+                )
+        return ""
 
     @property
     def last_progress(self) -> datetime | None:
@@ -337,6 +364,12 @@ def records_of(stack: Stack, quarter: str, run: str) -> dict[str, BatchProgress]
     raise no_such_run(stack, quarter, run)
 
 
+def _hours(duration: timedelta) -> str:
+    """`3:05`, in hours and minutes."""
+    minutes = round(duration.total_seconds() / 60)
+    return f"{minutes // 60}:{minutes % 60:02} hours"
+
+
 def _job(job: "JobDetailTypeDef", prefix: str) -> Job:
     # A job is still RUNNING for a moment after its attempt has succeeded; that attempt is not retried.
     lost = [attempt for attempt in job.get("attempts", []) if attempt.get("container", {}).get("exitCode") != 0]
@@ -344,11 +377,14 @@ def _job(job: "JobDetailTypeDef", prefix: str) -> Job:
     if lost:
         reason = lost[-1].get("statusReason", "") or lost[-1].get("container", {}).get("reason", "") or reason
     started = job.get("startedAt")
+    started_at = datetime.fromtimestamp(started / 1000, UTC) if started and job["status"] == "RUNNING" else None
+    limit = job.get("timeout", {}).get("attemptDurationSeconds")
     return Job(
         batch_id=job["jobName"].removeprefix(prefix),
         status=job["status"],
         attempt=len(lost) + 1,
         reason=reason,
         log_stream=job.get("container", {}).get("logStreamName", ""),
-        started_at=datetime.fromtimestamp(started / 1000, UTC) if started and job["status"] == "RUNNING" else None,
+        started_at=started_at,
+        ends_at=started_at + timedelta(seconds=limit) if started_at and limit else None,
     )

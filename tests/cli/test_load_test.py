@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cli.rendering.vllm import print_load
 from evaluation import EvaluationError, load_test
 
 from .conftest import Aws, make_vllm_healthy
@@ -87,6 +88,7 @@ def level(in_flight: int, requests: int, **changes: Any) -> str:
         "prompt_tokens": 100 * requests,
         "cached_tokens": 50 * requests,
         "completion_tokens": 20 * requests,
+        "fallbacks": {},
     }
     return json.dumps(measured | changes)
 
@@ -110,7 +112,26 @@ def test_a_log_that_lacks_a_level_is_no_measurement(log: SlowLog, measure: Measu
 
 
 def test_a_vllm_that_answers_nothing_has_no_knee(log: SlowLog, measure: Measure) -> None:
-    log.lines = [level(1, 0, errors=9, p50=None, p95=None)]
+    refused = {"request_refused": {"topics": 9, "example": "HTTP 422: no such field"}}
+    log.lines = [level(1, 0, errors=9, p50=None, p95=None, fallbacks=refused)]
 
-    with pytest.raises(EvaluationError, match="vLLM answered none of the requests, and 18 failed"):
+    with pytest.raises(EvaluationError, match=r"none of the requests, and 18 failed \(HTTP 422: no such field\)"):
         measure(2, 1)
+
+
+def test_why_requests_failed_is_counted_over_all_jobs_and_printed(
+    log: SlowLog, measure: Measure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.lines = [
+        level(1, 10, errors=3, fallbacks={"request_refused": {"topics": 3, "example": "HTTP 422: no such field"}}),
+        level(2, 10, errors=1, fallbacks={"request_failed": {"topics": 1, "example": "HTTP 500: broken"}}),
+    ]
+
+    measured = measure(2, 1, 2)
+    print_load(measured)
+
+    assert [(one["reason"], one["topics"]) for one in measured["fallbacks"]] == [
+        ("request_refused", 6),
+        ("request_failed", 2),
+    ]
+    assert "6\trequest_refused\tHTTP 422: no such field" in capsys.readouterr().out

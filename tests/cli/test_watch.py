@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +16,13 @@ from botocore.exceptions import HTTPClientError, ResponseStreamingError
 from botocore.stub import Stubber
 
 from cli.errors import ExitCode, explain, is_temporary
+from cli.rendering.runs import describe_run
 from cli.services import retries, runs
+from cli.services.executions import Execution
+from cli.services.runs import Job, RunSnapshot
 from contract import layout
+from contract.batch import BatchProgress, Pace
+from contract.run import BatchManifest
 
 from .conftest import (
     BUCKET,
@@ -236,3 +242,21 @@ def put_record(aws: Aws, quarter: str, *, failed: bool, **changes: Any) -> None:
     s3, body = aws.client("s3"), json.dumps(record | changes)
     s3.put_object(Bucket=BUCKET, Key=layout.RunRef(quarter, RUN).summary_key, Body=body)
     s3.put_object(Bucket=BUCKET, Key=layout.RunRef(quarter, RUN).manifest_key, Body=b"")
+
+
+def test_a_slow_server_shows_its_concurrency_the_end_and_that_the_time_limit_comes_before_it() -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    execution = Execution("arn", "run", "RUNNING", now - timedelta(minutes=2), None, {"quarter": WAITS}, {}, "", "")
+    batch = layout.batch_id(WAITS, 0)
+    job = Job(batch, "RUNNING", 1, "", started_at=now - timedelta(minutes=2), ends_at=now + timedelta(hours=12))
+    pace = Pace(in_flight=2, topics_per_minute=5, seconds_left=20 * 3600, rate_limited=7)
+    record = BatchProgress(batch, layout.RunRef(WAITS, RUN), firms=500, updated_at=now.isoformat(), pace=pace)
+    manifest = BatchManifest(run=RUN, manifest_key="", firms=500, batch_size=500, batch_ids=[batch])
+    snapshot = RunSnapshot(execution, manifest, {batch: record}, (job,))
+
+    steps, counts = describe_run(snapshot)
+
+    assert "about 20:00:00 to go for the batches that run, 2 requests in flight, 7 refused because of a rate" in counts
+    assert f"{batch} will need about 8:00 hours more than its job's time limit allows, at 5 topics a minute" in steps
+    in_time = replace(record, pace=replace(pace, seconds_left=11 * 3600))
+    assert not replace(snapshot, records={batch: in_time}).overrun

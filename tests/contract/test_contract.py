@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from contract import ContractError, layout
-from contract.batch import BatchLine, BatchProgress, Counts, Part, find_batch, parse_progress
+from contract.batch import BatchLine, BatchProgress, Counts, Pace, Part, find_batch, parse_progress
 from contract.prefetch import parse_prefetch_manifest
 from contract.quarter import check_quarter
 
@@ -93,6 +93,7 @@ def progress() -> BatchProgress:
         checkpoints=1,
         started_at=datetime(2023, 4, 5, tzinfo=UTC).isoformat(),
         seconds=1.5,
+        pace=Pace(in_flight=4, topics_per_minute=5.2, seconds_left=60.0, rate_limited=1),
     )
 
 

@@ -215,6 +215,24 @@ def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> No
     assert len(set(prompts)) == len(prompts)
 
 
+def test_the_bench_measures_the_level_that_it_names_and_says_why_requests_failed(
+    llm: LlmServer, worker: Worker
+) -> None:
+    """Without the client's own control of its concurrency, which a server that refuses would lower."""
+    meeting = threading.Barrier(8)
+
+    def behave(number: int, request: dict[str, Any]) -> Reply:
+        if 1 <= number <= 8:
+            meeting.wait(30)  # answered when eight are in flight
+        return Reply(status=422, body={"error": {"message": "no case 7"}}) if number == 9 else Reply()
+
+    llm.behave = behave
+    done = run(worker, "evaluation.load_generator", **measured("8", "1"))
+    (line,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (line["in_flight"], line["errors"]) == (8, 1)
+    assert line["fallbacks"] == {"request_refused": {"topics": 1, "example": "HTTP 422: no case 7"}}
+
+
 def test_two_benches_ask_for_different_topics(llm: LlmServer, worker: Worker) -> None:
     """Also where they have the same process number, as each container's first process has."""
     prompts: list[set[str]] = []

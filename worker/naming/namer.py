@@ -1,7 +1,7 @@
 """Names for a firm's topics: all asked at once, a bad answer once more, and then the keywords must do."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from contract.batch import Counts
@@ -32,14 +32,21 @@ class _Asked:
 
 
 class Namer:
-    def __init__(self, llm: Llm) -> None:
+    """The namer of a batch's topics.
+
+    Args:
+        on_answer: called after the first answer about each topic.
+    """
+
+    def __init__(self, llm: Llm, on_answer: Callable[[], Awaitable[None]] | None = None) -> None:
         self._llm = llm
+        self._on_answer = on_answer
         self.fallbacks: dict[str, Fallback] = {}
         """Why topics fell back to their keywords, by kind, over all firms."""
-        self.firms = 0
-        """Firms whose topics were asked about."""
         self.found = 0
-        """Topics of these firms."""
+        """Topics of the firms whose topics were asked about."""
+        self.answered = 0
+        """Topics about which the first answer has come."""
         self.decided = 0
         """Topics that have a name, or have fallen back."""
         self._most_sentences: int | None = None
@@ -56,7 +63,6 @@ class Namer:
         Raises:
             LlmError: as `Llm.complete`; or when nearly all of the first topics fell back to their keywords.
         """
-        self.firms += 1
         self.found += len(found.topics)
         asked = await self._ask_all([(topic, None) for topic in found.topics], firm, found)
         asked = _without_repeats(asked, taken)
@@ -86,13 +92,18 @@ class Namer:
         return [task.result() for task in tasks]
 
     async def _ask(self, topic: Topic, before: _Asked | None, firm: Firm, found: FirmTopics) -> _Asked:
-        """Ask about a topic; with an answer `before`, once more with what was wrong with it.
-
-        A prompt that exceeds the model's context is sent again with half of its sentences.
-        """
+        """Ask about a topic; with an answer `before`, once more with what was wrong with it."""
         if before and isinstance(before.result, Problem):
             messages = naming.ask_again(before.messages, before.answer, before.result.sentence)
             return await self._ask_once(topic, messages, firm, found, is_second=True)
+        asked = await self._ask_first(topic, firm, found)
+        self.answered += 1
+        if self._on_answer:
+            await self._on_answer()
+        return asked
+
+    async def _ask_first(self, topic: Topic, firm: Firm, found: FirmTopics) -> _Asked:
+        """A prompt that exceeds the model's context is sent again with half of its sentences."""
         shown = topic.shown[: self._most_sentences]
         counts = Counts()
         while True:

@@ -1,7 +1,7 @@
-"""A stack for the CLI's tests: a moto server with what a deployed stack has, registered as the stack `local`.
+"""A stack for the tests of the CLI: a moto server with the resources of a deployed stack, registered as `local`.
 
-Its state machine keeps the names of the real one's states and says by the quarter how the run ends, so that each end
-can be had at once; the whole program is run by the tests of the embedded AWS.
+Its state machine has the state names of the real one, and the quarter decides how a run ends, so that tests get each
+outcome at once. Tests of the embedded AWS run the whole program.
 """
 
 import io
@@ -30,7 +30,7 @@ from testing.moto_server import MotoServer
 BUCKET = "ftm-local-test"
 RUN = "20230405_101500"
 SUCCEEDS, FAILS, BREAKS, WAITS, UNNAMED = "2023Q1", "2023Q2", "2023Q3", "2023Q4", "2022Q1"
-"""What a run of each quarter does."""
+"""How a run of each quarter ends."""
 
 Ftm = Callable[..., Result]
 
@@ -60,7 +60,7 @@ def _client(service: str, endpoint: str) -> Any:
 
 @pytest.fixture(scope="session")
 def deployed() -> Iterator[tuple[MotoServer, dict[str, Any]]]:
-    """moto as it is, with a deployed stack, and the stack's outputs."""
+    """A moto server with a deployed stack; also returns the stack's outputs."""
     server = MotoServer.start()
     outputs = deploy(Aws(server.endpoint, {}))
     server.keep()
@@ -70,7 +70,7 @@ def deployed() -> Iterator[tuple[MotoServer, dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def local_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a daemon that is this process."""
+    """The directory of a daemon whose process is this one."""
     path = tmp_path_factory.mktemp("ftm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTM_LOCAL_DIR", str(path))
@@ -80,7 +80,7 @@ def local_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def aws(deployed: tuple[MotoServer, dict[str, Any]], local_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    """The stack `local` as it was deployed: nothing of an earlier test is in it."""
+    """The stack `local` as deployed, without traces of earlier tests."""
     monkeypatch.setenv("FTM_LOCAL_DIR", str(local_dir))
     monkeypatch.setenv("FTM_STACK", "local")
     server, outputs = deployed
@@ -91,7 +91,7 @@ def aws(deployed: tuple[MotoServer, dict[str, Any]], local_dir: Path, monkeypatc
 
 
 def register(aws: Aws) -> None:
-    """Make it the stack `local`, with the outputs that it has now."""
+    """Register it as the stack `local`, with its current outputs."""
     llm = state.Llm("fake-vllm", True)
     state.write(state.LocalState(os.getpid(), "local", aws.endpoint, "us-east-1", aws.outputs, llm, "2023-04-05"))
 
@@ -110,7 +110,7 @@ def ftm(aws: Aws) -> Ftm:
 
 
 def deploy(aws: Aws) -> dict[str, Any]:
-    """What the program deploys, as far as the CLI looks at it; returns the stack's outputs."""
+    """Create the deployed resources that the CLI uses; return the stack's outputs."""
     aws.client("s3").create_bucket(Bucket=BUCKET)
     machine = aws.client("stepfunctions").create_state_machine(
         name="ftm-local-quarter-processor",
@@ -171,7 +171,7 @@ def running_executions(aws: Aws) -> list[str]:
 
 
 def wait_until_none_runs(aws: Aws) -> None:
-    """moto ends a stopped execution after its answer; Step Functions ends it before."""
+    """Step Functions ends a stopped execution before it answers; moto ends it afterwards."""
     deadline = time.monotonic() + 120
     while running_executions(aws):
         assert time.monotonic() < deadline, "an execution that was stopped still runs"
@@ -179,7 +179,7 @@ def wait_until_none_runs(aws: Aws) -> None:
 
 
 def make_vllm_healthy(aws: Aws) -> None:
-    """One GPU up, as it is after a scale-up has settled."""
+    """One GPU running, as after a completed scale-up."""
     aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName="ftm-local-vllm-asg", DesiredCapacity=1)
     aws.client("ecs").update_service(cluster="ftm-local-vllm-cluster", service="ftm-local-vllm-service", desiredCount=1)
     instance = aws.client("ec2").describe_instances()["Reservations"][0]["Instances"][0]["InstanceId"]
@@ -189,7 +189,7 @@ def make_vllm_healthy(aws: Aws) -> None:
 
 
 def put_job_definition(aws: Aws, **variables: str) -> str:
-    """The worker's job definition, a new revision; returns its ARN."""
+    """Register a new revision of the worker's job definition; return its ARN."""
     return aws.client("batch").register_job_definition(
         jobDefinitionName="ftm-local-worker",
         type="container",
@@ -203,7 +203,7 @@ def put_job_definition(aws: Aws, **variables: str) -> str:
 
 
 def put_manifest(aws: Aws, quarter: str, firms: int = 3, **changes: Any) -> None:
-    """A prefetch of `firms` firms in the bucket, as far as the CLI looks into it."""
+    """Write a prefetch of `firms` firms, with the parts that the CLI reads."""
     ids = [f"F{number}" for number in range(firms)]
     manifest = {
         "quarter": quarter,
@@ -221,7 +221,7 @@ def put_manifest(aws: Aws, quarter: str, firms: int = 3, **changes: Any) -> None
 
 
 def put_run(aws: Aws, quarter: str, run: str = RUN, *, latest: bool = True) -> None:
-    """The results of a run with one batch: F0 has two topics, F1 was skipped, F2 has one; one part does not count."""
+    """Write the results of a run of one batch: F0 has two topics, F1 was skipped, F2 has one; one part is unlisted."""
     s3 = aws.client("s3")
     batch = layout.batch_id(quarter, 0)
     line = BatchLine(batch, quarter, ["F0", "F1", "F2"]).to_json()
@@ -245,7 +245,7 @@ def put_run(aws: Aws, quarter: str, run: str = RUN, *, latest: bool = True) -> N
 
 
 def parquet(quarter: str, topics: list[tuple[str, int]]) -> bytes:
-    """A part that holds the topics `(firm, number)`."""
+    """A part with the topics `(firm, number)`."""
     rows = [
         {
             **dict.fromkeys(TOPIC_COLUMNS),

@@ -1,4 +1,4 @@
-"""`ftm` as a person sees it: in a process of its own, on a terminal of so many columns."""
+"""Runs `ftm` in its own process on a terminal of a given width, as a person sees it."""
 
 import fcntl
 import os
@@ -21,18 +21,18 @@ _COMMAND = [
 
 CTRL_C = "\x03"
 _SECONDS = 120
-"""After which a process that has not ended is killed."""
+"""Seconds after which a process is killed."""
 
 
 @dataclass(frozen=True)
 class Screen:
     text: str
-    """What was shown, with its escape sequences."""
+    """The output with its escape sequences."""
     exit_code: int
 
     @property
     def lines(self) -> list[str]:
-        """What was shown, without escape sequences."""
+        """The output without escape sequences."""
         return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.text).splitlines()]
 
 
@@ -40,7 +40,7 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
     """Run `ftm` on a terminal.
 
     Args:
-        keys: what the person types at a question.
+        keys: What the person types at a prompt.
     """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -52,7 +52,7 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
         stderr=slave,
         env={**inherited, "TERM": "xterm-256color", **environment},
         start_new_session=True,
-        # So that Ctrl-C becomes a signal; one system call, safe also beside threads.
+        # Makes Ctrl-C a signal. It is a single system call, which is safe after a fork with threads.
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     )
     os.close(slave)
@@ -60,14 +60,14 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
     while True:
         if not select.select([master], [], [], 1)[0]:
             if pressed == CTRL_C:
-                # Between the question and its wait for keys, Python only notices a second signal.
+                # Between printing the prompt and waiting for keys, Python notices only a second signal.
                 os.write(master, pressed.encode())
             if time.monotonic() > deadline:
                 process.kill()
             continue
         try:
             chunk = os.read(master, 65536)
-        except OSError:  # the last holder of the other end has ended
+        except OSError:  # the last process with the other end has ended
             break
         if not chunk:
             break

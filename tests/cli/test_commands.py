@@ -1,4 +1,4 @@
-"""The command line itself: options anywhere, JSON for refusals, screens of 80 columns, colour, help and version."""
+"""The command line itself: the order of options, errors as JSON, 80 columns, colour, help and version."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def test_every_help_has_an_example_and_fits_80_columns(command: str) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_no_line_of_the_top_help_is_cut() -> None:
+def test_no_line_of_the_top_level_help_is_truncated() -> None:
     text = help_of()
 
     assert "..." not in text.split("Commands:")[1]
@@ -42,16 +42,14 @@ def test_the_version() -> None:
     assert re.fullmatch(r"ftm \d+\.\d+\.\d+\n", CliRunner().invoke(app, ["--version"], prog_name="ftm").stdout)
 
 
-def test_the_stack_may_be_named_after_the_subcommand(ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stack_option_may_follow_the_subcommand(ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTM_STACK", "prod")
 
     assert "bucket\tftm-local-test" in ftm("outputs", "--stack", "local").stdout
     assert ftm("outputs", "bucket", "--stack=local", "--json").stdout == '"ftm-local-test"\n'
 
 
-def test_profile_and_region_of_the_operator_do_not_concern_the_embedded_aws(
-    ftm: Ftm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_embedded_aws_ignores_the_operators_profile_and_region(ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
 
     ftm("--region", "eu-west-1", "vllm", "status")
@@ -67,7 +65,7 @@ def test_profile_and_region_of_the_operator_do_not_concern_the_embedded_aws(
         (["run-quarter", SUCCEEDS, "--batch-size", "0"], "it must be at least 1", 2),
     ],
 )
-def test_a_refusal_is_a_json_document_too(ftm: Ftm, arguments: list[str], message: str, exit_code: int) -> None:
+def test_an_error_is_a_json_document_too(ftm: Ftm, arguments: list[str], message: str, exit_code: int) -> None:
     refused = ftm(*arguments, "--json", exit_code=exit_code)
 
     error = json.loads(refused.stdout)["error"]
@@ -76,13 +74,13 @@ def test_a_refusal_is_a_json_document_too(ftm: Ftm, arguments: list[str], messag
     assert "Input should be" not in refused.output
 
 
-def test_a_quarter_in_small_letters(aws: Aws, ftm: Ftm) -> None:
+def test_a_quarter_in_lower_case(aws: Aws, ftm: Ftm) -> None:
     put_run(aws, SUCCEEDS)
 
     assert "F2_0" in ftm("topics", SUCCEEDS.lower()).stdout
 
 
-def test_no_at_a_question_changes_nothing_and_exits_130(aws: Aws) -> None:
+def test_answering_no_changes_nothing_and_exits_130(aws: Aws) -> None:
     make_vllm_healthy(aws)
     put_manifest(aws, SUCCEEDS)
 
@@ -106,7 +104,7 @@ def test_ctrl_c_at_a_question_exits_130(aws: Aws) -> None:
     assert "Traceback" not in screen.text
 
 
-def test_ids_are_whole_on_80_columns_and_a_narrow_terminal_drops_columns(aws: Aws, ftm: Ftm) -> None:
+def test_ids_are_never_cut_and_a_narrow_terminal_drops_columns(aws: Aws, ftm: Ftm) -> None:
     make_vllm_healthy(aws)
     put_manifest(aws, FAILS)
     put_run(aws, SUCCEEDS)
@@ -121,10 +119,10 @@ def test_ids_are_whole_on_80_columns_and_a_narrow_terminal_drops_columns(aws: Aw
     assert not any("attempts" in line for line in narrow.lines)
     assert [
         line for line in narrow.lines if line.startswith(" ") and len(line) > 48
-    ] == []  # tables; a terminal wraps prose
+    ] == []  # only tables: the terminal wraps prose
 
 
-def test_no_color_holds_everywhere(aws: Aws) -> None:
+def test_no_color_applies_to_all_output(aws: Aws) -> None:
     coloured = on_terminal("topics", SUCCEEDS)
     plain = on_terminal("topics", SUCCEEDS, NO_COLOR="1")
 

@@ -1,4 +1,4 @@
-"""`ftm compare`: topics matched by their sentences, names compared, and a judge whose contradictions do not count."""
+"""`ftm compare`: matching topics by sentences, comparing names, and asking a judge in both orders."""
 
 import json
 import threading
@@ -58,7 +58,7 @@ def parquet(topics: list[tuple[str, int, str, list[str], str]], quarter: str = Q
 
 @pytest.fixture
 def runs(aws: Aws) -> Aws:
-    """Two runs of the quarter, the first one the latest."""
+    """Two runs of the quarter, of which the first is the latest."""
     s3, batch = aws.client("s3"), layout.batch_id(Q, 0)
     for run, topics in ((RUN, A), (OTHER, B)):
         ref = layout.RunRef(Q, run)
@@ -85,22 +85,22 @@ def test_topics_are_matched_by_their_sentences(runs: Aws, ftm: Ftm) -> None:
     assert result["judge"] is None
 
 
-def test_each_naming_is_told_by_itself(runs: Aws, ftm: Ftm) -> None:
+def test_each_set_of_names_is_described_separately(runs: Aws, ftm: Ftm) -> None:
     result = json.loads(ftm("compare", Q, "--with", OTHER, "--json").stdout)
 
-    assert result["a"]["generalisable"] == 0.75  # one name says Acme
+    assert result["a"]["generalisable"] == 0.75  # one name contains Acme
     assert result["a"]["shared_names"] == 0.5
     assert result["a"]["fallbacks"] == 0
     assert result["b"]["fallbacks"] == pytest.approx(1 / 3, abs=1e-3)
 
 
-def test_a_run_agrees_with_itself(runs: Aws, ftm: Ftm) -> None:
+def test_a_run_compared_with_itself_agrees(runs: Aws, ftm: Ftm) -> None:
     result = json.loads(ftm("compare", Q, "--with", RUN, "--json").stdout)
 
     assert (result["agreement"], result["same_names"], result["matched"]) == (1, 1, 4)
 
 
-def test_a_file_and_lines_for_a_person(runs: Aws, ftm: Ftm, tmp_path: Path) -> None:
+def test_a_file_is_compared_and_the_result_is_readable(runs: Aws, ftm: Ftm, tmp_path: Path) -> None:
     path = tmp_path / "hosted.parquet"
     path.write_bytes(parquet(B))
 
@@ -110,7 +110,7 @@ def test_a_file_and_lines_for_a_person(runs: Aws, ftm: Ftm, tmp_path: Path) -> N
     assert "BETA_0\t0.00\tGross margin expansion\trates, currency, dollar" in text
 
 
-def test_what_cannot_be_compared(runs: Aws, ftm: Ftm, tmp_path: Path) -> None:
+def test_inputs_that_cannot_be_compared_are_rejected(runs: Aws, ftm: Ftm, tmp_path: Path) -> None:
     path = tmp_path / "other.parquet"
     path.write_bytes(parquet(B, quarter="2020Q1"))
     assert "names topics of 2020Q1, not of 2023Q1" in ftm("compare", Q, "--with", str(path), exit_code=2).stderr
@@ -123,7 +123,7 @@ def test_what_cannot_be_compared(runs: Aws, ftm: Ftm, tmp_path: Path) -> None:
 
 
 def damaged(body: bytes) -> bytes:
-    """The same file with zeros in its first pages; what it says of itself, at its end, is whole."""
+    """The file with zeros in its first pages. Its metadata, at the end, is intact."""
     return body[:4] + bytes(200) + body[204:]
 
 
@@ -138,7 +138,7 @@ def damaged(body: bytes) -> bytes:
         ({"topic_id": None}, "the topic None of the firm BETA has no topic_id"),
     ],
 )
-def test_a_file_whose_topics_cannot_be_compared(
+def test_a_file_with_unusable_topics_is_rejected(
     runs: Aws, ftm: Ftm, tmp_path: Path, change: dict[str, Any], sentence: str
 ) -> None:
     path = tmp_path / "named.parquet"
@@ -163,7 +163,7 @@ class SentenceTransformer:
 
 
 @pytest.mark.parametrize(("lacks_model", "measure"), [(False, "all-MiniLM-L6-v2"), (True, "words")])
-def test_names_are_compared_by_meaning_where_the_model_is_on_the_machine(
+def test_names_are_compared_by_embeddings_if_the_model_is_installed(
     runs: Aws, ftm: Ftm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks_model: bool, measure: str
 ) -> None:
     (tmp_path / "sentence_transformers.py").write_text(EMBEDDER.replace("HAS_NO_MODEL", str(lacks_model)))
@@ -177,13 +177,13 @@ def test_names_are_compared_by_meaning_where_the_model_is_on_the_machine(
 
 
 class Judge(BaseHTTPRequestHandler):
-    """Prefers the label that speaks of margins, or else whatever comes first; keeps the requests that it saw."""
+    """Prefers the label that mentions margins, otherwise the first one; keeps the requests."""
 
     requests: list[dict[str, Any]]
     keys: set[str | None]
     models: bytes
     answer: str | None
-    """What it says in the place of a verdict."""
+    """The answer instead of a verdict."""
     status: int
 
     def do_GET(self) -> None:
@@ -251,19 +251,19 @@ def test_a_judge_is_asked_in_both_orders_and_its_contradictions_do_not_count(jud
     assert all(request["chat_template_kwargs"] == {"enable_thinking": False} for request in Judge.requests)
 
 
-def test_a_person_is_told_what_was_judged_after_what_was_counted(judge: str, ftm: Ftm) -> None:
+def test_the_readable_output_ends_with_the_judged_pairs(judge: str, ftm: Ftm) -> None:
     lines = ftm("compare", Q, "--with", OTHER, "--judge", judge, "--judged", "2").stdout.splitlines()
 
     assert lines[0].startswith(Q)
     assert lines[-1].startswith("judged by judge-1, 2 of 3 differing pairs: a better 0, b better ")
 
 
-def test_names_that_are_the_same_need_no_judge(judge: str, ftm: Ftm) -> None:
+def test_identical_names_are_not_judged(judge: str, ftm: Ftm) -> None:
     assert "there is nothing to judge" in ftm("compare", Q, "--with", RUN, "--judge", judge).stderr
     assert not Judge.requests
 
 
-def test_the_judge_s_model_and_key(judge: str, ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judges_model_and_key(judge: str, ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_API_KEY", "secret")
     monkeypatch.setenv("LLM_MODEL_NAME", "of-the-stack")
     Judge.models = b'{"data": [{"id": "small"}, {"id": "large"}]}'
@@ -282,9 +282,9 @@ def test_the_judge_s_model_and_key(judge: str, ftm: Ftm, monkeypatch: pytest.Mon
 
 def test_the_comparison_is_printed_even_if_the_judge_fails(judge: str, ftm: Ftm) -> None:
     Judge.answer = "I like both."
-    told = ftm("compare", Q, "--with", OTHER, "--judge", judge, exit_code=1)
-    assert "none of the 3 pairs was judged: the judge's answer cannot be used" in told.stderr
-    assert "3 topics are in both" in told.stdout
+    result = ftm("compare", Q, "--with", OTHER, "--judge", judge, exit_code=1)
+    assert "none of the 3 pairs was judged: the judge's answer cannot be used" in result.stderr
+    assert "3 topics are in both" in result.stdout
 
     Judge.status = 401
     refused = ftm("compare", Q, "--with", OTHER, "--judge", judge, "--json", exit_code=4)
@@ -302,13 +302,13 @@ def test_the_comparison_is_printed_even_if_the_judge_fails(judge: str, ftm: Ftm)
 @pytest.mark.parametrize(
     "url", ["nobody", "", "ftp://host/v1", "http://", "http://[bad", "http://host:91 01/v1", "http://host:port/v1"]
 )
-def test_an_address_that_is_none(aws: Aws, ftm: Ftm, url: str) -> None:
+def test_an_invalid_address_is_rejected(aws: Aws, ftm: Ftm, url: str) -> None:
     refused = ftm("compare", Q, "--with", OTHER, "--judge", url, exit_code=2)
 
     assert f"--judge is {url!r}, which is not a valid URL" in refused.stderr
 
 
-def test_a_password_in_an_address_is_refused_and_not_shown(aws: Aws, ftm: Ftm) -> None:
+def test_a_password_in_an_address_is_rejected_and_not_shown(aws: Aws, ftm: Ftm) -> None:
     refused = ftm("compare", Q, "--with", OTHER, "--judge", "http://user:k3y@host/v1", exit_code=2)
 
     assert "--judge has a user or a password in it" in refused.stderr

@@ -1,4 +1,4 @@
-"""Failures from outside: each one a sentence, the right exit code, never a traceback."""
+"""Failures of AWS and Pulumi: each gives one sentence and the right exit code, never a traceback."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture
 def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `pulumi` on the PATH that answers as the real one does in a situation, told by its script's text."""
+    """A `pulumi` on the PATH whose output a test chooses with `answer`."""
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path / "pulumi"
 
@@ -48,7 +48,7 @@ def test_no_pulumi(pulumi: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "sentence", "code"),
+    ("error", "sentence", "code"),
     [
         ("error: no stack named 'nowhere' found", "there is no stack 'nowhere'", 3),
         ("error: PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions", "`pulumi login`", 4),
@@ -56,11 +56,10 @@ def test_no_pulumi(pulumi: Path) -> None:
         ("error: something else broke", "something else broke", 3),
     ],
 )
-def test_what_pulumi_cannot_do(pulumi: Path, told: str, sentence: str, code: int) -> None:
-    answer(pulumi, told.replace("'", ""))
-    told_stack = "nowhere"
+def test_an_error_of_pulumi_becomes_a_sentence(pulumi: Path, error: str, sentence: str, code: int) -> None:
+    answer(pulumi, error.replace("'", ""))
 
-    result = run("--stack", told_stack, "vllm", "status")
+    result = run("--stack", "nowhere", "vllm", "status")
 
     assert result.exit_code == code
     assert sentence in result.stderr
@@ -112,7 +111,7 @@ def test_an_aws_that_does_not_answer(aws: Aws, ftm: Ftm) -> None:
         ("InternalError", "AWS refused GetObject: InternalError: because", ExitCode.FAILED),
     ],
 )
-def test_aws_s_refusals(code: str, words: str, exit_code: ExitCode) -> None:
+def test_errors_of_aws_have_a_sentence_and_an_exit_code(code: str, words: str, exit_code: ExitCode) -> None:
     s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     with Stubber(s3) as stub:
         stub.add_client_error("get_object", code, "because.")
@@ -124,7 +123,7 @@ def test_aws_s_refusals(code: str, words: str, exit_code: ExitCode) -> None:
     assert code_of_error == exit_code
 
 
-def test_an_upload_that_is_refused_keeps_aws_s_reason(tmp_path: Path) -> None:
+def test_a_rejected_upload_reports_the_reason_of_aws(tmp_path: Path) -> None:
     path = tmp_path / "chunk"
     path.write_text("x")
     s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
@@ -159,19 +158,19 @@ def test_a_profile_that_does_not_exist(pulumi: Path, tmp_path: Path, monkeypatch
     assert "(nobody)" in result.stderr
 
 
-def test_starting_takes_no_heavy_import() -> None:
+def test_startup_imports_no_heavy_library() -> None:
     heavy = {"boto3", "botocore", "rich", "pyarrow", "moto", "pulumi"}
     code = f"import sys, cli.main; print(sorted({heavy} & set(sys.modules)))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_help_is_there_at_once() -> None:
+def test_help_is_printed_quickly() -> None:
     command = [sys.executable, "-c", "from cli.main import main; main()", "--help"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
 
-    assert seconds < 2  # of processor time, 0.15 on an idle machine
+    assert seconds < 2  # seconds of processor time; 0.15 on an idle machine
     for words in ("run-quarter", "Exit codes", "FTM_STACK"):
         assert words in text

@@ -1,4 +1,4 @@
-"""docs/json.md is what `--json` prints: its tables are those of the code."""
+"""docs/json.md documents what `--json` prints: its tables match the code."""
 
 import re
 from pathlib import Path
@@ -35,5 +35,5 @@ def test_each_table_has_the_fields_of_the_code(title: str) -> None:
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(get_type_hints(SHAPES[title]))
 
 
-def test_no_table_is_of_something_else() -> None:
+def test_every_table_belongs_to_a_command() -> None:
     assert re.findall(r"^## (.*)$", PAGE, re.MULTILINE) == list(SHAPES)

@@ -1,4 +1,4 @@
-"""`evaluation.load_test`: the measurements of several Batch jobs, added up."""
+"""`evaluation.load_test`: adding up the measurements of several Batch jobs."""
 
 import json
 import time
@@ -16,7 +16,7 @@ Measure = Callable[..., load_test.Load]
 
 
 class SlowLog:
-    """A clock for the load test: time passes only while it waits, each wait adds a line to the jobs' logs."""
+    """A clock for the load test: time passes only while it waits, and each wait adds a line to the logs of the jobs."""
 
     time = time.time
 
@@ -56,7 +56,7 @@ def log(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> SlowLog:
 
 @pytest.fixture
 def measure(aws: Aws) -> Measure:
-    """Run a load test as `ftm vllm bench` requests it."""
+    """Return a function that runs a load test as `ftm vllm bench` does."""
 
     def run(jobs: int, *levels: int) -> load_test.Load:
         request: load_test.Request = {
@@ -93,7 +93,7 @@ def level(in_flight: int, requests: int, **changes: Any) -> str:
     return json.dumps(measured | changes)
 
 
-def test_the_load_of_all_jobs_is_added_up_when_their_logs_are_whole(log: SlowLog, measure: Measure) -> None:
+def test_the_results_of_all_jobs_are_added_up_once_their_logs_are_complete(log: SlowLog, measure: Measure) -> None:
     log.lines = [level(1, 10), "a word of the client", level(2, 19), level(4, 20)]
 
     measured = measure(3, 1, 2, 4)
@@ -104,14 +104,14 @@ def test_the_load_of_all_jobs_is_added_up_when_their_logs_are_whole(log: SlowLog
     assert [one["retries"] for one in measured["levels"]] == [3, 3, 3]
 
 
-def test_a_log_that_lacks_a_level_is_no_measurement(log: SlowLog, measure: Measure) -> None:
+def test_a_log_without_a_concurrency_level_is_an_error(log: SlowLog, measure: Measure) -> None:
     log.lines = [level(1, 10)]
 
     with pytest.raises(EvaluationError, match="reported 1 of 2 levels: see the log stream ftm-local-worker/"):
         measure(2, 1, 2)
 
 
-def test_a_vllm_that_answers_nothing_has_no_knee(log: SlowLog, measure: Measure) -> None:
+def test_a_vllm_that_answers_no_request_is_an_error(log: SlowLog, measure: Measure) -> None:
     refused = {"request_refused": {"topics": 9, "example": "HTTP 422: no such field"}}
     log.lines = [level(1, 0, errors=9, p50=None, p95=None, fallbacks=refused)]
 

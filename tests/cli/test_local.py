@@ -1,4 +1,4 @@
-"""`ftm local` while the embedded AWS is up, and the stack `local` beside the operator's own AWS settings."""
+"""`ftm local` while the embedded AWS runs, and the stack `local` with other AWS settings in the environment."""
 
 import json
 import os
@@ -15,7 +15,7 @@ URL = "http://127.0.0.1:8000/v1"
 
 @pytest.fixture
 def running(local_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon with a real server's model; it is this process."""
+    """A daemon that uses a real LLM server's model. Its process is this one."""
     monkeypatch.setenv("FTM_LOCAL_DIR", str(local_dir))
     llm = state.Llm("qwen3:latest", fake=False, url=URL)
     state.write(state.LocalState(os.getpid(), "local", "http://127.0.0.1:5000", "us-east-1", {}, llm, "2023-04-05"))
@@ -36,7 +36,7 @@ def up(*options: str) -> tuple[int, str]:
         ["--llm-url", URL, "--llm-model", "qwen3"],
     ],
 )
-def test_up_with_the_options_that_it_has(options: list[str]):
+def test_up_with_the_options_of_the_running_daemon(options: list[str]):
     code, message = up(*options)
     assert code == 0
     assert "it is already up" in message
@@ -64,7 +64,7 @@ def test_the_model_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert up("--llm-url", URL)[0] == 5
 
 
-def test_a_model_without_a_server_is_refused():
+def test_a_model_without_a_server_is_rejected():
     assert up("--llm-model", "qwen3") == (
         2,
         "ftm: --llm-model needs --llm-url: the fake vLLM has only one model\n",
@@ -72,12 +72,12 @@ def test_a_model_without_a_server_is_refused():
 
 
 @pytest.mark.usefixtures("running")
-def test_status_tells_a_real_server_from_the_fake_one():
+def test_status_distinguishes_a_real_server_from_the_fake_one():
     result = CliRunner().invoke(app, ["local", "status", "--json"], prog_name="ftm")
     assert json.loads(result.stdout)["llm"] == {"model": "qwen3:latest", "fake": False, "url": URL}
 
 
-def test_the_operator_s_aws_settings_do_not_matter(ftm, monkeypatch: pytest.MonkeyPatch):
+def test_the_operators_aws_settings_are_ignored(ftm, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     ftm("--region", "eu-west-1", "vllm", "status")

@@ -1,4 +1,4 @@
-"""`ftm name`: what is checked before anything is paid for, and what the worker is given."""
+"""`ftm name`: the checks before the first paid request, and the worker's environment."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ Q = SUCCEEDS
 
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file into which a fake worker puts its environment, its firms and its arguments."""
+    """The file to which a fake worker writes its environment, firms and arguments."""
     seen = tmp_path / "seen.json"
     script = tmp_path / "python"
     script.write_text(
@@ -25,7 +25,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return seen
 
 
-def test_the_worker_finds_topics_as_the_stack_s_jobs_do(
+def test_the_worker_gets_the_topic_settings_of_the_stacks_jobs(
     aws: Aws, ftm: Ftm, worker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_manifest(aws, Q)
@@ -55,7 +55,7 @@ def test_the_worker_finds_topics_as_the_stack_s_jobs_do(
         (["--out", "{}/nowhere/named.parquet"], "nowhere is not a folder to write named.parquet into"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_anything_is_named(
+def test_invalid_options_are_reported_before_anything_is_named(
     aws: Aws, ftm: Ftm, worker: Path, tmp_path: Path, options: list[str], sentence: str
 ) -> None:
     put_manifest(aws, Q)
@@ -66,7 +66,7 @@ def test_what_cannot_be_done_is_told_before_anything_is_named(
     assert not worker.exists()
 
 
-def test_a_job_definition_that_is_gone(aws: Aws, ftm: Ftm, worker: Path, tmp_path: Path) -> None:
+def test_a_deleted_job_definition_is_reported(aws: Aws, ftm: Ftm, worker: Path, tmp_path: Path) -> None:
     put_manifest(aws, Q)
     aws.outputs["job_definition_arn"] += "0"
     register(aws)

@@ -1,4 +1,4 @@
-"""`ftm prefetch put`: what is not whole is refused before a byte of it is in the bucket."""
+"""`ftm prefetch put`: a damaged prefetch is rejected before any upload."""
 
 import gzip
 import json
@@ -75,7 +75,7 @@ def test_put_uploads_manifest_and_chunks(aws: Aws, ftm: Ftm, folder: Path) -> No
     assert uploaded(aws) == ["chunk_0000.parquet", "chunk_0001.parquet", "manifest.json"]
 
 
-def test_what_is_read_otherwise_than_it_is_written_is_reported(aws: Aws, ftm: Ftm, folder: Path) -> None:
+def test_values_that_are_read_differently_than_written_are_reported(aws: Aws, ftm: Ftm, folder: Path) -> None:
     write_chunk(folder, "chunk_0001.parquet", ["C"], permno="N/A", gvkey=1690.0, earnings_call_date="10/28/2021")
 
     notes = ftm("prefetch", "put", Q, str(folder)).stderr
@@ -86,7 +86,9 @@ def test_what_is_read_otherwise_than_it_is_written_is_reported(aws: Aws, ftm: Ft
     assert len(uploaded(aws)) == 3
 
 
-def test_a_folder_named_by_its_quarter_needs_no_such_column(aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_named_after_its_quarter_needs_no_quarter_column(
+    aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path
+) -> None:
     place = tmp_path / layout.prefetch_prefix(Q)
     place.mkdir(parents=True)
     for path in folder.glob("*.parquet"):
@@ -98,14 +100,14 @@ def test_a_folder_named_by_its_quarter_needs_no_such_column(aws: Aws, ftm: Ftm, 
     assert len(uploaded(aws)) == 3
 
 
-def test_what_was_put_can_be_run(aws: Aws, ftm: Ftm, folder: Path) -> None:
+def test_an_uploaded_prefetch_can_be_run(aws: Aws, ftm: Ftm, folder: Path) -> None:
     make_vllm_healthy(aws)
     ftm("prefetch", "put", Q, str(folder))
 
     assert "3 firms, 1 batch of up to 50 firms" in ftm("run-quarter", Q, "--yes").stderr
 
 
-def test_the_folder_may_be_the_bucket_s_root(aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path) -> None:
+def test_the_folder_may_have_the_layout_of_the_bucket(aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "prefetch/transcripts").mkdir(parents=True)
     place = root / layout.prefetch_prefix(Q)
@@ -118,7 +120,7 @@ def test_the_folder_may_be_the_bucket_s_root(aws: Aws, ftm: Ftm, folder: Path, t
     assert len(uploaded(aws)) == 3
 
 
-def test_a_gzipped_manifest_stays_gzipped_and_says_so(aws: Aws, ftm: Ftm, folder: Path) -> None:
+def test_a_gzipped_manifest_is_uploaded_with_its_content_encoding(aws: Aws, ftm: Ftm, folder: Path) -> None:
     path = folder / "manifest.json"
     path.write_bytes(gzip.compress(path.read_bytes()))
 
@@ -197,7 +199,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "sentence"), BROKEN)
-def test_what_is_not_whole_is_refused_and_leaves_nothing(
+def test_a_damaged_prefetch_is_rejected_and_nothing_is_uploaded(
     aws: Aws, ftm: Ftm, folder: Path, damage: Callable[[Path], object], sentence: str
 ) -> None:
     damage(folder)
@@ -208,10 +210,10 @@ def test_what_is_not_whole_is_refused_and_leaves_nothing(
     assert not uploaded(aws)
 
 
-def test_an_upload_that_breaks_off_leaves_no_manifest(
+def test_an_interrupted_upload_leaves_no_manifest(
     aws: Aws, ftm: Ftm, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The older manifest must not stand over chunks of two prefetches."""
+    """The previous manifest must not remain beside chunks of two prefetches."""
     ftm("prefetch", "put", Q, str(folder))
     gone = folder / "chunk_0001.parquet"
 
@@ -228,11 +230,11 @@ def test_an_upload_that_breaks_off_leaves_no_manifest(
     assert "manifest.json" not in uploaded(aws)
 
 
-def test_not_a_folder(ftm: Ftm, tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_rejected(ftm: Ftm, tmp_path: Path) -> None:
     assert "is not a folder" in ftm("prefetch", "put", Q, str(tmp_path / "nowhere"), exit_code=2).stderr
 
 
-def test_a_running_quarter_keeps_its_prefetch(aws: Aws, ftm: Ftm, folder: Path) -> None:
+def test_the_prefetch_of_a_running_quarter_cannot_be_replaced(aws: Aws, ftm: Ftm, folder: Path) -> None:
     make_vllm_healthy(aws)
     put_manifest(aws, WAITS)
     ftm("run-quarter", WAITS, "--yes", "--detach")
@@ -244,5 +246,5 @@ def test_a_running_quarter_keeps_its_prefetch(aws: Aws, ftm: Ftm, folder: Path) 
 
 
 @pytest.mark.parametrize("firms", ["0", "-3"])
-def test_a_sample_of_no_firms(ftm: Ftm, firms: str) -> None:
+def test_an_invalid_number_of_sample_firms_is_rejected(ftm: Ftm, firms: str) -> None:
     ftm("prefetch", "sample", Q, "--firms", firms, exit_code=2)

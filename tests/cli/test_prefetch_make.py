@@ -45,7 +45,7 @@ def parquet(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("write", [csv, jsonl, parquet])
-def test_texts_become_sentences_that_can_be_put(aws: Aws, ftm: Ftm, tmp_path: Path, write: Any) -> None:
+def test_texts_become_a_prefetch_that_can_be_uploaded(aws: Aws, ftm: Ftm, tmp_path: Path, write: Any) -> None:
     out = tmp_path / "out"
 
     made = ftm("prefetch", "make", Q, str(write(tmp_path)), *COLUMNS, "--out", str(out), "--json")
@@ -59,7 +59,7 @@ def test_texts_become_sentences_that_can_be_put(aws: Aws, ftm: Ftm, tmp_path: Pa
     assert "2 firms, 5 sentences" in ftm("prefetch", "put", Q, str(out)).stdout
 
 
-def test_rows_that_are_sentences_stay_as_they_are(ftm: Ftm, tmp_path: Path) -> None:
+def test_rows_that_are_sentences_are_kept(ftm: Ftm, tmp_path: Path) -> None:
     path = tmp_path / "sentences.parquet"
     columns = {"firm_id": ["A", "A", "A"], "position": [7, 8, 9], "raw_text": ["One. Two.", "Three.", "Four."]}
     pq.write_table(pa.table({**columns, "quarter": [Q, Q, "2022Q4"]}), path)
@@ -79,14 +79,16 @@ def test_rows_that_are_sentences_stay_as_they_are(ftm: Ftm, tmp_path: Path) -> N
         (("--map", "ticker"), "--map ticker is not NAME=COLUMN"),
     ],
 )
-def test_a_mapping_that_does_not_fit(ftm: Ftm, tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+def test_an_invalid_mapping_of_columns_is_rejected(
+    ftm: Ftm, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
     made = ftm("prefetch", "make", Q, str(csv(tmp_path)), *arguments, "--out", str(tmp_path / "out"), exit_code=2)
 
     assert sentence in made.stderr.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_are_no_tables(ftm: Ftm, tmp_path: Path) -> None:
+def test_files_that_are_not_tables_are_rejected(ftm: Ftm, tmp_path: Path) -> None:
     (tmp_path / "calls.txt").write_text("x")
     (tmp_path / "calls.parquet").write_text("x")
     for name, sentence in (("calls.txt", "is neither .csv"), ("calls.parquet", "cannot be read")):

@@ -1,4 +1,4 @@
-"""`ftm resume` and `ftm run-quarters`: what is started, and what is refused."""
+"""`ftm resume` and `ftm run-quarters`: what they start, and what they reject."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ REF = layout.RunRef(Q, RUN)
 
 @pytest.fixture
 def ready(aws: Aws) -> Aws:
-    """The stack with vLLM up, a prefetch, and a run whose second batch was lost."""
+    """The stack with vLLM running, a prefetch, and a run whose second batch was lost."""
     make_vllm_healthy(aws)
     put_manifest(aws, Q)
     put_run(aws, Q, latest=False)
@@ -49,7 +49,7 @@ def put(aws: Aws, key: str, body: bytes) -> None:
 
 
 def put_record(aws: Aws, *, failed: bool) -> None:
-    """What SummarizeResults records of the run."""
+    """Write the record that SummarizeResults would write."""
     record = {"quarter": Q, "run": RUN, "execution": "arn:aws:states:...", "summary": summary(Q, failed), "batches": []}
     put(aws, REF.summary_key, json.dumps(record).encode())
 
@@ -66,7 +66,7 @@ def inputs(aws: Aws) -> list[dict[str, object]]:
     return [json.loads(machines.describe_execution(executionArn=item["executionArn"])["input"]) for item in items]
 
 
-def test_the_newest_run_is_resumed_with_what_is_left_of_it(ready: Aws, ftm: Ftm) -> None:
+def test_the_incomplete_batches_of_the_newest_run_are_resumed(ready: Aws, ftm: Ftm) -> None:
     result = ftm("resume", Q, "--yes", "--json")
 
     assert inputs(ready) == [{"quarter": Q, "bucket": BUCKET, "resume": RUN}]
@@ -87,7 +87,7 @@ def lose_a_part(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("damage", [lose_a_progress_record, break_a_progress_record, lose_a_part])
-def test_a_damaged_batch_is_not_complete_whatever_the_summary_says(
+def test_a_damaged_batch_is_resumed_whatever_the_summary_says(
     ready: Aws, ftm: Ftm, damage: Callable[[Aws], None]
 ) -> None:
     complete_the_second_batch(ready)
@@ -100,7 +100,7 @@ def test_a_damaged_batch_is_not_complete_whatever_the_summary_says(
     assert f"{layout.batch_id(Q, 0)}\t" in result.stderr  # and why
 
 
-def test_a_complete_run_says_so_and_starts_nothing(ready: Aws, ftm: Ftm) -> None:
+def test_resuming_a_complete_run_reports_it_and_starts_nothing(ready: Aws, ftm: Ftm) -> None:
     complete_the_second_batch(ready)
     put_record(ready, failed=False)
 
@@ -111,7 +111,7 @@ def test_a_complete_run_says_so_and_starts_nothing(ready: Aws, ftm: Ftm) -> None
     assert not inputs(ready)
 
 
-def test_a_run_that_nobody_has_counted_is_counted(ready: Aws, ftm: Ftm) -> None:
+def test_a_run_without_a_summary_is_summarised(ready: Aws, ftm: Ftm) -> None:
     complete_the_second_batch(ready)
 
     ftm("resume", Q, RUN, "--yes")
@@ -119,7 +119,7 @@ def test_a_run_that_nobody_has_counted_is_counted(ready: Aws, ftm: Ftm) -> None:
     assert len(inputs(ready)) == 1
 
 
-def test_a_run_that_failed_by_its_names_has_nothing_to_resume(ready: Aws, ftm: Ftm) -> None:
+def test_a_run_that_failed_for_too_few_names_has_nothing_to_resume(ready: Aws, ftm: Ftm) -> None:
     complete_the_second_batch(ready)
     record = summary(Q, failed=False) | {"has_failures": True, "message": "the LLM named 10 of 100 topics"}
     put(ready, REF.summary_key, json.dumps({"summary": record}).encode())
@@ -131,7 +131,7 @@ def test_a_run_that_failed_by_its_names_has_nothing_to_resume(ready: Aws, ftm: F
 
 
 @pytest.mark.parametrize(("run", "exit_code"), [("20200101_000000", 3), ("yesterday", 2), ("../../x", 2)])
-def test_runs_that_are_none(ready: Aws, ftm: Ftm, run: str, exit_code: int) -> None:
+def test_an_invalid_or_unknown_run_is_rejected(ready: Aws, ftm: Ftm, run: str, exit_code: int) -> None:
     assert run in ftm("resume", Q, run, "--yes", exit_code=exit_code).stderr
 
 
@@ -156,11 +156,11 @@ def test_a_quarter_that_is_being_run_is_not_resumed(ready: Aws, ftm: Ftm) -> Non
         ("1900Q1..2099Q4", "has 800 quarters: a range has at most 200"),
     ],
 )
-def test_spans_that_are_none(ftm: Ftm, span: str, sentence: str) -> None:
+def test_an_invalid_span_of_quarters_is_rejected(ftm: Ftm, span: str, sentence: str) -> None:
     assert sentence in ftm("run-quarters", span, "--yes", exit_code=2).stderr
 
 
-def test_a_list_of_quarters_is_one_execution(ready: Aws, ftm: Ftm) -> None:
+def test_several_quarters_are_one_execution(ready: Aws, ftm: Ftm) -> None:
     put_manifest(ready, "2022Q4")
 
     arn = ftm("run-quarters", f"2022Q4..{Q}", "--at-once", "2", "--batch-size", "5", "--yes", "--detach").stdout.strip()
@@ -172,7 +172,7 @@ def test_a_list_of_quarters_is_one_execution(ready: Aws, ftm: Ftm) -> None:
     }
 
 
-def test_a_list_holds_its_quarters_until_their_turn(ready: Aws, ftm: Ftm) -> None:
+def test_quarters_of_a_list_are_reserved_until_they_run(ready: Aws, ftm: Ftm) -> None:
     arn = ftm("run-quarters", Q, "--yes", "--detach").stdout.strip()
 
     assert arn.rsplit(":")[-1] in ftm("run-quarter", Q, "--yes", exit_code=5).stderr
@@ -182,7 +182,7 @@ def test_a_list_holds_its_quarters_until_their_turn(ready: Aws, ftm: Ftm) -> Non
     assert "no list of quarters is running" in ftm("watch", exit_code=3).stderr
 
 
-def test_a_list_with_a_quarter_that_has_no_prefetch_starts_nothing(ready: Aws, ftm: Ftm) -> None:
+def test_a_list_with_a_quarter_without_prefetch_starts_nothing(ready: Aws, ftm: Ftm) -> None:
     assert "2022Q4 has no prefetch" in ftm("run-quarters", f"2022Q4..{Q}", "--yes", exit_code=3).stderr
     assert "no list" in ftm("watch", exit_code=3).stderr
 
@@ -196,7 +196,7 @@ def test_the_shell_completes_run_ids(ready: Aws, ftm: Ftm, monkeypatch: pytest.M
 
 
 def stack_with_jobs(snapshots: list[bool]) -> Stack:
-    """A stack whose queue has a running job of the run at these moments, by answers of Batch."""
+    """A stack whose Batch responses list a running job of the run at the given calls."""
     batch: Any = Session("key", "secret", region_name="us-east-1").client("batch")
     stub = Stubber(batch)
     name = f"ftm-local-{RUN}-{layout.batch_id(Q, 1)}"
@@ -210,11 +210,11 @@ def stack_with_jobs(snapshots: list[bool]) -> Stack:
             stub.add_response("describe_jobs", {"jobs": [described]}, {"jobs": ["1"]})
     stub.activate()
     stack = Stack("local", {"job_queue_arn": "queue"}, endpoint="http://127.0.0.1:9")
-    stack.__dict__["batch"] = batch  # as the cached property keeps it
+    stack.__dict__["batch"] = batch  # the value of the cached property
     return stack
 
 
-def test_a_run_whose_jobs_are_still_ending_is_waited_for() -> None:
+def test_resume_waits_for_jobs_that_are_still_ending() -> None:
     lines: list[str] = []
     with virtual_time():
         resumption.wait_for_jobs(stack_with_jobs([True, True, False]), RUN, lines.append)

@@ -1,4 +1,4 @@
-"""`ftm run-quarter`, `watch` and `stop`: what is checked, planned, started, told, and the exit codes."""
+"""`ftm run-quarter`, `watch` and `stop`: checks, plan, executions, output and exit codes."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from .conftest import (
 
 @pytest.fixture
 def ready(aws: Aws) -> Aws:
-    """The stack with a prefetch of each quarter and vLLM up."""
+    """The stack with a prefetch of each quarter and vLLM running."""
     make_vllm_healthy(aws)
     for quarter in (SUCCEEDS, FAILS, BREAKS, WAITS, UNNAMED):
         put_manifest(aws, quarter)
@@ -60,7 +60,7 @@ def test_success_exits_0_with_the_summary_as_json(ready: Aws, ftm: Ftm) -> None:
     }
 
 
-def test_the_execution_gets_what_was_asked_under_a_readable_name(ready: Aws, ftm: Ftm) -> None:
+def test_the_execution_has_the_requested_input_and_a_readable_name(ready: Aws, ftm: Ftm) -> None:
     arn = json.loads(ftm("run-quarter", SUCCEEDS, "--batch-size", "2", "--yes", "--json").stdout)["execution_arn"]
 
     execution = ready.client("stepfunctions").describe_execution(executionArn=arn)
@@ -70,7 +70,7 @@ def test_the_execution_gets_what_was_asked_under_a_readable_name(ready: Aws, ftm
     assert len(execution["name"]) <= 80
 
 
-def test_a_person_reads_the_plan_before_and_the_counts_after(ready: Aws, ftm: Ftm) -> None:
+def test_the_plan_is_printed_before_the_run_and_the_counts_after_it(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", SUCCEEDS, "--batch-size", "2", "--yes")
 
     assert "3 firms, 2 batches of up to 2 firms, 5 at once" in result.stderr
@@ -88,7 +88,7 @@ def test_a_person_reads_the_plan_before_and_the_counts_after(ready: Aws, ftm: Ft
         (9_000, "9,000 firms, 9 batches of up to 1,000 firms"),
     ],
 )
-def test_without_a_batch_size_each_job_that_runs_at_once_has_a_share(
+def test_the_default_batch_size_spreads_the_firms_over_all_concurrent_jobs(
     ready: Aws, ftm: Ftm, firms: int, planned: str
 ) -> None:
     put_manifest(ready, SUCCEEDS, firms)
@@ -101,7 +101,7 @@ def test_without_a_batch_size_each_job_that_runs_at_once_has_a_share(
     assert f"of up to {request['batch_size']:,} firms" in planned
 
 
-def test_a_failed_run_exits_1_and_says_which_batch_and_why(ready: Aws, ftm: Ftm) -> None:
+def test_a_failed_run_exits_1_and_names_the_batch_and_the_reason(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", FAILS, "--yes", exit_code=1)
 
     assert "1 of 2 batches failed" in result.stdout
@@ -110,7 +110,7 @@ def test_a_failed_run_exits_1_and_says_which_batch_and_why(ready: Aws, ftm: Ftm)
     assert f"ftm --stack local logs {FAILS} --run {RUN} --batch 2023Q2_batch_0001" in result.stderr
 
 
-def test_a_run_that_failed_by_its_names_is_not_to_be_resumed(ready: Aws, ftm: Ftm) -> None:
+def test_a_run_that_failed_for_too_few_names_is_not_offered_for_resumption(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", UNNAMED, "--yes", exit_code=1)
 
     assert "1 of 3 topics was named" in result.stdout
@@ -125,7 +125,7 @@ def test_a_failed_run_keeps_stdout_to_one_json_document(ready: Aws, ftm: Ftm) ->
     assert "2023Q2_batch_0001\tthe worker gave up" in result.stderr
 
 
-def test_a_run_that_ends_before_its_summary_tells_the_function_s_sentence(ready: Aws, ftm: Ftm) -> None:
+def test_a_run_that_ends_before_its_summary_prints_the_functions_error(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", BREAKS, "--yes", "--json", exit_code=1)
 
     assert "PrefetchRequired: the prefetch of 2023Q3 is broken\n" in result.stderr
@@ -133,7 +133,7 @@ def test_a_run_that_ends_before_its_summary_tells_the_function_s_sentence(ready:
     assert json.loads(result.stdout)["status"] == "FAILED"
 
 
-def test_detach_returns_at_once_and_says_how_to_watch_and_to_stop(ready: Aws, ftm: Ftm) -> None:
+def test_detach_returns_at_once_and_names_the_commands_to_watch_and_stop(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", WAITS, "--yes", "--detach")
 
     assert result.stdout.strip() == executions(ready)[0]["executionArn"]
@@ -157,7 +157,7 @@ def test_the_same_quarter_again_is_a_conflict_that_names_the_running_one(ready: 
     assert len(executions(ready)) == 1
 
 
-def test_one_started_by_hand_in_the_console_is_a_conflict_too(ready: Aws, ftm: Ftm) -> None:
+def test_an_execution_started_in_the_console_is_a_conflict_too(ready: Aws, ftm: Ftm) -> None:
     ready.client("stepfunctions").start_execution(
         stateMachineArn=ready.outputs["state_machine_arn"],
         name="5f2c7b1e-0000-4000-8000-000000000000",
@@ -167,15 +167,15 @@ def test_one_started_by_hand_in_the_console_is_a_conflict_too(ready: Aws, ftm: F
     ftm("run-quarter", WAITS, "--yes", exit_code=5)
 
 
-def test_force_starts_a_second_one(ready: Aws, ftm: Ftm) -> None:
+def test_force_starts_a_second_execution(ready: Aws, ftm: Ftm) -> None:
     ftm("run-quarter", WAITS, "--yes", "--detach")
     ftm("run-quarter", WAITS, "--yes", "--detach", "--force")
 
     assert len(executions(ready)) == 2
 
 
-def test_another_operator_s_claim_of_this_moment_is_a_conflict(ready: Aws, ftm: Ftm) -> None:
-    """The claim decides between two who both saw no execution run."""
+def test_the_fresh_claim_of_another_operator_is_a_conflict(ready: Aws, ftm: Ftm) -> None:
+    """The claim decides between two operators who both saw no running execution."""
     ftm("run-quarter", WAITS, "--yes", "--detach")
     s3 = ready.client("s3")
     claim = json.loads(s3.get_object(Bucket=BUCKET, Key=layout.claim_key(WAITS))["Body"].read())
@@ -190,7 +190,7 @@ def test_another_operator_s_claim_of_this_moment_is_a_conflict(ready: Aws, ftm: 
     assert "not-yet-to-be-seen" in result.stderr
 
 
-def test_a_claim_whose_starter_was_killed_does_not_hold_for_long(ready: Aws, ftm: Ftm) -> None:
+def test_the_claim_of_a_killed_process_expires(ready: Aws, ftm: Ftm) -> None:
     claim = {"execution": "never-started", "claimed_at": "2023-04-05T10:15:00+00:00"}
     ready.client("s3").put_object(Bucket=BUCKET, Key=layout.claim_key(SUCCEEDS), Body=json.dumps(claim))
 
@@ -205,28 +205,28 @@ def test_a_quarter_can_be_run_again_when_it_has_ended(ready: Aws, ftm: Ftm) -> N
 
 
 @pytest.mark.parametrize("quarter", ["2023Q5", "23Q1", "q1", ""])
-def test_not_a_quarter(ftm: Ftm, quarter: str) -> None:
+def test_an_invalid_quarter_is_rejected(ftm: Ftm, quarter: str) -> None:
     result = ftm("run-quarter", quarter, exit_code=2)
 
     assert "is not a quarter: write the year and Q1 to Q4, such as 2023Q1" in result.stderr
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "1000000", "many"])
-def test_batch_sizes_that_cannot_be(ready: Aws, ftm: Ftm, size: str) -> None:
+def test_an_invalid_batch_size_is_rejected(ready: Aws, ftm: Ftm, size: str) -> None:
     result = ftm("run-quarter", SUCCEEDS, "--yes", "--batch-size", size, exit_code=2)
 
     assert "--batch-size" in result.stderr
     assert not executions(ready)
 
 
-def test_a_quarter_without_prefetch(aws: Aws, ftm: Ftm) -> None:
+def test_a_quarter_without_prefetch_is_rejected(aws: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
 
     assert f"{SUCCEEDS} has no prefetch in {BUCKET}" in result.stderr
     assert "prefetch put" in result.stderr
 
 
-def test_a_prefetch_that_lacks_a_chunk(ready: Aws, ftm: Ftm) -> None:
+def test_a_prefetch_without_one_of_its_chunks_is_rejected(ready: Aws, ftm: Ftm) -> None:
     ready.client("s3").delete_object(Bucket=BUCKET, Key=layout.chunk_key(SUCCEEDS, "chunk_0000.parquet"))
 
     result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
@@ -234,7 +234,7 @@ def test_a_prefetch_that_lacks_a_chunk(ready: Aws, ftm: Ftm) -> None:
     assert "chunk_0000.parquet" in result.stderr
 
 
-def test_a_broken_prefetch_manifest(ready: Aws, ftm: Ftm) -> None:
+def test_an_invalid_prefetch_manifest_is_rejected(ready: Aws, ftm: Ftm) -> None:
     put_manifest(ready, SUCCEEDS, n_firms=99)
 
     result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=2)
@@ -243,7 +243,7 @@ def test_a_broken_prefetch_manifest(ready: Aws, ftm: Ftm) -> None:
     assert "manifest.json" in result.stderr
 
 
-def test_vllm_scaled_to_zero_says_the_command_that_scales_it(aws: Aws, ftm: Ftm) -> None:
+def test_with_vllm_scaled_to_zero_the_error_names_the_command_that_scales_it(aws: Aws, ftm: Ftm) -> None:
     put_manifest(aws, SUCCEEDS)
 
     result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
@@ -252,7 +252,7 @@ def test_vllm_scaled_to_zero_says_the_command_that_scales_it(aws: Aws, ftm: Ftm)
     assert not executions(aws)
 
 
-def test_more_vllm_than_the_group_holds(aws: Aws, ftm: Ftm) -> None:
+def test_more_vllm_instances_than_the_group_allows_are_rejected(aws: Aws, ftm: Ftm) -> None:
     put_manifest(aws, SUCCEEDS)
 
     result = ftm("run-quarter", SUCCEEDS, "--yes", "--vllm", "3", exit_code=2)
@@ -260,14 +260,14 @@ def test_more_vllm_than_the_group_holds(aws: Aws, ftm: Ftm) -> None:
     assert "0 to 2 instances" in result.stderr
 
 
-def test_nobody_to_ask_names_yes(ready: Aws, ftm: Ftm) -> None:
+def test_without_a_terminal_the_error_names_the_option_yes(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", SUCCEEDS, exit_code=2)
 
     assert "--yes" in result.stderr
     assert not executions(ready)
 
 
-def test_a_state_machine_that_is_gone(ready: Aws, ftm: Ftm) -> None:
+def test_a_deleted_state_machine_is_reported(ready: Aws, ftm: Ftm) -> None:
     ready.client("stepfunctions").delete_state_machine(stateMachineArn=ready.outputs["state_machine_arn"])
 
     result = ftm("run-quarter", SUCCEEDS, "--yes", exit_code=3)
@@ -275,7 +275,7 @@ def test_a_state_machine_that_is_gone(ready: Aws, ftm: Ftm) -> None:
     assert "the state machine does not exist" in result.stderr
 
 
-def test_a_bucket_that_is_gone(ready: Aws, ftm: Ftm) -> None:
+def test_a_deleted_bucket_is_reported(ready: Aws, ftm: Ftm) -> None:
     bucket = ready.client("s3")
     for item in bucket.list_objects_v2(Bucket=BUCKET)["Contents"]:
         bucket.delete_object(Bucket=BUCKET, Key=item["Key"])
@@ -286,8 +286,8 @@ def test_a_bucket_that_is_gone(ready: Aws, ftm: Ftm) -> None:
     assert f"the bucket does not exist ({BUCKET})" in result.stderr
 
 
-def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(ready: Aws) -> None:
-    # As in a terminal: what runs in the background of a script inherits that SIGINT is ignored.
+def test_ctrl_c_says_that_the_run_continues_and_how_to_stop_it(ready: Aws) -> None:
+    # Restores SIGINT as in a terminal: background processes of a script inherit it as ignored.
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cli.main import main; main()"
     command = [sys.executable, "-c", start, "run-quarter", WAITS, "--yes"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
@@ -296,12 +296,12 @@ def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(ready: Aws) -> None:
             if "batches 0/2" in line:
                 break
         process.send_signal(signal.SIGINT)
-        told = process.stderr.read()
+        stderr = process.stderr.read()
 
     assert process.returncode == 130
-    assert f"{WAITS} goes on without you" in told
-    assert f"ftm --stack local stop {WAITS}" in told
-    assert "Traceback" not in told
+    assert f"{WAITS} goes on without you" in stderr
+    assert f"ftm --stack local stop {WAITS}" in stderr
+    assert "Traceback" not in stderr
     assert executions(ready)[0]["status"] == "RUNNING"
 
 
@@ -316,11 +316,11 @@ def test_watch_ends_as_the_run_does(ready: Aws, ftm: Ftm) -> None:
             if "batches 0/2" in line:
                 break
         ftm("stop", WAITS, "--yes")
-        report, told = json.loads(process.stdout.read()), process.stderr.read()
+        report, stderr = json.loads(process.stdout.read()), process.stderr.read()
 
     assert process.returncode == 1
     assert report["status"] == "ABORTED"
-    assert "the execution was stopped" in told
+    assert "the execution was stopped" in stderr
 
 
 def test_nothing_to_watch_or_to_stop(ready: Aws, ftm: Ftm) -> None:
@@ -328,18 +328,18 @@ def test_nothing_to_watch_or_to_stop(ready: Aws, ftm: Ftm) -> None:
     assert f"no execution of {SUCCEEDS} runs" in ftm("stop", SUCCEEDS, "--yes", exit_code=3).stderr
 
 
-def test_progress_of_firms_is_told_while_the_run_goes_on(ready: Aws, ftm: Ftm) -> None:
-    put_run(ready, SUCCEEDS)  # of a batch that is not this execution's
+def test_the_progress_of_firms_is_printed_during_the_run(ready: Aws, ftm: Ftm) -> None:
+    put_run(ready, SUCCEEDS)  # a batch of another execution
 
     result = ftm("run-quarter", SUCCEEDS, "--yes")
 
     assert "batches 0/2; firms 0/3" in result.stderr
 
 
-def test_of_two_operators_at_the_same_moment_one_starts_and_one_is_refused(ready: Aws) -> None:
+def test_of_two_concurrent_starts_one_is_rejected(ready: Aws) -> None:
     command = [sys.executable, "-c", "from cli.main import main; main()", "run-quarter", WAITS, "--yes", "--detach"]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) for _ in range(2)]
-    told = [process.communicate()[1] for process in both]
+    stderr = [process.communicate()[1] for process in both]
 
-    assert sorted(process.returncode for process in both) == [0, 5], told
+    assert sorted(process.returncode for process in both) == [0, 5], stderr
     assert len(executions(ready)) == 1

@@ -1,4 +1,4 @@
-"""`ftm status`, `runs`, `logs`, `cost`, `doctor`, `outputs`, `console`: what an operator sees of a stack."""
+"""The commands that describe a stack: `ftm status`, `runs`, `logs`, `cost`, `doctor`, `outputs`, `console`."""
 
 import json
 import time
@@ -30,7 +30,7 @@ OLD = "20230101_000000"
 
 @pytest.fixture
 def quarters(aws: Aws) -> Aws:
-    """A quarter that failed, one that succeeded, one that runs, and one that was never run."""
+    """Four quarters: one failed, one succeeded, one is running and one was never run."""
     make_vllm_healthy(aws)
     put_run(aws, SUCCEEDS)
     put_record(aws, FAILS, failed=True)
@@ -67,7 +67,7 @@ def test_one_run_by_its_quarter_or_by_its_id(quarters: Aws, ftm: Ftm) -> None:
     assert json.loads(ftm("status", RUN, "--json").stdout)["report"]["quarter"] == SUCCEEDS
 
 
-def test_a_batch_without_a_result_is_lost_and_says_so(quarters: Aws, ftm: Ftm) -> None:
+def test_a_batch_without_a_result_is_shown_as_lost(quarters: Aws, ftm: Ftm) -> None:
     line = BatchLine(f"{FAILS}_batch_0001", FAILS, ["F9"]).to_json()
     quarters.client("s3").put_object(Bucket=BUCKET, Key=layout.RunRef(FAILS, RUN).manifest_key, Body=line.encode())
 
@@ -94,7 +94,9 @@ def test_a_batch_without_a_result_is_lost_and_says_so(quarters: Aws, ftm: Ftm) -
         (["prefetch", "show", "2020Q2"], "2020Q2 has no prefetch", 3),
     ],
 )
-def test_what_is_not_there(quarters: Aws, ftm: Ftm, arguments: list[str], message: str, exit_code: int) -> None:
+def test_an_unknown_quarter_or_run_is_reported(
+    quarters: Aws, ftm: Ftm, arguments: list[str], message: str, exit_code: int
+) -> None:
     assert message in ftm(*arguments, exit_code=exit_code).stderr
 
 
@@ -130,7 +132,7 @@ def test_logs_of_a_run_whose_jobs_batch_has_forgotten(quarters: Aws, ftm: Ftm) -
     assert "reading" not in found
 
 
-def test_attempts_are_told_apart(quarters: Aws, ftm: Ftm) -> None:
+def test_the_attempts_of_a_batch_are_distinguished(quarters: Aws, ftm: Ftm) -> None:
     put_manifest_line(quarters)
     batch = quarters.client("batch")
     job = batch.submit_job(
@@ -174,7 +176,7 @@ def test_the_cost_before_and_after(quarters: Aws, ftm: Ftm) -> None:
     assert found["last_run"]["gpu_hours"] == pytest.approx(1 / 6, abs=1e-3)
 
 
-def test_the_estimate_takes_the_rates_of_the_last_successful_run(quarters: Aws, ftm: Ftm) -> None:
+def test_the_estimate_uses_the_rates_of_the_last_successful_run(quarters: Aws, ftm: Ftm) -> None:
     put_record(quarters, SUCCEEDS, failed=False)
     s3 = quarters.client("s3")
     body = s3.get_object(Bucket=BUCKET, Key=layout.RunRef(SUCCEEDS, RUN).summary_key)["Body"].read()
@@ -204,7 +206,7 @@ def findings(ftm: Ftm, exit_code: int = 0) -> dict[str, dict[str, Any]]:
     return {finding["check"]: finding for finding in found}
 
 
-def test_a_stack_that_is_well(quarters: Aws, ftm: Ftm) -> None:
+def test_a_healthy_stack(quarters: Aws, ftm: Ftm) -> None:
     quarters.client("ssm").put_parameter(
         Name="/ftm-local/vllm/base_url", Value=quarters.outputs["vllm_base_url"], Type="String"
     )
@@ -222,7 +224,7 @@ def keys(aws: Aws) -> list[str]:
     return [item["Key"] for item in aws.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]]
 
 
-def test_a_stack_that_is_not_well(quarters: Aws, ftm: Ftm) -> None:
+def test_an_unhealthy_stack(quarters: Aws, ftm: Ftm) -> None:
     quarters.client("ssm").put_parameter(Name="/ftm-local/vllm/base_url", Value="http://old/v1", Type="String")
     quarters.client("stepfunctions").delete_state_machine(stateMachineArn=quarters.outputs["state_machine_arn"])
     quarters.outputs["job_definition_arn"] += "0"
@@ -245,7 +247,7 @@ def test_a_stack_without_vllm_needs_a_key(aws: Aws, ftm: Ftm) -> None:
     assert env.LLM_API_KEY in findings(ftm, exit_code=1)["API key"]["text"]
 
 
-def test_a_prefetch_is_replaced_only_on_demand(aws: Aws, ftm: Ftm) -> None:
+def test_a_prefetch_is_replaced_only_on_request(aws: Aws, ftm: Ftm) -> None:
     ftm("prefetch", "sample", SUCCEEDS, "--firms", "2")
 
     assert "replace it with --force" in ftm("prefetch", "sample", SUCCEEDS, "--firms", "3", exit_code=5).stderr
@@ -267,9 +269,7 @@ def test_a_prefetch_is_replaced_only_on_demand(aws: Aws, ftm: Ftm) -> None:
         (f"ftm logs {SUCCEEDS} --batch 2", [f"{SUCCEEDS}_batch_0000"]),
     ],
 )
-def test_the_shell_completes(
-    aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch, words: str, expected: list[str]
-) -> None:
+def test_shell_completion(aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch, words: str, expected: list[str]) -> None:
     put_manifest(aws, SUCCEEDS)
     put_manifest(aws, "2020Q1")
     put_run(aws, SUCCEEDS)

@@ -1,4 +1,4 @@
-"""`ftm topics`: only what counts is shown."""
+"""`ftm topics`: only topics of listed parts are shown."""
 
 import json
 
@@ -9,7 +9,7 @@ from contract import layout
 from .conftest import BUCKET, RUN, SUCCEEDS, Aws, Ftm, put_run
 
 
-def test_only_listed_parts_count_sorted_by_firm_and_number(aws: Aws, ftm: Ftm) -> None:
+def test_only_topics_of_listed_parts_are_shown_sorted_by_firm_and_number(aws: Aws, ftm: Ftm) -> None:
     put_run(aws, SUCCEEDS)
 
     topics = json.loads(ftm("topics", SUCCEEDS, "--json").stdout)
@@ -27,7 +27,7 @@ def test_only_listed_parts_count_sorted_by_firm_and_number(aws: Aws, ftm: Ftm) -
     }
 
 
-def test_lines_for_a_person_or_a_pipe(aws: Aws, ftm: Ftm) -> None:
+def test_readable_output_on_a_terminal_and_in_a_pipe(aws: Aws, ftm: Ftm) -> None:
     put_run(aws, SUCCEEDS)
 
     result = ftm("topics", SUCCEEDS)
@@ -56,11 +56,11 @@ def test_a_firm_without_topics(aws: Aws, ftm: Ftm, firm: str, reason: str) -> No
 def test_another_run(aws: Aws, ftm: Ftm) -> None:
     put_run(aws, SUCCEEDS, latest=False)
 
-    assert f"--run {RUN}" in ftm("topics", SUCCEEDS, exit_code=3).stderr  # none has succeeded, one has begun
+    assert f"--run {RUN}" in ftm("topics", SUCCEEDS, exit_code=3).stderr  # no run has succeeded, one has begun
     assert len(json.loads(ftm("topics", SUCCEEDS, "--run", RUN, "--json").stdout)) == 3
 
 
-def test_no_such_run(aws: Aws, ftm: Ftm) -> None:
+def test_an_unknown_run_is_reported(aws: Aws, ftm: Ftm) -> None:
     put_run(aws, SUCCEEDS)
 
     result = ftm("topics", SUCCEEDS, "--run", "20200101_000000", exit_code=3)
@@ -72,7 +72,7 @@ def test_a_quarter_without_runs(aws: Aws, ftm: Ftm) -> None:
     assert "run-quarter 2019Q1" in ftm("topics", "2019Q1", exit_code=3).stderr
 
 
-def test_a_broken_record_of_the_last_run(aws: Aws, ftm: Ftm) -> None:
+def test_an_invalid_record_of_the_last_run_is_reported(aws: Aws, ftm: Ftm) -> None:
     put_run(aws, SUCCEEDS)
     aws.client("s3").put_object(Bucket=BUCKET, Key=layout.latest_key(SUCCEEDS), Body=b"{}")
 

@@ -1,4 +1,4 @@
-"""`ftm vllm`: GPUs on and off, in the right order, within the group's limits."""
+"""`ftm vllm`: scaling GPUs up and down, in the right order and within the limits of the group."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ def test_status_at_zero(aws: Aws, ftm: Ftm) -> None:
     assert vllm["base_url"] == "http://127.0.0.1:9/v1"
 
 
-def test_status_of_a_healthy_one(aws: Aws, ftm: Ftm) -> None:
+def test_status_of_a_healthy_vllm(aws: Aws, ftm: Ftm) -> None:
     make_vllm_healthy(aws)
 
     assert json.loads(ftm("vllm", "status", "--json").stdout)["healthy"] == 1
@@ -45,13 +45,13 @@ def test_up_the_group_goes_first_and_down_the_service(
     assert sorted(order, key=caplog.text.index) == order
 
 
-def test_wait_returns_when_what_runs_is_what_was_asked(aws: Aws, ftm: Ftm) -> None:
+def test_wait_returns_when_the_requested_size_runs(aws: Aws, ftm: Ftm) -> None:
     make_vllm_healthy(aws)
 
     assert json.loads(ftm("vllm", "scale", "1", "--wait", "--json").stdout)["healthy"] == 1
 
 
-def test_more_than_the_maximum_changes_nothing(aws: Aws, ftm: Ftm) -> None:
+def test_scaling_beyond_the_maximum_is_rejected_and_changes_nothing(aws: Aws, ftm: Ftm) -> None:
     result = ftm("vllm", "scale", "3", exit_code=2)
 
     assert "cannot be scaled to 3" in result.stderr
@@ -59,11 +59,11 @@ def test_more_than_the_maximum_changes_nothing(aws: Aws, ftm: Ftm) -> None:
     assert json.loads(ftm("vllm", "status", "--json").stdout)["desired"] == 0
 
 
-def test_a_negative_number(aws: Aws, ftm: Ftm) -> None:
+def test_a_negative_size_is_rejected(aws: Aws, ftm: Ftm) -> None:
     ftm("vllm", "scale", "--", "-1", exit_code=2)
 
 
-def test_a_run_keeps_its_gpus_unless_told(aws: Aws, ftm: Ftm) -> None:
+def test_gpus_in_use_by_a_run_are_kept_without_force(aws: Aws, ftm: Ftm) -> None:
     make_vllm_healthy(aws)
     put_manifest(aws, WAITS)
     ftm("run-quarter", WAITS, "--yes", "--detach")
@@ -81,20 +81,20 @@ def test_a_stack_without_vllm(aws: Aws, ftm: Ftm) -> None:
     assert "has no vLLM" in ftm("vllm", "status", exit_code=3).stderr
 
 
-def test_a_group_that_is_gone(aws: Aws, ftm: Ftm) -> None:
+def test_a_deleted_group_is_reported(aws: Aws, ftm: Ftm) -> None:
     aws.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName="ftm-local-vllm-asg", ForceDelete=True)
 
     assert "ftm-local-vllm-asg does not exist" in ftm("vllm", "scale", "1", exit_code=3).stderr
 
 
-def test_a_vllm_at_zero_is_not_measured(aws: Aws, ftm: Ftm) -> None:
+def test_a_vllm_scaled_to_zero_is_not_measured(aws: Aws, ftm: Ftm) -> None:
     refused = ftm("vllm", "bench", exit_code=3)
 
     assert "scale it up with `ftm --stack local vllm scale 1 --wait`" in refused.stderr
     assert "--vllm" not in refused.stderr
 
 
-def test_a_run_is_not_slowed_by_a_measurement_unless_told(aws: Aws, ftm: Ftm) -> None:
+def test_vllm_is_not_measured_during_a_run_without_force(aws: Aws, ftm: Ftm) -> None:
     make_vllm_healthy(aws)
     put_manifest(aws, WAITS)
     ftm("run-quarter", WAITS, "--yes", "--detach")
@@ -103,5 +103,5 @@ def test_a_run_is_not_slowed_by_a_measurement_unless_told(aws: Aws, ftm: Ftm) ->
 
 
 @pytest.mark.parametrize("levels", ["", "0,1", "2,1", "1,1", "one"])
-def test_levels_grow(aws: Aws, ftm: Ftm, levels: str) -> None:
+def test_concurrency_levels_must_increase(aws: Aws, ftm: Ftm, levels: str) -> None:
     assert "is not a valid list" in ftm("vllm", "bench", "--levels", levels, exit_code=2).stderr

@@ -1,4 +1,4 @@
-"""`ftm watch`: through lost connections, of runs that have ended, and why a run does not move."""
+"""`ftm watch`: lost connections, runs that have ended, and the reasons for a stalled run."""
 
 import json
 import socket
@@ -41,7 +41,7 @@ from .conftest import (
 
 
 class Proxy:
-    """Passes connections on to moto, or drops them."""
+    """Forwards connections to moto, or drops them."""
 
     def __init__(self, target: str) -> None:
         self._target = (urlsplit(target).hostname, urlsplit(target).port)
@@ -79,7 +79,7 @@ class Proxy:
 
 
 class Clock:
-    """Time that passes only while the command waits; `on_wait` gets the number of the wait."""
+    """Let time pass only while the command waits; `on_wait` is called with the number of each wait."""
 
     def __init__(self, seconds: float, on_wait: Callable[[int], None]) -> None:
         self._now, self._seconds, self._waits, self._on_wait = 0.0, seconds, 0, on_wait
@@ -95,7 +95,7 @@ class Clock:
 
 @pytest.fixture
 def proxy(aws: Aws) -> Iterator[Proxy]:
-    """Between `ftm` and moto, while a run of WAITS is on."""
+    """A proxy between `ftm` and moto during a run of WAITS."""
     make_vllm_healthy(aws)
     put_manifest(aws, WAITS)
     proxy = Proxy(aws.endpoint)
@@ -115,7 +115,7 @@ def stop_all(aws: Aws) -> None:
         aws.client("stepfunctions").stop_execution(executionArn=arn)
 
 
-def test_a_dropped_connection_is_tried_again_and_the_run_is_watched_to_its_end(
+def test_watch_reconnects_after_a_dropped_connection(
     aws: Aws, ftm: Ftm, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def on_wait(number: int) -> None:
@@ -134,7 +134,7 @@ def test_a_dropped_connection_is_tried_again_and_the_run_is_watched_to_its_end(
     assert "AWS answers again" in result.stderr
 
 
-def test_a_connection_that_stays_lost_is_exit_6_and_the_run_goes_on(
+def test_watch_exits_6_when_the_connection_stays_lost(
     aws: Aws, ftm: Ftm, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def on_wait(_number: int) -> None:
@@ -152,7 +152,7 @@ def test_a_connection_that_stays_lost_is_exit_6_and_the_run_goes_on(
 
 
 @pytest.mark.parametrize("error", [HTTPClientError(error=OSError("reset")), ResponseStreamingError(error="cut")])
-def test_botocore_s_errors_without_a_response_are_sentences(error: Exception) -> None:
+def test_errors_of_botocore_without_a_response_become_sentences(error: Exception) -> None:
     sentence, code = explain(error)
 
     assert "AWS does not answer: check the network" in sentence
@@ -171,7 +171,7 @@ def test_botocore_s_errors_without_a_response_are_sentences(error: Exception) ->
         ("NoSuchBucket", 404, False),
     ],
 )
-def test_which_refusals_of_aws_are_worth_another_try(code: str, status: int, temporary: bool) -> None:
+def test_which_errors_of_aws_are_temporary(code: str, status: int, temporary: bool) -> None:
     s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     with Stubber(s3) as stub:
         stub.add_client_error("get_object", code, "because.", http_status_code=status)
@@ -181,7 +181,7 @@ def test_which_refusals_of_aws_are_worth_another_try(code: str, status: int, tem
     assert is_temporary(refused.value) == temporary
 
 
-def test_a_run_that_has_ended_prints_its_report_and_its_exit_code(aws: Aws, ftm: Ftm) -> None:
+def test_watching_an_ended_run_prints_its_report(aws: Aws, ftm: Ftm) -> None:
     make_vllm_healthy(aws)
     put_manifest(aws, FAILS)
     ftm("run-quarter", FAILS, "--yes", exit_code=1)
@@ -194,7 +194,7 @@ def test_a_run_that_has_ended_prints_its_report_and_its_exit_code(aws: Aws, ftm:
 
 
 @pytest.mark.parametrize(("failed", "exit_code"), [(False, 0), (True, 1)])
-def test_a_run_that_step_functions_has_forgotten_is_in_the_bucket(
+def test_a_run_that_step_functions_has_deleted_is_read_from_the_bucket(
     aws: Aws, ftm: Ftm, failed: bool, exit_code: int
 ) -> None:
     put_record(aws, SUCCEEDS, failed=failed)
@@ -206,7 +206,7 @@ def test_a_run_that_step_functions_has_forgotten_is_in_the_bucket(
     assert [failure["reason"] for failure in report["failures"]] == (["the worker gave up"] if failed else [])
 
 
-def test_a_failed_run_s_document_says_why(aws: Aws, ftm: Ftm) -> None:
+def test_the_json_document_of_a_failed_run_has_the_reason(aws: Aws, ftm: Ftm) -> None:
     make_vllm_healthy(aws)
     put_manifest(aws, FAILS)
 
@@ -230,7 +230,7 @@ def test_the_conflict_names_commands_that_work(aws: Aws, ftm: Ftm) -> None:
 
 
 def put_record(aws: Aws, quarter: str, *, failed: bool, **changes: Any) -> None:
-    """What SummarizeResults leaves of a run of which Step Functions no longer knows."""
+    """Write the record of a run that Step Functions has already deleted."""
     record = {
         "quarter": quarter,
         "run": RUN,

@@ -1,4 +1,4 @@
-"""The records that pass between the rooms: what is written is what is read, and nothing wrong is read as right."""
+"""The records that packages exchange: they can be written and read back, and invalid ones are rejected."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ def test_quarters(text: str):
 
 
 @pytest.mark.parametrize("text", ["2023Q5", "23Q1", "2023q1", "2023Q1\n", " 2023Q1", "", 2023, None, "2023Q1/../x"])
-def test_what_is_no_quarter_is_refused_with_an_example(text: object):
+def test_an_invalid_quarter_is_rejected_with_an_example(text: object):
     with pytest.raises(ContractError, match=r"is not a quarter: .* such as 2023Q1"):
         check_quarter(text)
 
@@ -65,7 +65,7 @@ def test_a_prefetch_manifest_is_read_plain_or_gzipped(pack):
         (manifest().replace(b"MSFT", b"AAPL"), "names 'AAPL' twice"),
     ],
 )
-def test_a_broken_prefetch_manifest_is_refused(body: bytes, sentence: str):
+def test_an_invalid_prefetch_manifest_is_rejected(body: bytes, sentence: str):
     with pytest.raises(ContractError, match=sentence):
         parse_prefetch_manifest(body, "2023Q1")
 
@@ -97,7 +97,7 @@ def progress() -> BatchProgress:
     )
 
 
-def test_progress_survives_the_bucket_and_carries_its_totals():
+def test_progress_can_be_written_and_read_back_with_its_totals():
     body = progress().to_json()
     assert parse_progress(body) == progress()
     record = json.loads(body)
@@ -118,6 +118,6 @@ def test_progress_survives_the_bucket_and_carries_its_totals():
         progress().to_json().replace(b'"named": 2', b'"named": "2"'),
     ],
 )
-def test_a_broken_progress_record_is_never_read_as_success(body: bytes):
+def test_an_invalid_progress_record_is_never_read_as_success(body: bytes):
     with pytest.raises(ContractError, match="the progress record"):
         parse_progress(body)

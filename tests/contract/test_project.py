@@ -1,4 +1,4 @@
-"""Which checkout `ftm` works on."""
+"""Finding the checkout that `ftm` works on."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_ftm_project_takes_precedence(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [None, "name: another\n"])
-def test_a_folder_without_the_program_is_refused(tmp_path: Path, content: str | None):
+def test_a_folder_without_the_program_is_rejected(tmp_path: Path, content: str | None):
     if content:
         (tmp_path / "Pulumi.yaml").write_text(content)
     with pytest.raises(ContractError, match=rf"{tmp_path} is not a checkout of ftm: --project \(or FTM_PROJECT\)"):

@@ -85,9 +85,9 @@ def test_themes_of_quarters_that_cannot_be_had(ftm: Ftm, quarters: str, code: in
 
 def test_an_llm_that_is_not_there_leaves_no_file(ftm: Ftm, tmp_path: Path) -> None:
     out = tmp_path / "named.parquet"
-    told = ftm("name", SECOND, "--llm-url", "nowhere", "--out", out)
-    assert told.code == 2
-    assert "--llm-url is 'nowhere'" in told.err
+    result = ftm("name", SECOND, "--llm-url", "nowhere", "--out", out)
+    assert result.code == 2
+    assert "--llm-url is 'nowhere'" in result.err
     assert not out.exists()
 
 

@@ -32,7 +32,7 @@ def topic(
         ("", "Store Growth", "", True),
     ],
 )
-def test_a_topic_that_says_its_firm_is_no_other_firm_s(
+def test_a_name_that_identifies_the_firm_is_not_generalisable(
     firm_name: str, name: str, summary: str, generalisable: bool
 ) -> None:
     names = TopicNames("run", [], [topic(name, summary, firm_name)])
@@ -40,7 +40,7 @@ def test_a_topic_that_says_its_firm_is_no_other_firm_s(
     assert compare.quality(names)["generalisable"] == generalisable
 
 
-def test_pairs_to_read_and_to_judge_are_no_start_of_the_alphabet() -> None:
+def test_sampled_pairs_are_not_the_first_in_the_alphabet() -> None:
     firms = [f"F{number:03}" for number in range(200)]
     a, b = (TopicNames(name, [], [topic(name, firm=firm) for firm in firms]) for name in ("Margins", "Currency"))
 
@@ -70,5 +70,5 @@ def test_pairs_to_read_and_to_judge_are_no_start_of_the_alphabet() -> None:
         ("Transaction", "Transportation", 0),
     ],
 )
-def test_names_are_alike_by_their_words(first: str, second: str, similarity: float) -> None:
+def test_names_are_compared_by_their_words(first: str, second: str, similarity: float) -> None:
     assert compare.word_similarity(first, second) == similarity

@@ -24,7 +24,7 @@ DECIDED = {"model": MODEL, "pairs": 3, "a": 1, "b": 1, "equal": 0, "contradicted
 
 
 def verdict(request: dict[str, Any]) -> Reply:
-    """Prefers the label that speaks of margins, or else whatever comes first."""
+    """Prefers the label that mentions margins, otherwise the first one."""
     better = "2" if "Margins" in prompt_of(request).split("Label 2: ")[1] else "1"
     return Reply(body=completion(json.dumps({"better": better})))
 
@@ -52,7 +52,7 @@ def test_a_judge_is_asked_in_both_orders_and_its_contradictions_do_not_count(llm
     "answer",
     ['<think>\n\n</think>\n\n{"better": "equal"}', '```json\n{"better": "equal"}\n```', '{"Better": "equal"}'],
 )
-def test_a_verdict_is_read_as_any_answer_of_an_llm(llm: LlmServer, answer: str) -> None:
+def test_verdicts_are_read_from_any_form_of_answer(llm: LlmServer, answer: str) -> None:
     llm.behave = lambda _number, _request: Reply(body=completion(answer))
 
     assert judge(llm.url, None, PAIRS)["equal"] == 3
@@ -67,14 +67,14 @@ def test_a_verdict_is_read_as_any_answer_of_an_llm(llm: LlmServer, answer: str) 
         [Reply(status=500), Reply(close=True), Reply(status=429)],
     ],
 )
-def test_a_busy_judge_is_asked_again(llm: LlmServer, faults: list[Reply]) -> None:
+def test_requests_to_a_busy_judge_are_repeated(llm: LlmServer, faults: list[Reply]) -> None:
     llm.behave = lambda number, request: faults[number] if number < len(faults) else verdict(request)
 
     assert judge(llm.url, None, PAIRS, FakeTime().clock) == DECIDED
     assert len(llm.requests) == 6 + len(faults)
 
 
-def test_a_pair_without_a_verdict_is_counted_and_the_others_stand(llm: LlmServer) -> None:
+def test_a_pair_without_a_verdict_is_counted_and_the_others_are_kept(llm: LlmServer) -> None:
     def behave(_number: int, request: dict[str, Any]) -> Reply:
         if "number 1." in prompt_of(request):
             return Reply(status=413, body={"error": {"message": "the prompt is too long"}})
@@ -87,7 +87,9 @@ def test_a_pair_without_a_verdict_is_counted_and_the_others_stand(llm: LlmServer
     assert judge(llm.url, None, PAIRS) == DECIDED | {"a": 0, "b": 0, "unanswered": 2}
 
 
-def test_what_was_judged_before_the_judge_failed_stands(llm: LlmServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verdicts_from_before_a_failure_of_the_judge_are_kept(
+    llm: LlmServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     failing = Reply(status=500, body={"error": {"message": "EngineCore encountered an issue"}})
     llm.behave = lambda _number, request: verdict(request) if "number 1." in prompt_of(request) else failing
 
@@ -107,7 +109,7 @@ def test_what_was_judged_before_the_judge_failed_stands(llm: LlmServer, capsys: 
         (Reply(status=400, body={"error": {"message": "prompt is too long"}}), "HTTP 400: prompt is too long"),
     ],
 )
-def test_a_judge_without_any_verdict(llm: LlmServer, reply: Reply, sentence: str) -> None:
+def test_a_judge_that_gives_no_verdict_is_an_error(llm: LlmServer, reply: Reply, sentence: str) -> None:
     llm.behave = lambda _number, _request: reply
 
     with pytest.raises(EvaluationError, match="none of the 3 pairs was judged: ") as error:
@@ -119,24 +121,24 @@ def test_a_judge_without_any_verdict(llm: LlmServer, reply: Reply, sentence: str
 @pytest.mark.parametrize(
     "models", [b"<html>Log in</html>", {"data": None}, {"models": []}, b"null", b"", b"\xff"], ids=repr
 )
-def test_what_is_no_judge(llm: LlmServer, models: Any) -> None:
+def test_an_unusable_judge_is_reported(llm: LlmServer, models: Any) -> None:
     llm.models = Reply(body=models)
 
     with pytest.raises(LlmAddressError, match=r"is not an OpenAI-compatible server .*: check --judge$"):
         judge(llm.url, None, PAIRS, FakeTime().clock)
 
 
-def test_a_judge_that_fails_is_given_up(llm: LlmServer) -> None:
+def test_a_judge_that_keeps_failing_is_abandoned(llm: LlmServer) -> None:
     llm.behave = lambda _number, _request: Reply(status=503, body={"error": {"message": "the queue is full"}})
     time = FakeTime()
 
     with pytest.raises(LlmUnavailableError, match=r"fails at every request \(HTTP 503: the queue is full\)"):
         judge(llm.url, None, PAIRS, time.clock)
 
-    assert sum(time.slept) < 120  # three requests back off, one after the other
+    assert sum(time.slept) < 120  # three requests back off one after another
 
 
-def test_a_judge_that_is_not_there_is_given_up_within_half_a_minute() -> None:
+def test_an_absent_judge_is_abandoned_within_half_a_minute() -> None:
     time = FakeTime()
 
     with pytest.raises(LlmUnavailableError, match="was absent for 20 seconds"):
@@ -172,7 +174,7 @@ def test_the_exit_codes_of_the_process(
     assert sentence in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_the_exit_code_for_a_judge_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_code_for_an_absent_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answered(monkeypatch, lambda: judge(nobody(), None, PAIRS, FakeTime().clock)) == 3
 
 

@@ -1,4 +1,4 @@
-"""`evaluation.name_sample` and `evaluation.load_generator`, as the CLI and the Batch jobs start them."""
+"""`evaluation.name_sample` and `evaluation.load_generator`, started like the CLI and the Batch jobs start them."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def run(worker: Worker, *command: str, stdin: str = "", **changes: str) -> subpr
     )
 
 
-def test_a_sample_is_named_as_a_batch_would_and_the_bucket_left_alone(
+def test_a_sample_is_named_like_a_batch_and_the_bucket_is_unchanged(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
 ) -> None:
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
@@ -66,7 +66,7 @@ def test_a_sample_is_named_as_a_batch_would_and_the_bucket_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["named.parquet"]
 
 
-def test_a_firm_that_cannot_be_named_costs_no_other_its_names(
+def test_a_failed_firm_does_not_affect_other_firms(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
 ) -> None:
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRK B", "CHARLIE")})
@@ -85,10 +85,10 @@ def test_a_firm_that_cannot_be_named_costs_no_other_its_names(
     ]
 
 
-def test_the_first_names_are_asked_for_before_the_last_firm_is_read(
+def test_naming_starts_before_the_last_firm_is_read(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
 ) -> None:
-    """The last chunk cannot be had: what was read before it has been asked for by then."""
+    """The last chunk cannot be read. Firms from earlier chunks have been named by then."""
     firms = [f"FIRM{number}" for number in range(6)]
     for firm in firms:
         bucket.put_chunk(f"{firm}.parquet", pa.Table.from_pylist(call(firm), CHUNK_SCHEMA))
@@ -102,10 +102,10 @@ def test_the_first_names_are_asked_for_before_the_last_firm_is_read(
     assert done.returncode == 1
     assert "worker: S3 refuses: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert len(llm.requests) >= 10  # three firms are under way at once: two of five are done
+    assert len(llm.requests) >= 10  # three firms are in progress at once: two of five are done
 
 
-def test_what_was_named_before_the_llm_failed_is_written(
+def test_firms_named_before_the_llm_failed_are_written(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
 ) -> None:
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
@@ -124,7 +124,7 @@ def test_what_was_named_before_the_llm_failed_is_written(
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_file_that_cannot_be_written_is_told_before_the_llm_is_asked(
+def test_an_unwritable_file_is_reported_before_the_first_request(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
@@ -137,7 +137,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_llm_is_asked(
     assert not llm.requests
 
 
-def test_an_llm_that_cannot_go_on_ends_the_naming(
+def test_a_final_error_of_the_llm_ends_the_naming(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
 ) -> None:
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
@@ -152,7 +152,9 @@ def test_an_llm_that_cannot_go_on_ends_the_naming(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_naming_without_one_name_is_none(bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path) -> None:
+def test_a_sample_without_any_llm_name_is_an_error(
+    bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path
+) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     llm.behave = lambda _number, _request: Reply(status=400, body={"error": {"message": "No schemas here."}})
 
@@ -180,7 +182,7 @@ def test_a_naming_without_one_name_is_none(bucket: Bucket, llm: LlmServer, worke
         ),
     ],
 )
-def test_what_cannot_be_named_is_told(
+def test_firms_that_cannot_be_named_are_reported(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path, stdin: str, says: list[str]
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
@@ -194,7 +196,7 @@ def measured(levels: str, seconds: str, **changes: str) -> dict[str, str]:
     return {env.BENCH_LEVELS: levels, env.BENCH_SECONDS: seconds, env.BENCH_START: "0", **changes}
 
 
-def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> None:
+def test_each_concurrency_level_of_the_load_test_is_a_line(llm: LlmServer, worker: Worker) -> None:
     meeting = threading.Barrier(3)
 
     def behave(number: int, _request: dict[str, Any]) -> Reply:
@@ -215,10 +217,10 @@ def test_each_level_of_the_bench_is_a_line(llm: LlmServer, worker: Worker) -> No
     assert len(set(prompts)) == len(prompts)
 
 
-def test_the_bench_measures_the_level_that_it_names_and_says_why_requests_failed(
+def test_the_load_test_keeps_its_concurrency_level_and_reports_why_requests_failed(
     llm: LlmServer, worker: Worker
 ) -> None:
-    """Without the client's own control of its concurrency, which a server that refuses would lower."""
+    """The client does not adapt its concurrency, which rejected requests would lower otherwise."""
     meeting = threading.Barrier(8)
 
     def behave(number: int, request: dict[str, Any]) -> Reply:
@@ -233,8 +235,8 @@ def test_the_bench_measures_the_level_that_it_names_and_says_why_requests_failed
     assert line["fallbacks"] == {"request_refused": {"topics": 1, "example": "HTTP 422: no case 7"}}
 
 
-def test_two_benches_ask_for_different_topics(llm: LlmServer, worker: Worker) -> None:
-    """Also where they have the same process number, as each container's first process has."""
+def test_concurrent_load_tests_use_different_topics(llm: LlmServer, worker: Worker) -> None:
+    """Even if they have the same process id, as the first process of each container does."""
     prompts: list[set[str]] = []
     for _ in range(2):
         llm.requests.clear()
@@ -244,7 +246,7 @@ def test_two_benches_ask_for_different_topics(llm: LlmServer, worker: Worker) ->
     assert prompts[0].isdisjoint(prompts[1])
 
 
-def test_a_wrong_level_is_one_sentence(llm: LlmServer, worker: Worker) -> None:
+def test_an_invalid_level_is_reported_in_one_sentence(llm: LlmServer, worker: Worker) -> None:
     done = run(worker, "evaluation.load_generator", **measured("many", "1"))
     assert done.returncode == 1
     assert "BENCH_LEVELS" in done.stderr

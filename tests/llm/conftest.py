@@ -1,4 +1,4 @@
-"""An LLM server that fails as it is told."""
+"""An LLM server whose failures a test chooses."""
 
 from collections.abc import Iterator
 

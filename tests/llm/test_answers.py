@@ -1,4 +1,4 @@
-"""What is read from answers of every shape that servers and models give them."""
+"""Reading responses in every form that servers and models use."""
 
 import json
 from typing import Any
@@ -34,7 +34,7 @@ JSON = json.dumps(NAMED)
         f"<think>{JSON}</think>",
     ],
 )
-def test_an_object_in_any_shape_is_read(text: str) -> None:
+def test_json_objects_are_read_from_any_surrounding_text(text: str) -> None:
     assert read_object(text, KEYS) == NAMED
 
 
@@ -43,7 +43,7 @@ def test_entities_are_decoded_and_ampersands_stay() -> None:
     assert read == {"name": "R&D \u2013 AT&T", "summary": "M&A < 3"}
 
 
-def test_an_optional_key_comes_with_its_value() -> None:
+def test_an_optional_key_is_read_with_its_value() -> None:
     assert read_object('{"name": "a", "summary": "b", "Coherent": false}', KEYS, ("coherent",)) == {
         "name": "a",
         "summary": "b",
@@ -62,7 +62,7 @@ def test_an_optional_key_comes_with_its_value() -> None:
         ("[" * 100_000, "it is not a JSON object"),
     ],
 )
-def test_what_cannot_be_read_has_a_reason(text: str, reason: str) -> None:
+def test_an_unreadable_answer_has_a_reason(text: str, reason: str) -> None:
     read = read_object(text, KEYS)
     assert isinstance(read, Unreadable)
     assert read.kind == FallbackKind.UNREADABLE
@@ -80,7 +80,7 @@ def test_what_cannot_be_read_has_a_reason(text: str, reason: str) -> None:
         {"content": NAMED},
     ],
 )
-def test_the_text_is_found_wherever_the_server_puts_it(message: dict[str, Any]) -> None:
+def test_the_text_is_found_in_every_place_where_servers_put_it(message: dict[str, Any]) -> None:
     text = text_of({"choices": [{"message": message}]})
     assert isinstance(text, str)
     assert read_object(text, KEYS) == NAMED

@@ -1,4 +1,4 @@
-"""The client against a server that fails in the ways that vLLM, its load balancer and Spot do; no time passes."""
+"""The client against a server that fails like vLLM, its load balancer and Spot instances do; in virtual time."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ FAILING = Reply(status=500, body={"error": {"message": "EngineCore encountered a
 FULL = Reply(status=503, body={"error": {"message": "the queue is full"}})
 TIMEOUTS = Timeouts()
 HANGING = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
-"""The beginning of an answer; the connection stays open."""
+"""The beginning of a response, after which the connection stays open."""
 
 
 def run(
@@ -40,16 +40,16 @@ def run(
 
 
 class Wire:
-    """A server at the level of bytes: each of `faults` answers one completion, then all is well."""
+    """A server that sends raw bytes: each of `faults` answers one completion; later ones succeed."""
 
     def __init__(self, *faults: bytes | None, models: bytes | None = None) -> None:
         self.models = models or reply(200, {"data": [{"id": MODEL}]})
         self.faults = list(faults)
-        """What is sent before the connection is closed; None: nothing, and it stays open, as after HANGING."""
+        """The bytes sent before the connection is closed. None sends nothing and keeps it open, as after HANGING."""
         self.heads: list[str] = []
         self.connections = 0
         self.on_completion: Callable[[], None] = lambda: None
-        """Called with a request that is not answered yet."""
+        """Called with each request before it is answered."""
 
     def run(
         self,
@@ -74,7 +74,7 @@ class Wire:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with suppress(asyncio.IncompleteReadError):  # the client is gone
+        with suppress(asyncio.IncompleteReadError):  # the client has disconnected
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 self.heads.append(head)
@@ -100,7 +100,7 @@ def reply(status: int, body: Any = None) -> bytes:
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time can be put forward, timeouts and all."""
+    """An event loop whose clock, including all timeouts, can be moved forward."""
 
     skipped = 0.0
 
@@ -127,7 +127,7 @@ async def ask_many(llm: Llm, count: int) -> list[Completion | BaseException]:
     return await asyncio.gather(*(ask(llm) for _ in range(count)), return_exceptions=True)
 
 
-def test_the_address_is_the_given_one_then_the_environments_then_xai() -> None:
+def test_the_address_is_the_argument_then_the_environment_then_xai() -> None:
     environ = {env.LLM_BASE_URL: "http://gpu/v1/", env.LLM_API_KEY: "key"}
     assert read_llm_settings(environ, "http://given/v1").base_url == "http://given/v1"
     assert read_llm_settings(environ).base_url == "http://gpu/v1"
@@ -138,7 +138,7 @@ def test_the_address_is_the_given_one_then_the_environments_then_xai() -> None:
         read_llm_settings({})
 
 
-def test_the_only_model_of_a_server_is_taken_and_of_two_none(llm: LlmServer) -> None:
+def test_the_only_model_of_a_server_is_used_and_several_need_a_choice(llm: LlmServer) -> None:
     async def model(settings: LlmSettings) -> str:
         async with Llm(settings) as client:
             await client.check_model()
@@ -154,7 +154,7 @@ def test_the_only_model_of_a_server_is_taken_and_of_two_none(llm: LlmServer) -> 
     "refusal",
     ["Unrecognized request argument supplied: chat_template_kwargs", "Invalid schema: 'maxLength' is not permitted."],
 )
-def test_a_server_that_knows_openais_api_only_is_asked_in_it(llm: LlmServer, refusal: str) -> None:
+def test_a_server_without_vllm_extensions_gets_standard_requests(llm: LlmServer, refusal: str) -> None:
     def behave(_number: int, request: dict[str, Any]) -> Reply:
         if "chat_template_kwargs" in request or "maxLength" in json.dumps(request):
             return Reply(status=400, body={"error": {"message": refusal}})
@@ -175,7 +175,7 @@ def test_a_server_that_knows_openais_api_only_is_asked_in_it(llm: LlmServer, ref
 
 
 @pytest.mark.parametrize("fault", [UNAVAILABLE, FAILING, FULL, Reply(close=True)])
-def test_what_may_pass_is_tried_again_with_growing_pauses(llm: LlmServer, fault: Reply) -> None:
+def test_temporary_errors_are_retried_with_growing_pauses(llm: LlmServer, fault: Reply) -> None:
     llm.behave = lambda number, _request: fault if number < 3 else Reply()
     time = FakeTime()
 
@@ -198,7 +198,7 @@ def test_what_may_pass_is_tried_again_with_growing_pauses(llm: LlmServer, fault:
         pytest.param(HANGING, False, id="not the whole answer in time"),
     ],
 )
-def test_a_server_that_may_be_away_is_watched_and_a_slow_one_is_not(fault: bytes | None, is_watched: bool) -> None:
+def test_an_absent_server_is_polled_and_a_slow_one_is_not(fault: bytes | None, is_watched: bool) -> None:
     timeouts = Timeouts(request=1.0, min_request=1.0) if fault in (None, HANGING) else TIMEOUTS
     wire = Wire(fault)
     assert wire.run(ask, timeouts=timeouts).retries == 1
@@ -206,8 +206,8 @@ def test_a_server_that_may_be_away_is_watched_and_a_slow_one_is_not(fault: bytes
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_a_server_that_is_not_reached_is_watched(is_full: bool) -> None:
-    """Nobody listens, or the connection is never made: a reclaimed host is silent."""
+def test_an_unreachable_server_is_polled(is_full: bool) -> None:
+    """No process listens, or the connection is never established, as with a reclaimed host."""
     time = FakeTime(lambda _seconds: pytest.fail("the first pause"))
     with socket.socket() as closed, socket.socket() as first, socket.socket() as second:
         closed.bind(("127.0.0.1", 0))
@@ -224,26 +224,26 @@ def test_a_server_that_is_not_reached_is_watched(is_full: bool) -> None:
 
         with pytest.raises(pytest.fail.Exception, match="the first pause"):
             asyncio.run(session())
-    assert time.slept == [5.0]  # the watch's, not that before another attempt
+    assert time.slept == [5.0]  # the poll interval, not the pause before another attempt
 
 
-def test_a_server_that_only_hangs_is_found_out_by_the_simplest_request() -> None:
+def test_a_hanging_server_is_detected_by_a_minimal_request() -> None:
     wire = Wire(*[None] * 4)
     with pytest.raises(LlmUnavailableError, match=r"fails at every request \(no answer in \d+ s\)"):
         wire.run(ask, timeouts=Timeouts(request=0.1, min_request=0.1, max_request=0.1, retry=1.0))
     assert wire.faults == []
 
 
-def test_a_requests_time_begins_when_it_is_sent() -> None:
-    """Three that each take most of their time, one after the other."""
+def test_the_timeout_of_a_request_begins_when_it_is_sent() -> None:
+    """Three consecutive requests that each take most of their timeout."""
     wire = Wire()
     wire.on_completion = lambda: skip(0.8 * TIMEOUTS.request)
     completions = wire.run(lambda llm: ask_many(llm, 3), loop=SkippingLoop, max_concurrent=1)
     assert [completion.retries for completion in completions] == [0, 0, 0]
 
 
-def test_a_connection_is_used_again_at_once_or_never() -> None:
-    """The server closes an idle one, perhaps at the very moment at which a request is sent."""
+def test_idle_connections_are_not_reused() -> None:
+    """The server closes idle connections, possibly at the moment when a request is sent."""
     wire = Wire()
 
     async def work(llm: Llm) -> None:
@@ -257,7 +257,7 @@ def test_a_connection_is_used_again_at_once_or_never() -> None:
     wire.run(work, timeouts=Timeouts(keepalive=0.1))
 
 
-def test_the_key_is_in_the_header_and_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_sent_in_the_header_and_never_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     wire = Wire(reply(403, {"error": {"message": "no secret"}}))
@@ -271,7 +271,7 @@ def test_the_key_is_in_the_header_and_in_no_message(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("url", ["http://[bad/v1", "http://host:99999/v1"])
-def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
+def test_an_invalid_address_is_reported_at_once(url: str) -> None:
     async def session() -> None:
         async with Llm(LlmSettings(url, MODEL), FakeTime().clock) as llm:
             await llm.check_model()
@@ -280,8 +280,8 @@ def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
         asyncio.run(session())
 
 
-def test_a_request_that_alone_fails_is_given_up(llm: LlmServer) -> None:
-    """It fails by itself, whether or not another one is answered meanwhile: the server answers the simplest one."""
+def test_a_request_that_fails_while_others_succeed_is_abandoned(llm: LlmServer) -> None:
+    """The request itself is to blame: the server answers a minimal request."""
     llm.behave = lambda _number, request: FAILING if asks_of(request, "oil") else Reply(body=completion("Hello"))
     time = FakeTime()
 
@@ -296,7 +296,7 @@ def test_a_request_that_alone_fails_is_given_up(llm: LlmServer) -> None:
     assert len(asked) == 1 + error.value.retries == 1 + len(time.slept)
     assert (simplest["max_tokens"], "oil" in str(simplest)) == (1, False)
     assert TIMEOUTS.retry <= sum(time.slept) < TIMEOUTS.retry + 20
-    assert max(time.slept) == 10.0  # half of the longest: pauses grow no further
+    assert max(time.slept) == 10.0  # half of the longest pause: they do not grow further
 
 
 def test_a_server_that_fails_at_every_request_ends_the_attempt(llm: LlmServer) -> None:
@@ -307,8 +307,8 @@ def test_a_server_that_fails_at_every_request_ends_the_attempt(llm: LlmServer) -
     assert all(isinstance(result, LlmUnavailableError) for result in results)
 
 
-def test_a_server_that_shuts_down_is_outwaited(llm: LlmServer) -> None:
-    """It fails at every request for as long as the task definition lets it, while it still lists its models."""
+def test_requests_wait_while_a_server_shuts_down(llm: LlmServer) -> None:
+    """It fails every request for as long as the task definition allows, but still lists its models."""
 
     def pass_time(now: float) -> None:
         if now >= SHUTDOWN_SECONDS:
@@ -319,8 +319,8 @@ def test_a_server_that_shuts_down_is_outwaited(llm: LlmServer) -> None:
     assert TIMEOUTS.retry >= SHUTDOWN_SECONDS + 30
 
 
-def test_the_time_for_which_the_server_is_away_is_not_the_requests(llm: LlmServer) -> None:
-    """It fails once, is away for five minutes, and fails a little more when it is back."""
+def test_the_time_of_an_outage_does_not_count_towards_a_request(llm: LlmServer) -> None:
+    """The request fails once, the server is absent for five minutes, and fails a little more when it is back."""
 
     def pass_time(now: float) -> None:
         llm.models = up if now > 300 else UNAVAILABLE
@@ -332,7 +332,7 @@ def test_the_time_for_which_the_server_is_away_is_not_the_requests(llm: LlmServe
     assert run(llm, ask, FakeTime(pass_time)).retries > 2
 
 
-def test_a_request_that_fells_the_server_each_time_is_given_up(llm: LlmServer) -> None:
+def test_a_request_that_crashes_the_server_each_time_is_abandoned(llm: LlmServer) -> None:
     def fell(_number: int, request: dict[str, Any]) -> Reply:
         nonlocal back_at
         if not asks_of(request, "oil"):
@@ -351,21 +351,21 @@ def test_a_request_that_fells_the_server_each_time_is_given_up(llm: LlmServer) -
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_refused_request_is_never_sent_again(llm: LlmServer, status: int) -> None:
+def test_a_rejected_request_is_never_repeated(llm: LlmServer, status: int) -> None:
     llm.behave = lambda _number, _request: Reply(status=status, body={"error": {"message": "input_tokens"}})
     with pytest.raises(RequestFailed, match=f"HTTP {status}: input_tokens"):
         run(llm, ask)
     assert len(llm.requests) == 1
 
 
-def test_a_model_that_is_gone_is_never_asked_again(llm: LlmServer) -> None:
+def test_requests_stop_when_the_model_has_gone(llm: LlmServer) -> None:
     llm.behave = lambda _number, _request: Reply(status=404, body={"error": {"message": "It does not exist."}})
     with pytest.raises(LlmError, match=rf"has no model '{MODEL}' \(HTTP 404: It does not exist\.\)"):
         run(llm, ask)
     assert len(llm.requests) == 1
 
 
-def test_the_servers_words_are_shortened_and_hold_no_key(llm: LlmServer) -> None:
+def test_error_texts_of_the_server_are_shortened_and_never_contain_the_key(llm: LlmServer) -> None:
     said = f"the key sk-1234 of\nyours {'does ' * 100}"
     llm.behave = lambda _number, _request: Reply(status=400, body={"error": {"message": said}})
     with pytest.raises(RequestFailed, match=r"^HTTP 400: the key \*\*\* of yours does ") as error:
@@ -374,8 +374,8 @@ def test_the_servers_words_are_shortened_and_hold_no_key(llm: LlmServer) -> None
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
-def test_a_server_that_sends_its_callers_elsewhere_is_told(is_asked: bool) -> None:
-    """As a POST they would arrive as a GET, so that the list of models would be had and no name."""
+def test_a_redirect_is_reported(is_asked: bool) -> None:
+    """A followed redirect would turn the POST into a GET, which returns the list of models and no name."""
     moved = b"HTTP/1.1 301 -\r\nLocation: https://llm.example/v1/\r\nContent-Length: 0\r\n\r\n"
     wire = Wire(moved) if is_asked else Wire(models=moved)
     with pytest.raises(LlmError, match=r"HTTP 301, it sends its callers to https://llm\.example/v1/"):
@@ -389,7 +389,7 @@ def test_no_more_requests_than_allowed_are_in_flight(llm: LlmServer) -> None:
     assert llm.most_at_once <= 7
 
 
-def test_one_watch_waits_for_a_replaced_gpu(llm: LlmServer) -> None:
+def test_one_shared_poll_waits_for_a_replaced_gpu(llm: LlmServer) -> None:
     probes = 0
 
     def come_back(now: float) -> None:
@@ -406,12 +406,12 @@ def test_one_watch_waits_for_a_replaced_gpu(llm: LlmServer) -> None:
     results = run(llm, lambda client: ask_many(client, 16), time, max_concurrent=16)
 
     assert all(isinstance(result, Completion) for result in results)
-    assert 16 < len(llm.requests) <= 32  # none was sent in vain more than once
-    assert 300 < sum(time.slept) < 330  # one watch: sixteen would have slept sixteen times as long
+    assert 16 < len(llm.requests) <= 32  # each request failed at most once
+    assert 300 < sum(time.slept) < 330  # one poll: sixteen would have slept sixteen times as long
     assert probes == len(time.slept)
 
 
-def test_a_server_that_stays_away_ends_the_attempt_after_25_minutes(llm: LlmServer) -> None:
+def test_a_lasting_outage_ends_the_attempt_after_25_minutes(llm: LlmServer) -> None:
     llm.models = llm_reply = UNAVAILABLE
     llm.behave = lambda _number, _request: llm_reply
     time = FakeTime()

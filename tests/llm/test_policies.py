@@ -1,4 +1,4 @@
-"""What refusals mean, what is asked of a server that refuses, and how many requests are in flight; no server."""
+"""How errors are classified, fallbacks for servers that reject fields, and concurrency; without a server."""
 
 import asyncio
 from collections.abc import Callable
@@ -37,7 +37,7 @@ SCHEMA = {
         (529, '{"error": {"message": "Overloaded"}}', Fault.BUSY),
     ],
 )
-def test_a_refusals_words_count_more_than_its_status(status: int, body: str, fault: Fault) -> None:
+def test_the_text_of_an_error_counts_more_than_its_status(status: int, body: str, fault: Fault) -> None:
     assert read_refusal(status, {}, body, "").fault is fault
 
 
@@ -53,7 +53,7 @@ def test_a_refusals_words_count_more_than_its_status(status: int, body: str, fau
         ({}, None),
     ],
 )
-def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_servers_retry_delay_is_read(headers: dict[str, str], seconds: float | None) -> None:
     assert seconds_to_wait(headers, datetime(2026, 11, 27, 12, 0, tzinfo=UTC)) == seconds
 
 
@@ -65,14 +65,14 @@ def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float 
         ("Unsupported value: 'temperature' does not support 0", "temperature"),
     ],
 )
-def test_what_a_server_names_is_left_out(words: str, left_out: str) -> None:
+def test_fields_that_the_server_rejects_by_name_are_left_out(words: str, left_out: str) -> None:
     lesser = Dialect().without_what_is_named(words)
     assert lesser
     assert left_out in Dialect().request([], 9, SCHEMA)
     assert left_out not in lesser.request([], 9, SCHEMA)
 
 
-def test_a_response_format_steps_down_to_a_plain_answer() -> None:
+def test_the_response_format_falls_back_step_by_step_to_plain_text() -> None:
     dialect, formats = Dialect(), list[object]()
     while lesser := dialect.without_what_is_named("This response_format type is unavailable now"):
         dialect = lesser
@@ -85,11 +85,11 @@ def test_a_response_format_steps_down_to_a_plain_answer() -> None:
 
 
 def flight(maximum: int, latency: Callable[[int], float], requests: int) -> Concurrency:
-    """Send requests; each takes the latency of the level that it is sent at."""
+    """Send requests, each with the latency of the concurrency level at which it is sent."""
 
     async def send_all() -> Concurrency:
         concurrency = Concurrency(maximum, lambda: 0.0)
-        concurrency.succeeded(concurrency.epoch, latency(1))  # the client's first request goes alone
+        concurrency.succeeded(concurrency.epoch, latency(1))  # the client sends its first request alone
 
         async def send() -> None:
             async with concurrency.slot():
@@ -103,15 +103,15 @@ def flight(maximum: int, latency: Callable[[int], float], requests: int) -> Conc
     return asyncio.run(send_all())
 
 
-def test_more_requests_are_in_flight_while_throughput_grows() -> None:
+def test_concurrency_grows_while_throughput_grows() -> None:
     assert flight(64, lambda _: 1.0, 1000).level == 64
 
 
-def test_a_server_of_one_request_at_a_time_gets_few() -> None:
+def test_a_server_that_handles_one_request_at_a_time_gets_few() -> None:
     assert flight(64, float, 1000).level == FIRST_LEVEL + 1
 
 
-def test_an_overload_halves_once_for_all_that_were_in_flight() -> None:
+def test_an_overload_halves_the_concurrency_once_for_all_requests_in_flight() -> None:
     concurrency = Concurrency(64, lambda: 0.0)
     concurrency.level = 32
     epoch = concurrency.epoch

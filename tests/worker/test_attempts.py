@@ -1,4 +1,4 @@
-"""Overlapping attempts at one batch: whatever the interleaving and the faults, no topic is lost or counted twice."""
+"""Overlapping attempts at one batch: no interleaving and no fault loses a topic or counts it twice."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ TOPICS = len(FIRMS) * TOPICS_PER_FIRM
 
 @settings(max_examples=2000, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=160), st.integers(2, 3))
-def test_any_schedule_ends_with_one_record_and_each_topic_once(choices: bytes, attempts: int) -> None:
+def test_any_interleaving_ends_with_one_record_and_each_topic_once(choices: bytes, attempts: int) -> None:
     history = simulate(choices, attempts)
 
     assert history.problems == []

@@ -1,4 +1,4 @@
-"""One batch by `python -m worker`: from the manifest's line to the last part."""
+"""Processing one batch with `python -m worker`, from the line in the manifest to the last part."""
 
 import math
 import os
@@ -41,7 +41,7 @@ FIRMS = ["ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO"]
 
 
 def content(topics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without the moment they were made at."""
+    """Rows without their timestamp."""
     return sorted(
         ({column: value for column, value in row.items() if column != "processed_at"} for row in topics),
         key=lambda row: row["topic_id"],
@@ -62,7 +62,9 @@ def one_sentence(text: str) -> str:
     return lines[0]
 
 
-def test_a_batch_is_named_and_accounted_for(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_batch_is_named_and_its_record_accounts_for_every_firm(
+    bucket: Bucket, llm: LlmServer, worker: Worker
+) -> None:
     bucket.put_firms({**{firm: call(firm) for firm in FIRMS}, "TINY": call("TINY", 2)})
 
     done = worker.run_process()
@@ -92,7 +94,7 @@ def test_a_batch_is_named_and_accounted_for(bucket: Bucket, llm: LlmServer, work
     assert "segment" not in done.stdout
 
 
-def test_every_request_holds_instructions_first_schema_and_no_thinking(
+def test_every_request_has_the_instructions_first_a_schema_and_no_thinking(
     bucket: Bucket, llm: LlmServer, worker: Worker
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
@@ -142,7 +144,7 @@ def test_chunks_as_pandas_and_duckdb_write_them_are_read(bucket: Bucket, worker:
 
 
 @pytest.mark.parametrize("after", [0, 4, 11, 20])
-def test_a_killed_worker_is_continued_to_the_same_result(
+def test_a_new_attempt_after_a_kill_gives_the_same_result(
     bucket: Bucket, llm: LlmServer, worker: Worker, after: int
 ) -> None:
     bucket.put_firms({firm: call(firm) for firm in FIRMS})
@@ -167,7 +169,7 @@ def test_a_kill_between_part_and_progress_counts_no_topic_twice(bucket: Bucket, 
     assert worker.run().returncode == 0
     whole, parts = content(bucket.topics()), bucket.progress().parts
 
-    # As it would be, had the second part been written and its progress not.
+    # The state after a kill between writing the second part and its record.
     progress = bucket.progress()
     first = next(iter(parts))
     progress.state, progress.parts, progress.checkpoints = "running", {first: parts[first]}, 1
@@ -182,7 +184,7 @@ def test_a_kill_between_part_and_progress_counts_no_topic_twice(bucket: Bucket, 
     assert len(llm.requests) < 2 * asked
 
 
-def test_sigterm_finishes_the_firms_under_way_and_writes_progress(
+def test_sigterm_finishes_the_firms_in_progress_and_writes_the_record(
     bucket: Bucket, llm: LlmServer, worker: Worker
 ) -> None:
     bucket.put_firms({f"FIRM{n}": call(f"FIRM{n}") for n in range(20)})
@@ -204,7 +206,9 @@ def test_sigterm_finishes_the_firms_under_way_and_writes_progress(
     assert len(ids) == len(set(ids))
 
 
-def test_sigterm_after_a_firm_failed_is_still_to_be_continued(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_sigterm_after_a_failed_firm_still_asks_for_another_attempt(
+    bucket: Bucket, llm: LlmServer, worker: Worker
+) -> None:
     firms = {f"FIRM{n}": call(f"FIRM{n}") for n in range(20)}
     bucket.put_firms(firms)
     bucket.put_manifests(dict.fromkeys(firms, "chunk_0000.parquet"), batch=["LOST", *firms])
@@ -220,10 +224,10 @@ def test_sigterm_after_a_firm_failed_is_still_to_be_continued(bucket: Bucket, ll
     assert list(bucket.progress().failed) == ["LOST"]
 
 
-def test_one_slow_answer_does_not_keep_the_other_firms_waiting(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
-    """The first answer comes when every other firm has been asked about: many more than are under way at once."""
+def test_a_slow_response_does_not_delay_other_firms(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+    """The first response comes after requests for all other firms, many more than are in progress at once."""
     firms = [f"FIRM{n:02}" for n in range(20)]
-    bucket.put_firms({firm: call(firm, 8) for firm in firms})  # one topic each
+    bucket.put_firms({firm: call(firm, 8) for firm in firms})  # one topic per firm
     others = threading.Event()
 
     def wait_for_the_others(number: int, _request: dict[str, Any]) -> Reply:
@@ -239,10 +243,10 @@ def test_one_slow_answer_does_not_keep_the_other_firms_waiting(bucket: Bucket, l
     assert list(bucket.progress().completed) == firms
 
 
-def test_a_checkpoint_that_outlasts_the_grace_is_ended_before_the_last_one_begins(
+def test_a_checkpoint_that_exceeds_the_grace_period_ends_before_the_last_one_begins(
     bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3
 ) -> None:
-    """SIGTERM while a part is being written, which takes longer than the firms in flight may."""
+    """SIGTERM arrives while a part is being written, which takes longer than the grace period."""
     slow = proxy.fail("PUT", "_part_0000", "hold")
 
     async def let_the_grace_end(_seconds: float) -> None:
@@ -253,7 +257,7 @@ def test_a_checkpoint_that_outlasts_the_grace_is_ended_before_the_last_one_begin
         os.kill(os.getpid(), signal.SIGTERM)
         slow.release.set()
 
-    firms = [f"FIRM{n:02}" for n in range(20)]  # more than can be in flight: some are left when the grace ends
+    firms = [f"FIRM{n:02}" for n in range(20)]  # more than can be in flight: some are left at the end
     bucket.put_firms({firm: call(firm) for firm in firms})
     threading.Thread(target=terminate).start()
 
@@ -268,9 +272,7 @@ def test_a_checkpoint_that_outlasts_the_grace_is_ended_before_the_last_one_begin
     assert len(ids) == len(set(ids)) == 100
 
 
-def test_a_part_that_cannot_be_written_is_written_later(
-    bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3
-) -> None:
+def test_a_failed_write_of_a_part_is_repeated(bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3) -> None:
     proxy.fail("PUT", "_part_000[1-9]", "answer", math.inf)
     bucket.put_firms({firm: call(firm) for firm in FIRMS})
 
@@ -290,7 +292,7 @@ def test_a_part_that_cannot_be_written_is_written_later(
     assert bucket.progress().error == ""
 
 
-def test_a_complete_batch_is_left_alone(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_complete_batch_is_not_processed_again(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     worker.run()
     before, asked = bucket.get(RUN.progress_key(BATCH)), len(llm.requests)
@@ -321,7 +323,7 @@ def test_a_complete_batch_is_left_alone(bucket: Bucket, llm: LlmServer, worker: 
         ({env.LLM_MODEL_NAME: "other"}, f"serves {MODEL}, not other: set LLM_MODEL_NAME"),
     ],
 )
-def test_a_wrong_environment_is_one_sentence(
+def test_an_invalid_environment_is_reported_in_one_sentence(
     bucket: Bucket, worker: Worker, changes: dict[str, Any], says: str
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
@@ -334,7 +336,7 @@ def test_a_wrong_environment_is_one_sentence(
     assert bucket.keys("intermediate/") == []
 
 
-def test_a_wrong_environment_is_told_before_anything_heavy_is_loaded() -> None:
+def test_an_invalid_environment_is_reported_before_heavy_imports() -> None:
     heavy = {"aiohttp", "botocore", "numpy", "pyarrow", "sklearn"}
     code = f"import sys; from worker.__main__ import main; main({{}}); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -342,7 +344,7 @@ def test_a_wrong_environment_is_told_before_anything_heavy_is_loaded() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_broken_chunk_fails_its_firms_and_no_others(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_broken_chunk_fails_only_its_own_firms(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     def chunk(firm: str) -> str:
         return f"{firm.lower()}.parquet"
 
@@ -370,7 +372,7 @@ def test_a_broken_chunk_fails_its_firms_and_no_others(bucket: Bucket, llm: LlmSe
     assert progress.failed["TYPE"].startswith("chunk type.parquet of the prefetch: position: 60 values are not whole")
     assert progress.failed["NOBODY"] == "the prefetch manifest of 2023Q1 does not name it"
 
-    # Once the chunks are whole, only their firms are done.
+    # Once the chunks are repaired, only their firms are processed.
     for firm in firms:
         bucket.put_chunk(chunk(firm), pa.Table.from_pylist(call(firm), CHUNK_SCHEMA))
     bucket.put_manifests({firm: chunk(firm) for firm in [*firms, "NOBODY"]})
@@ -380,7 +382,7 @@ def test_a_broken_chunk_fails_its_firms_and_no_others(bucket: Bucket, llm: LlmSe
     assert len(llm.requests) == len(bucket.topics()) == 7 * 5
 
 
-def test_a_byte_that_is_no_text_fails_its_firm_and_no_other(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_invalid_utf8_fails_only_its_own_firm(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     table, column = pa.Table.from_pylist(call("ALPHA") + call("BRAVO"), CHUNK_SCHEMA), "raw_text"
     texts = [text.encode() for text in table[column].to_pylist()]
     texts[3] = b"Caf\xe9 sales rose by 3 percent."
@@ -397,8 +399,8 @@ def test_a_byte_that_is_no_text_fails_its_firm_and_no_other(bucket: Bucket, llm:
     assert list(bucket.progress().completed) == ["BRAVO"]
 
 
-def test_what_s3_refuses_is_recorded(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
-    """A chunk that the bucket's rules have moved into an archive."""
+def test_an_error_of_s3_for_one_chunk_is_recorded(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+    """The chunk was archived by a lifecycle rule of the bucket."""
     bucket.put_firms({"ALPHA": call("ALPHA")})
     key = chunk_key(QUARTER, "chunk_0000.parquet")
     bucket.s3.put_object(Bucket=BUCKET, Key=key, Body=bucket.get(key), StorageClass="GLACIER")
@@ -414,7 +416,7 @@ def test_what_s3_refuses_is_recorded(bucket: Bucket, llm: LlmServer, worker: Wor
 @pytest.mark.parametrize(
     ("code", "status", "exit_code"), [("SlowDown", 503, 75), ("ExpiredToken", 400, 75), ("AccessDenied", 403, 1)]
 )
-def test_what_s3_may_do_later_is_left_to_another_attempt(
+def test_a_temporary_error_of_s3_is_left_to_another_attempt(
     bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3, code: str, status: int, exit_code: int
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
@@ -427,7 +429,7 @@ def test_what_s3_may_do_later_is_left_to_another_attempt(
     assert code in one_sentence(done.stderr)
 
 
-def test_a_machine_without_credentials_is_told_in_a_sentence(bucket: Bucket, worker: Worker) -> None:
+def test_missing_credentials_are_reported_in_one_sentence(bucket: Bucket, worker: Worker) -> None:
     done = worker.run_process(
         AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, AWS_EC2_METADATA_DISABLED="true", HOME="/nowhere"
     )
@@ -448,7 +450,7 @@ def test_a_broken_prefetch_manifest_is_recorded(bucket: Bucket, worker: Worker, 
     assert "not JSON" in bucket.progress().error
 
 
-def test_a_record_that_cannot_be_trusted_is_begun_anew(bucket: Bucket, worker: Worker, llm: LlmServer) -> None:
+def test_an_invalid_record_is_replaced(bucket: Bucket, worker: Worker, llm: LlmServer) -> None:
     bucket.put_firms({firm: call(firm) for firm in FIRMS[:3]})
     assert worker.run().returncode == 0
     whole, record = content(bucket.topics()), bucket.get(RUN.progress_key(BATCH)).decode()
@@ -513,7 +515,7 @@ ODD_FIRMS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def test_odd_firms_are_handled(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_unusual_firms_are_handled(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({**ODD_FIRMS, "GONE": []})
 
     done = worker.run()
@@ -553,7 +555,7 @@ GARBAGE = [
 ]
 
 
-def test_garbage_falls_back_to_keywords_and_is_counted(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_unusable_answers_fall_back_to_keywords_and_are_counted(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({firm: call(firm) for firm in FIRMS})
     llm.behave = lambda number, _request: GARBAGE[number % len(GARBAGE)]
 
@@ -567,7 +569,7 @@ def test_garbage_falls_back_to_keywords_and_is_counted(bucket: Bucket, llm: LlmS
     assert "(kind: unreadable)" in done.stdout
 
 
-def test_a_refused_request_is_not_tried_again(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_rejected_request_is_not_repeated(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     llm.behave = lambda number, _request: Reply(status=400, body={"error": {"message": "no"}}) if number else Reply()
 
@@ -578,7 +580,7 @@ def test_a_refused_request_is_not_tried_again(bucket: Bucket, llm: LlmServer, wo
     assert len(llm.requests) == len(bucket.topics()) == 5
 
 
-def test_a_model_that_vanishes_ends_the_batch(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_model_that_disappears_ends_the_batch(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA", 8)})  # one topic
     llm.behave = lambda _number, _request: Reply(status=404, body={"error": {"message": "The model does not exist."}})
 
@@ -589,7 +591,7 @@ def test_a_model_that_vanishes_ends_the_batch(bucket: Bucket, llm: LlmServer, wo
     assert len(llm.requests) == 1
 
 
-def test_why_topics_keep_their_keywords_is_told_even_if_the_batch_cannot_go_on(
+def test_the_reasons_for_keyword_names_are_logged_even_if_the_batch_ends_early(
     bucket: Bucket, llm: LlmServer, worker: Worker
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA"), "BRAVO": call("BRAVO")})
@@ -602,7 +604,7 @@ def test_why_topics_keep_their_keywords_is_told_even_if_the_batch_cannot_go_on(
     assert "4 topics keep their keywords: the request failed: HTTP 400: no" in done.stdout
 
 
-def test_a_refused_key_ends_the_batch(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_rejected_key_ends_the_batch(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     llm.models = Reply(status=401, body={"error": {"message": "Unauthorized"}})
 
@@ -612,7 +614,7 @@ def test_a_refused_key_ends_the_batch(bucket: Bucket, llm: LlmServer, worker: Wo
     assert "check LLM_API_KEY" in one_sentence(done.stderr)
 
 
-def test_a_server_that_is_no_llm_is_told(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_server_that_is_not_an_llm_is_reported(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     llm.models = Reply(body=b"<html></html>")
 
@@ -622,7 +624,7 @@ def test_a_server_that_is_no_llm_is_told(bucket: Bucket, llm: LlmServer, worker:
     assert "is not an OpenAI-compatible server" in one_sentence(done.stderr)
 
 
-def test_an_embedding_model_without_its_extra_is_told(bucket: Bucket, worker: Worker) -> None:
+def test_an_embedding_model_without_its_extra_is_reported(bucket: Bucket, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
     done = worker.run_process(**{env.TOPIC_EMBEDDING_MODEL: "all-MiniLM-L6-v2"})
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The worker's image, as far as it can be tried without Docker."""
+"""The worker's image, as far as it can be tested without Docker."""
 
 import os
 import re
@@ -24,7 +24,7 @@ ROOMS = ("contract", "llm", "worker", "evaluation")
 
 
 def copied() -> list[str]:
-    """The sources of the Dockerfile's COPY lines, without those that copy from the build stage."""
+    """The sources of the COPY lines of the Dockerfile, without those that copy from the build stage."""
     lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.M)
     return [source for line in lines for source in line.split()[:-1]]
 
@@ -52,8 +52,8 @@ def test_every_path_that_is_copied_exists_and_is_in_the_build_context() -> None:
 
 
 @pytest.mark.parametrize("extras", [["worker"], ["worker", "embeddings"]])
-def test_everything_that_is_installed_is_pinned_to_a_version_that_its_dependents_accept(extras: list[str]) -> None:
-    """The requirements, and what these require as far as it is installed here (the embeddings' packages are not)."""
+def test_every_installed_package_is_pinned_to_a_version_that_its_dependents_accept(extras: list[str]) -> None:
+    """The requirements and their own requirements, as far as installed here (packages for embeddings are not)."""
     pinned, todo, seen = pins(), [Requirement(line) for line in read(ROOT / "pyproject.toml", extras)], set[str]()
     while todo:
         requirement = todo.pop()
@@ -79,12 +79,12 @@ def applies(requirement: Requirement, extras: set[str]) -> bool:
     return any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""})
 
 
-def test_an_unknown_extra_is_told() -> None:
+def test_an_unknown_extra_is_reported() -> None:
     with pytest.raises(SystemExit, match="has no extra 'gpu': EXTRAS can hold "):
         read(ROOT / "pyproject.toml", ["gpu"])
 
 
-def test_the_copied_packages_start_alone_and_say_what_is_missing(tmp_path: Path) -> None:
+def test_the_copied_packages_start_alone_and_report_missing_variables(tmp_path: Path) -> None:
     for room in ROOMS:
         assert room in copied()
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
@@ -113,8 +113,8 @@ def test_the_copied_packages_start_alone_and_say_what_is_missing(tmp_path: Path)
     assert (alone.stdout, alone.stderr) == ("[]\n", "")
 
 
-def test_sigterm_in_the_first_second_is_another_attempts_batch(bucket: Bucket, worker: Worker) -> None:
-    """As soon as the process handles SIGTERM, which it does before it imports anything heavy."""
+def test_sigterm_in_the_first_second_asks_for_another_attempt(bucket: Bucket, worker: Worker) -> None:
+    """SIGTERM arrives as soon as the process handles it, which is before heavy imports."""
     bucket.put_firms({"ALPHA": call("ALPHA")})
     process = worker.start()
     status = Path(f"/proc/{process.pid}/status")
@@ -127,8 +127,8 @@ def test_sigterm_in_the_first_second_is_another_attempts_batch(bucket: Bucket, w
     assert stderr == "worker: stopped by SIGTERM before the work began; another attempt does it\n"
 
 
-def test_the_image_is_built_and_pushed_only_where_it_can_be(tmp_path: Path) -> None:
-    """Prerequisites are checked before the build. The PATH has make's own tools, and then one more after the other."""
+def test_building_and_pushing_the_image_checks_prerequisites_first(tmp_path: Path) -> None:
+    """Prerequisites are checked before the build. The PATH has the tools of make, and then one more tool at a time."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("make", "sh", "cut", "env"):

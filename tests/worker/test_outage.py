@@ -1,4 +1,4 @@
-"""A batch whose LLM vanishes, or hangs when the job must stop; no time passes."""
+"""A batch whose LLM disappears, or hangs when the job must stop; in virtual time."""
 
 import threading
 from typing import Any
@@ -8,7 +8,9 @@ from testing.worker import Bucket, FakeTime, LlmServer, Reply, Worker, call
 UNAVAILABLE = Reply(status=503, body=b"<html>503 Service Temporarily Unavailable</html>")
 
 
-def test_a_batch_without_its_llm_ends_with_75_and_goes_on_later(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_batch_without_its_llm_ends_with_75_and_continues_later(
+    bucket: Bucket, llm: LlmServer, worker: Worker
+) -> None:
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
 
     def vanish(number: int, _request: dict[str, Any]) -> Reply:
@@ -33,8 +35,10 @@ def test_a_batch_without_its_llm_ends_with_75_and_goes_on_later(bucket: Bucket, 
     assert len(bucket.topics()) == 15
 
 
-def test_requests_in_flight_are_given_up_when_the_job_must_stop(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
-    """SIGTERM while the server hangs: what is done is written, the rest is left to the next attempt."""
+def test_requests_in_flight_are_cancelled_when_the_job_must_stop(
+    bucket: Bucket, llm: LlmServer, worker: Worker
+) -> None:
+    """SIGTERM while the server hangs: completed firms are written, the others are left to the next attempt."""
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO")})
     hang = threading.Event()
 

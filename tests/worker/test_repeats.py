@@ -1,4 +1,4 @@
-"""One name over the topics of many firms: right where they are alike, taken back where they are not."""
+"""One name for topics of many firms: kept if the topics are similar, withdrawn if they are not."""
 
 import json
 from typing import Any
@@ -31,13 +31,15 @@ def run(bucket: Bucket, llm: LlmServer, worker: Worker, texts: list[str]) -> lis
     return bucket.topics()
 
 
-def test_one_name_for_like_topics_of_many_firms_is_right(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_one_name_for_similar_topics_of_many_firms_is_kept(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     rows = run(bucket, llm, worker, [ALIKE] * 5)
     assert [row["name"] for row in rows] == ["Gross margin gains"] * 5
     assert [row["coherent"] for row in rows] == [True] * 5
 
 
-def test_one_name_for_unlike_topics_of_many_firms_is_taken_back(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_one_name_for_different_topics_of_many_firms_is_withdrawn(
+    bucket: Bucket, llm: LlmServer, worker: Worker
+) -> None:
     rows = run(bucket, llm, worker, UNLIKE)
     assert {row["naming_method"] for row in rows} == {"keywords"}
     assert all(row["name"] == ", ".join(row["keywords"][:3]) for row in rows)

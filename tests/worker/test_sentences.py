@@ -1,4 +1,4 @@
-"""The reader of prefetch chunks: what is read as it is meant, what becomes null, and what makes a firm unreadable."""
+"""Reading prefetch chunks: which values are accepted, which become null, and which make a firm unreadable."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -19,7 +19,7 @@ NEW_YORK = timezone(timedelta(hours=-5))
 
 
 def table(**columns: Any) -> pa.Table:
-    """A call of four sentences with other columns; None leaves one out."""
+    """A call of four sentences with changed columns; None leaves a column out."""
     made = pa.Table.from_pylist(call("ALPHA", ROWS), CHUNK_SCHEMA)
     for name, values in columns.items():
         index = made.schema.get_field_index(name)
@@ -58,7 +58,7 @@ TEXTS = ["Margins rose.", "Łódź grew — 5%", "利润 增长", ""]
     ids=str,
 )
 @pytest.mark.parametrize("column", ["raw_text", "firm_name"])
-def test_every_kind_of_text_is_read_as_it_is(column: str, kind: pa.DataType) -> None:
+def test_every_text_type_is_read_unchanged(column: str, kind: pa.DataType) -> None:
     array = pa.array(TEXTS).dictionary_encode() if pa.types.is_dictionary(kind) else pa.array(TEXTS)
 
     found = read(table(**{column: array.cast(kind)}))
@@ -69,7 +69,7 @@ def test_every_kind_of_text_is_read_as_it_is(column: str, kind: pa.DataType) -> 
 
 
 @pytest.mark.parametrize("firm", [pa.array([10001] * 4), pa.array([10001.0] * 4), pa.array([Decimal(10001)] * 4)])
-def test_a_number_may_be_a_firm_id(firm: pa.Array) -> None:
+def test_a_firm_id_may_be_a_number(firm: pa.Array) -> None:
     found = read(table(firm_id=firm), ["10001", "OTHER"])
 
     assert values(found, "firm_id") == ["10001"]
@@ -115,7 +115,7 @@ def test_a_permno_is_a_whole_number_or_missing(permno: pa.Array) -> None:
         ({"earnings_call_date": [44497] * 4}, "4 values are not unambiguous dates, first 44497"),
     ],
 )
-def test_a_bad_optional_cell_is_null_and_counted(columns: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_optional_cell_becomes_null_and_is_counted(columns: dict[str, Any], sentence: str) -> None:
     found = read(table(**columns))
 
     assert [sentence in str(problem) for problem in found.nulled] == [True]
@@ -159,7 +159,7 @@ def test_a_gvkey_has_six_digits(gvkey: list[Any]) -> None:
     ],
     ids=str,
 )
-def test_a_date_is_read_in_every_usual_notation(written: Any) -> None:
+def test_dates_are_read_in_every_common_notation(written: Any) -> None:
     kind = pa.timestamp("us", "America/New_York") if getattr(written, "tzinfo", None) else None
 
     found = read(table(earnings_call_date=pa.array([written, None, written, written], kind)))
@@ -171,7 +171,7 @@ def test_a_date_is_read_in_every_usual_notation(written: Any) -> None:
 @pytest.mark.parametrize(
     "kind", [pa.date64(), pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us"), pa.timestamp("ns")]
 )
-def test_a_date_of_every_type(kind: pa.DataType) -> None:
+def test_dates_are_read_from_every_type(kind: pa.DataType) -> None:
     days = pa.array([date(2021, 10, 28)] * ROWS).cast(kind)
 
     assert values(read(table(earnings_call_date=days)), "earnings_call_date") == [date(2021, 10, 28)]
@@ -194,7 +194,7 @@ def test_a_position_is_a_whole_number(position: Any) -> None:
         ({"sentence_id": [b"a", b"\xff", b"c", b"d"]}, "first b'\\xff' (ALPHA, row 2)"),
     ],
 )
-def test_a_bad_required_cell_makes_its_firm_unreadable(columns: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_required_cell_makes_its_firm_unreadable(columns: dict[str, Any], sentence: str) -> None:
     found = read(pa.concat_tables([table(**columns), table(firm_id=["BETA"] * 4).cast(table(**columns).schema)]))
 
     assert sentence in str(found.unreadable[0])
@@ -210,12 +210,12 @@ def test_a_bad_required_cell_makes_its_firm_unreadable(columns: dict[str, Any], 
         ({"cleaned_text": None, "gvkey": None}, "lacks the column gvkey, cleaned_text"),
     ],
 )
-def test_a_column_that_cannot_be_read_at_all(columns: dict[str, Any], sentence: str) -> None:
+def test_an_unreadable_column_is_reported(columns: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WorkerError, match=sentence):
         read(table(**columns))
 
 
-def test_the_quarter_may_be_in_the_folder_s_name_only() -> None:
+def test_the_quarter_may_be_only_in_the_name_of_the_folder() -> None:
     assert values(read(table(quarter=None)), "quarter") == [None]
 
 

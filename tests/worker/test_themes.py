@@ -1,4 +1,4 @@
-"""`python -m worker.themes`: topics of many firms become themes, and the LLM names them."""
+"""`python -m worker.themes`: topics of many firms are grouped into themes, which the LLM names."""
 
 import io
 import json
@@ -25,7 +25,7 @@ FIRMS = 6
 
 @pytest.fixture
 def topics(bucket: Bucket, worker: Worker, llm: LlmServer) -> list[dict[str, Any]]:
-    """The topics of a successful run of firms that speak of the same five subjects."""
+    """The topics of a successful run of firms that discuss the same five subjects."""
     firms = [f"FIRM{number}" for number in range(FIRMS)]
     bucket.put_firms({firm: call(firm) for firm in firms})
     bucket.put(RUN.manifest_key, BatchLine(BATCH, QUARTER, firms).to_json().encode())
@@ -35,7 +35,7 @@ def topics(bucket: Bucket, worker: Worker, llm: LlmServer) -> list[dict[str, Any
 
 
 def find(worker: Worker, **changes: str) -> tuple[int, str]:
-    """Run the themes job in this process; its exit code and what it says on stderr."""
+    """Run the themes job in this process; return its exit code and stderr."""
     environ = {
         **worker.environ,
         env.THEMES_RANGE: QUARTER,
@@ -52,7 +52,7 @@ def read(bucket: Bucket, key: str) -> list[dict[str, Any]]:
     return pq.read_table(io.BytesIO(bucket.get(key))).to_pylist()
 
 
-def test_themes_are_of_several_firms_and_named(bucket: Bucket, worker: Worker, topics: list[dict[str, Any]]) -> None:
+def test_themes_have_several_firms_and_a_name(bucket: Bucket, worker: Worker, topics: list[dict[str, Any]]) -> None:
     code, stderr = find(worker)
 
     assert code == 0, stderr
@@ -73,7 +73,7 @@ def test_themes_are_of_several_firms_and_named(bucket: Bucket, worker: Worker, t
     assert parse_themes_record(bucket.get(THEMES.record_key)).state == "complete"
 
 
-def test_another_attempt_asks_only_for_the_names_that_are_missing(
+def test_another_attempt_requests_only_missing_names(
     bucket: Bucket, worker: Worker, llm: LlmServer, topics: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "CHECKPOINT_THEMES", 1)
@@ -81,7 +81,7 @@ def test_another_attempt_asks_only_for_the_names_that_are_missing(
     assert find(worker)[0] == 1
     kept = parse_themes_record(bucket.get(THEMES.record_key))
     assert len(kept.names) == 2
-    assert THEMES.themes_key not in bucket.keys("themes/")  # nothing half-written is read as a result
+    assert THEMES.themes_key not in bucket.keys("themes/")  # an incomplete result is not readable
 
     llm.requests.clear()
     llm.behave = lambda _number, _request: Reply()
@@ -89,11 +89,11 @@ def test_another_attempt_asks_only_for_the_names_that_are_missing(
 
     assert code == 0, stderr
     assert len(llm.requests) == kept.themes - 2
-    assert find(worker) == (0, "")  # complete already
+    assert find(worker) == (0, "")  # already complete
     assert len(llm.requests) == kept.themes - 2
 
 
-def test_themes_that_the_llm_does_not_name_fail_the_run(
+def test_unnamed_themes_fail_the_run(
     bucket: Bucket, worker: Worker, llm: LlmServer, topics: list[dict[str, Any]]
 ) -> None:
     llm.behave = lambda _number, _request: Reply(body=None, finish_reason="length")
@@ -116,7 +116,9 @@ def test_themes_that_the_llm_does_not_name_fail_the_run(
         (env.THEMES_RUN, "yesterday", "'yesterday' is not a run id"),
     ],
 )
-def test_bad_input_is_one_sentence(worker: Worker, bucket: Bucket, variable: str, value: str, reason: str) -> None:
+def test_invalid_input_is_reported_in_one_sentence(
+    worker: Worker, bucket: Bucket, variable: str, value: str, reason: str
+) -> None:
     code, stderr = find(worker, **{variable: value})
     assert code == 1
     assert reason in stderr
@@ -145,12 +147,12 @@ def test_a_theme_that_one_firm_dominates_loses_its_topics() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_few_topics(count: int) -> None:
+def test_too_few_topics_are_rejected(count: int) -> None:
     themes = find_themes([topic(f"F{number}", 0, "grape harvest vineyard cellar") for number in range(count)])
     assert len(themes) <= 1
 
 
-def test_the_record_survives_its_json() -> None:
+def test_the_record_can_be_written_and_read_back() -> None:
     body = json.dumps({"range": QUARTER}).encode()
     with pytest.raises(ValueError, match="the themes record is not one of ftm's: KeyError"):
         parse_themes_record(body)

@@ -1,4 +1,4 @@
-"""The topics of a firm: which sentences count, what becomes a keyword, and the same bytes each time."""
+"""The topics of a firm: which sentences are used, which words become keywords, and determinism."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def firm(texts: list[str], name: str = "Acme Robotics, Inc.") -> Firm:
 
 
 def random_firm(rows: int, seed: int) -> Firm:
-    """A firm of subjects, each with words of its own and some in common."""
+    """A firm with several subjects, each with its own words and some shared ones."""
     chance = random.Random(seed)
     subjects = [chance.sample(VOCABULARY, 9) for _ in range(max(2, rows // 14))]
     texts = [
@@ -60,7 +60,7 @@ def random_firm(rows: int, seed: int) -> Firm:
         "Tom will then provide a summary of financial performance by segment, cost reduction and restructuring.",
     ],
 )
-def test_what_every_call_says_is_boilerplate(text: str) -> None:
+def test_phrases_common_to_all_calls_are_boilerplate(text: str) -> None:
     (sentence,) = sentences([text])
     assert is_boilerplate(sentence, len(content_words(sentence)))
 
@@ -76,17 +76,17 @@ def test_what_every_call_says_is_boilerplate(text: str) -> None:
         "The new Chief Financial Officer of the division leads the cost reduction program in Ohio.",
     ],
 )
-def test_what_a_firm_says_of_itself_is_not(text: str) -> None:
+def test_sentences_about_the_firm_are_not_boilerplate(text: str) -> None:
     (sentence,) = sentences([text])
     assert not is_boilerplate(sentence, len(content_words(sentence)))
 
 
-def test_operators_are_left_out_by_their_role() -> None:
+def test_sentences_of_operators_are_excluded_by_role() -> None:
     (sentence,) = sentences(["We expect margin expansion in the second half."], speaker_type="Operator")
     assert is_boilerplate(sentence, words=6)
 
 
-def test_names_are_told_from_common_words() -> None:
+def test_names_are_distinguished_from_common_words() -> None:
     texts = [
         "Thank you, Jonathan Weatherby.",
         "Our next question comes from the line of Priya Raman with Credit Suisse.",
@@ -120,19 +120,21 @@ def test_names_are_told_from_common_words() -> None:
         ("ON", "On Holding AG", set()),
     ],
 )
-def test_the_firm_is_told_by_its_name_and_not_by_its_common_words(firm_id: str, name: str, expected: set[str]) -> None:
+def test_the_firm_is_identified_by_its_name_and_not_by_common_words_in_it(
+    firm_id: str, name: str, expected: set[str]
+) -> None:
     texts = ["It grew on IT demand, and on the backlog.", "ON demand, it fell 10% and more of it went on."]
     assert names(Firm(firm_id, name, None, None, None, sentences(texts))) == expected
 
 
-def test_a_word_of_many_firms_names_is_a_name_where_the_call_writes_it_as_one() -> None:
+def test_a_word_in_many_firms_names_counts_as_a_name_where_the_call_writes_it_as_one() -> None:
     said = sentences(["Valmont Energy grew, and its systems sell."])
     assert names(Firm("VE", "Valmont Energy Group", None, None, None, said)) == {
         "valmont", "energy", "valmont energy group",
     }  # fmt: skip
 
 
-def test_the_last_word_of_a_longer_name_is_no_brand() -> None:
+def test_the_last_word_of_a_longer_name_is_not_a_brand() -> None:
     texts = [
         "Costs of the Northern Channel acquisition and the Vexor launch fell.",
         "Our Plenty brand and the Ellora brand grew after Brexit, as they called Brexit.",
@@ -140,7 +142,7 @@ def test_the_last_word_of_a_longer_name_is_no_brand() -> None:
     assert names(firm(texts, "ACME")) == {"acme", "vexor", "plenty", "ellora"}
 
 
-def test_technical_terms_are_no_brands() -> None:
+def test_technical_terms_are_not_brands() -> None:
     texts = [
         "Our mRNA vaccines and SiC devices sell.",
         "RevPAR rose, and WiFi, LiDAR and the DoD paid for it; Tom's did.",
@@ -148,27 +150,27 @@ def test_technical_terms_are_no_brands() -> None:
     assert names(firm(texts, "ACME")) == {"acme"}
 
 
-def test_a_word_is_whole_in_any_script_and_of_a_sane_length() -> None:
+def test_words_are_complete_in_any_script_and_limited_in_length() -> None:
     text = f"बिक्री और लाभ में वृद्धि, cafe\u0301s, naïveté, {'x' * 41} {'売' * 10_000} 2nd-quarter B2B"
     (sentence,) = sentences([text])
     assert content_words(sentence) == ["बिक्री", "लाभ", "में", "वृद्धि", "cafe\u0301s", "naïveté"]
 
 
-def test_singulars_and_plurals_are_one_word_the_commoner() -> None:
+def test_singular_and_plural_count_as_one_word_in_the_more_common_form() -> None:
     said = [["shipments", "policy", "price"], ["shipment", "policies", "process"], ["shipments", "policy", "prices"]]
     assert with_one_number(said) == [
         ["shipments", "policy", "price"], ["shipments", "policy", "process"], ["shipments", "policy", "price"],
     ]  # fmt: skip
 
 
-def test_a_sentence_without_a_word_of_its_topic_is_in_none() -> None:
+def test_a_sentence_without_a_word_of_its_topic_is_dropped() -> None:
     rows = [row["raw_text"] for row in call("ACME")]
     rows.insert(len(rows) // 2, "Litigation settlement proceeds arrived unexpectedly, litigation settlement proceeds.")
     found = find_topics(firm(rows))
     assert f"s{len(rows) // 2}" not in {number for topic in found.topics for number in topic.sentence_ids}
 
 
-def test_what_one_sentence_of_a_topic_says_is_no_keyword() -> None:
+def test_a_word_in_one_sentence_of_a_topic_is_not_a_keyword() -> None:
     rows = [row["raw_text"] for row in call("ACME")]
     for first in range(0, len(rows), len(rows) // len(SUBJECTS)):
         rows[first] += " despite hurricane damage"
@@ -177,7 +179,7 @@ def test_what_one_sentence_of_a_topic_says_is_no_keyword() -> None:
     assert not [topic.keywords for topic in found.topics if "hurricane" in " ".join(topic.keywords)]
 
 
-def test_subjects_are_found_and_no_name_is_a_keyword() -> None:
+def test_topics_are_found_and_names_are_not_keywords() -> None:
     rows = [row["raw_text"].replace("In segment", "At Acme, said Zelda,") for row in call("ACME")]
     found = find_topics(firm([*rows, "Thanks, Zelda."], "Acme"))
     assert len(found.topics) == len(SUBJECTS)
@@ -197,7 +199,7 @@ def test_a_firm_of_three_usable_sentences_has_a_topic(rows: int, topics: int) ->
         assert len(found.topics[0].sentence_ids) == rows
 
 
-def test_repeated_ids_are_told_where_they_leave_too_little() -> None:
+def test_repeated_sentence_ids_are_reported_when_too_few_sentences_remain() -> None:
     repeated = [
         replace(sentence, sentence_id="same") for sentence in sentences([f"Pump margins rose {n}%." for n in range(15)])
     ]
@@ -213,33 +215,33 @@ def test_a_firm_that_repeats_no_word_has_a_topic(rows: int) -> None:
     assert [len(topic.sentence_ids) for topic in found.topics] == [rows]
 
 
-def test_the_words_of_a_hindi_call_are_whole() -> None:
+def test_words_of_a_hindi_call_are_complete() -> None:
     text = "इस तिमाही में हमारी कंपनी की बिक्री और लाभ में वृद्धि हुई क्योंकि मांग मजबूत रही"
     (topic,) = find_topics(firm([text] * 15)).topics
     assert set(" ".join(topic.keywords).split()) <= set(text.split())
 
 
 @pytest.mark.parametrize("long", ["x" * 10_000, "売" * 10_000, "क्षि" * 2_500])
-def test_a_word_without_end_is_in_no_keyword(long: str) -> None:
+def test_an_endless_word_is_not_in_a_keyword(long: str) -> None:
     (topic,) = find_topics(firm([f"Revenue growth {long} {n} demand margin" for n in range(12)])).topics
     assert set(" ".join(topic.keywords).split()) == {"revenue", "growth", "demand", "margin"}
     assert len(fallback_name(topic.keywords)) < 80
 
 
-def test_a_long_call_is_no_trouble() -> None:
+def test_a_very_long_call_stays_within_its_time() -> None:
     began = time.process_time()
     found = find_topics(random_firm(5_000, seed=1))
     assert 10 <= len(found.topics) <= 40
     assert time.process_time() - began < 120
 
 
-def test_a_usual_call_takes_a_fraction_of_its_allowance() -> None:
+def test_a_normal_call_uses_a_fraction_of_its_allowed_time() -> None:
     firms = [random_firm(390, seed) for seed in range(6)]
     find_topics(firms[0])
     began = time.process_time()
     for one in firms:
         find_topics(one)
-    assert (time.process_time() - began) / len(firms) < 0.5  # 0.05 on an idle machine
+    assert (time.process_time() - began) / len(firms) < 0.5  # seconds; 0.05 on an idle machine
 
 
 SCRIPT = """
@@ -252,7 +254,7 @@ print(json.dumps([[vars(topic) for topic in firm.topics] for firm in found], def
 """
 
 
-def test_the_same_bytes_whatever_the_threads_the_hash_seed_and_the_processor() -> None:
+def test_results_do_not_depend_on_threads_hash_seed_or_processor() -> None:
     outputs = {
         subprocess.run(
             [sys.executable, "-c", SCRIPT, os.getcwd()],
@@ -266,19 +268,19 @@ def test_the_same_bytes_whatever_the_threads_the_hash_seed_and_the_processor() -
     assert len(json.loads(outputs.pop())[3]) > 10
 
 
-def test_what_transcribers_and_machines_leave_is_no_word() -> None:
+def test_remarks_of_transcribers_and_markup_are_not_words() -> None:
     text = "And thats what weve (technical difficulty): dont expect [inaudible] freight, its gonna rise indecipherable"
     (sentence,) = sentences([text])
     assert content_words(sentence) == ["freight", "rise"]
 
 
-def test_words_of_two_letters_count_in_chinese_japanese_and_korean() -> None:
+def test_two_letter_words_count_in_chinese_japanese_and_korean() -> None:
     (sentence,) = sentences(["葡萄 收成 减少 了 ワイン 売上 포도 수확 ab"])
     assert content_words(sentence) == ["葡萄", "收成", "减少", "ワイン", "売上", "포도", "수확"]
 
 
-def test_a_topic_is_described_by_its_core() -> None:
-    """A sentence that shares one generic word with the others stays in the topic and is not shown."""
+def test_a_topic_is_described_by_its_central_sentences() -> None:
+    """A sentence that shares only a generic word with the others stays in the topic but is not shown to the LLM."""
     subjects = {
         "tax": "effective tax rate and deferred tax jurisdiction",
         "mine": "copper mine tonnage and ore grade",

@@ -1,4 +1,4 @@
-"""The content check: good names pass, worthless ones are refused with the reason, and how often it errs."""
+"""The content check: good names are accepted, worthless ones rejected with the reason, and few errors are made."""
 
 import json
 from itertools import product
@@ -36,18 +36,18 @@ def custom(keywords: str, *sentences: str) -> Labelled:
     return Labelled("", keywords.split(", "), list(sentences), "It is said.", [], [])
 
 
-def test_few_good_names_are_refused() -> None:
+def test_few_good_names_are_rejected() -> None:
     refused = {name: kind for one in TOPICS for name in one.good if (kind := check(one, name))}
     assert len(refused) <= MAX_FALSE_REFUSALS * sum(len(one.good) for one in TOPICS), refused
 
 
-def test_few_bad_names_are_let_through() -> None:
+def test_few_bad_names_are_accepted() -> None:
     passed = [(one.subject, name) for one in TOPICS for name in one.bad if not check(one, name)]
     assert len(passed) <= MAX_BAD_NAMES * sum(len(one.bad) for one in TOPICS), passed
 
 
-def test_few_answers_about_another_topic_are_let_through() -> None:
-    """Some of them are right all the same: what is said of restaurants may be said of hotels."""
+def test_few_answers_about_another_topic_are_accepted() -> None:
+    """Some of these answers are valid after all: a statement about restaurants may also fit hotels."""
     pairs = [(one, other) for one, other in product(TOPICS, TOPICS) if one is not other]
     passed = [
         (one.subject, other.good[0]) for one, other in pairs if not check(one, other.good[0], other.summary)
@@ -74,17 +74,17 @@ def test_few_answers_about_another_topic_are_let_through() -> None:
         "Future outlook",
     ],
 )
-def test_a_name_that_fits_any_company_is_vacuous(name: str) -> None:
+def test_a_name_that_fits_any_company_is_rejected(name: str) -> None:
     assert {check(one, name) for one in TOPICS} == {"vacuous"}
 
 
 @pytest.mark.parametrize("name", ["Floating Fares", "Flying Fares", "cloud"])
-def test_a_name_of_something_else_is_unrelated(name: str) -> None:
+def test_a_name_unrelated_to_the_topic_is_rejected(name: str) -> None:
     assert check(topic("solar"), name) == "unrelated"
 
 
 @pytest.mark.parametrize("name", ["Bank of America", "AirAsia", "Airbus", "China's largest listed company", "A&T"])
-def test_a_name_from_elsewhere_is_refused(name: str) -> None:
+def test_a_name_foreign_to_the_call_is_rejected(name: str) -> None:
     kinds = {check(one, name) for one in TOPICS if one.subject != "china"}
     assert kinds <= {"foreign_name", "unrelated", "vacuous"}
 
@@ -105,13 +105,13 @@ def test_a_summary_is_checked_too(summary: str, kind: str) -> None:
     assert check(topic("labor"), "Labor cost inflation", summary) == kind
 
 
-def test_an_example_of_the_prompt_is_a_name_only_where_it_fits() -> None:
+def test_an_example_from_the_prompt_is_accepted_only_if_it_fits() -> None:
     kinds = {one.subject: check(one, "Foreign exchange headwinds") for one in TOPICS}
     assert kinds["currency"] == ""
     assert {kinds["labor"], kinds["retail"], kinds["hotel"]} == {"copied_example"}
 
 
-def test_a_phrase_of_keywords_is_a_name() -> None:
+def test_a_phrase_made_of_keywords_is_accepted() -> None:
     lending = custom(
         "basis, compression, margin, net, income, interest",
         "Loan growth increased net interest income.",
@@ -126,7 +126,7 @@ def test_a_phrase_of_keywords_is_a_name() -> None:
     assert check(utility, "Capital, plan, investment") == "keyword_list"
 
 
-def test_a_common_word_of_the_firms_name_is_no_name_in_lower_case() -> None:
+def test_a_common_word_of_the_firms_name_may_be_used_in_lower_case() -> None:
     stores = custom(
         "online, footwear, customers",
         "Dick's Sporting Goods grows online, and Sporting Goods stores sell footwear online.",
@@ -145,7 +145,7 @@ def test_languages_other_than_english_are_not_judged_by_english_words() -> None:
     assert check(custom("葡萄, 收成", "霜冻使葡萄收成减少。", "葡萄酒装满了酒窖。"), "葡萄收成减少") == ""
 
 
-def test_a_refusal_says_what_is_wrong() -> None:
+def test_a_rejection_says_what_is_wrong() -> None:
     one = topic("solar")
     result = read_answer(
         json.dumps({"name": "Business update", "summary": one.summary}),

@@ -61,6 +61,11 @@ def check(quarter: str, folder: Path) -> Checked:
 
 
 def _read(path: Path, manifest: PrefetchManifest) -> Sentences:
+    if path.is_dir():
+        raise WorkerError(
+            f"{path} is a folder, as Spark writes a table: make the prefetch from it with `ftm prefetch make`, or name "
+            "the files in it as the manifest's chunks"
+        )
     if not path.is_file():
         raise WorkerError(f"{path} is missing, though the manifest names it")
     try:

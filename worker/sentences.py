@@ -2,8 +2,8 @@
 columns.
 
 The Batch job reads its firms with it, and `ftm prefetch put` checks a prefetch with it, so that what is uploaded can
-be read. permno, gvkey and earnings_call_date are optional: a cell that cannot be read becomes null, and is counted. A
-cell of another column that cannot be read makes its firm unreadable.
+be read. permno, gvkey and earnings_call_date are optional: the column may be missing, and a cell that cannot be read
+becomes null, and is counted. A cell of another column that cannot be read makes its firm unreadable.
 """
 
 import re
@@ -22,7 +22,7 @@ from worker import WorkerError
 
 SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in SENTENCE_COLUMNS.items()])
 OPTIONAL = ("permno", "gvkey", "earnings_call_date")
-_MAY_LACK = "quarter"
+_MAY_LACK = (*OPTIONAL, "quarter")
 """The folder and the manifest name the quarter as well."""
 _IDS = ("firm_id", "transcript_id", "sentence_id")
 """These may be whole numbers; the other text columns may not."""
@@ -79,7 +79,7 @@ class Problem:
 @dataclass
 class Sentences:
     table: pa.Table
-    """The rows in the contract's columns and types; `quarter` is null if the chunk has no such column."""
+    """The rows in the contract's columns and types; a column that the chunk lacks is null."""
     nulled: list[Problem]
     """Optional cells that have become null."""
     unreadable: list[Problem]
@@ -123,7 +123,7 @@ def read(source: Any, chunk: str, firm_ids: Sequence[str] | None = None) -> Sent
 
 def _columns(parquet: pq.ParquetFile, chunk: str) -> list[str]:
     names = parquet.schema_arrow.names
-    if lacking := [name for name in SCHEMA.names if name not in names and name != _MAY_LACK]:
+    if lacking := [name for name in SCHEMA.names if name not in names and name not in _MAY_LACK]:
         raise WorkerError(f"chunk {chunk} of the prefetch lacks the column {', '.join(lacking)}")
     if twice := [name for name in SCHEMA.names if names.count(name) > 1]:
         raise WorkerError(f"chunk {chunk} of the prefetch has the column {twice[0]} twice")
@@ -217,6 +217,8 @@ def _days(column: pa.Array) -> pa.Array:
 
 def _plain(column: pa.Array) -> pa.Array:
     """The column without dictionary, extension type or views."""
+    if isinstance(column, pa.UuidArray):
+        return pa.array([value if value is None else str(value) for value in column.to_pylist()], pa.string())
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if pa.types.is_dictionary(column.type):
@@ -228,6 +230,8 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.UuidType):
+        return pa.string()
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     if pa.types.is_dictionary(kind):

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -15,6 +15,31 @@ from cli.services import prefetch_table as table
 from cli.stack import LOCAL, Stack, connect
 
 app = typer.Typer(no_args_is_help=True, help="Upload a quarter's sentences, and see what is there.")
+
+
+class UploadedPrefetch(TypedDict):
+    """What `put` and `sample` print with `--json`."""
+
+    quarter: str
+    bucket: str
+    firms: int
+    chunks: int
+    sentences: int
+    notes: list[str]
+    """What the jobs will read otherwise than it is written, a sentence for each column."""
+
+
+class MadePrefetch(TypedDict):
+    """What `make` prints with `--json`."""
+
+    quarter: str
+    folder: str
+    firms: int
+    sentences: int
+    other_quarters: int
+    """Rows left out, since their column `quarter` names another one."""
+    notes: list[str]
+
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing prefetch without asking.")]
 
@@ -48,7 +73,9 @@ def put(
 @app.command()
 def make(
     quarter: QuarterArgument,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Tables: .csv, .jsonl or .parquet.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Tables: .csv, .jsonl or .parquet, or folders.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder for the prefetch.")],
     mapping: Annotated[
         list[str] | None,
@@ -66,17 +93,24 @@ def make(
     Example:
       ftm prefetch make 2016Q2 calls.csv --map firm_id=ticker --map raw_text=text --out exports/2016Q2
     """
-    columns = dict(_pair(text) for text in mapping or [])
-    made = table.make(quarter, files, columns, language, out)
-    checked = service.load(quarter, out)
+    made = table.make(quarter, files, dict(_pair(text) for text in mapping or []), language, out)
     if made.other_quarters:
         output.hint(f"{output.count(made.other_quarters, 'row')} of other quarters left out")
-    for note in checked.notes:
+    for note in made.prefetch.notes:
         output.hint(note)
+    firms, sentences = len(made.prefetch.manifest.firm_to_chunk), made.prefetch.sentences
     if as_json:
-        output.print_json({"quarter": quarter, "folder": str(out), "firms": made.firms, "sentences": made.sentences})
+        document: MadePrefetch = {
+            "quarter": quarter,
+            "folder": str(out),
+            "firms": firms,
+            "sentences": sentences,
+            "other_quarters": made.other_quarters,
+            "notes": made.prefetch.notes,
+        }
+        output.print_json(document)
         return
-    output.print_line(f"{out}: {output.count(made.firms, 'firm')}, {output.count(made.sentences, 'sentence')}")
+    output.print_line(f"{out}: {output.count(firms, 'firm')}, {output.count(sentences, 'sentence')}")
     output.hint(f"upload it with `ftm prefetch put {quarter} {out}`")
 
 
@@ -176,12 +210,13 @@ def _upload(stack: Stack, prefetch: service.Prefetch, as_json: bool) -> None:
     for note in prefetch.notes:
         output.hint(note)
     service.upload(stack, prefetch, on_chunk=lambda chunk: output.hint(f"uploaded {chunk}"))
-    document = {
+    document: UploadedPrefetch = {
         "quarter": manifest.quarter,
         "bucket": bucket,
         "firms": len(manifest.firm_to_chunk),
         "chunks": len(manifest.chunk_sizes),
         "sentences": prefetch.sentences,
+        "notes": prefetch.notes,
     }
     if as_json:
         output.print_json(document)

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cli.services import prefetch_table
+
 from .conftest import SUCCEEDS, Aws, Ftm
 
 Q = SUCCEEDS
@@ -50,7 +52,9 @@ def test_texts_become_a_prefetch_that_can_be_uploaded(aws: Aws, ftm: Ftm, tmp_pa
 
     made = ftm("prefetch", "make", Q, str(write(tmp_path)), *COLUMNS, "--out", str(out), "--json")
 
-    assert json.loads(made.stdout) == {"quarter": Q, "folder": str(out), "firms": 2, "sentences": 5}
+    document = json.loads(made.stdout)
+    assert document.pop("notes") in ([], ["gvkey: 3 values are padded to six digits"])
+    assert document == {"quarter": Q, "folder": str(out), "firms": 2, "sentences": 5, "other_quarters": 0}
     assert [(row["firm_id"], row["position"], row["raw_text"], row["cleaned_text"]) for row in rows(out)][:3] == [
         ("0005", 0, "Good morning, Mr. Smith.", "good morning mr smith"),
         ("0005", 1, "Sales grew 5.2%.", "sales grew"),
@@ -68,6 +72,45 @@ def test_rows_that_are_sentences_are_kept(ftm: Ftm, tmp_path: Path) -> None:
 
     assert "1 row of other quarters left out" in made.stderr
     assert [(row["position"], row["raw_text"]) for row in rows(tmp_path / "out")] == [(7, "One. Two."), (8, "Three.")]
+
+
+def test_a_folder_as_spark_writes_it(ftm: Ftm, tmp_path: Path) -> None:
+    """Its files, and what the names of its folders say of the rows; markers are left out."""
+    for quarter, firm in (("2022Q4", 7), (Q, 10001.0), (Q, 10002.0)):
+        place = tmp_path / "calls" / f"quarter={quarter}"
+        place.mkdir(parents=True, exist_ok=True)
+        made = pa.table({"permno": [firm], "raw_text": pa.array(["Rates fell. Margins rose."]).dictionary_encode()})
+        pq.write_table(made, place / f"part-{firm:.0f}.snappy.parquet")
+    (tmp_path / "calls" / "_SUCCESS").touch()
+    (tmp_path / "calls" / "_temporary").mkdir()
+    (tmp_path / "calls" / "_temporary" / "part-0.parquet").write_text("torn")
+    out = tmp_path / "out"
+
+    made = ftm("prefetch", "make", Q, str(tmp_path / "calls"), "--map", "firm_id=permno", "--out", str(out))
+
+    assert "1 row of other quarters left out" in made.stderr
+    assert [row["firm_id"] for row in rows(out)] == ["10001", "10001", "10002", "10002"]
+
+
+def test_more_rows_than_are_held_at_once(ftm: Ftm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Firms whose sentences come one after the other, in turn, over many writes and several chunks."""
+    for name, value in (("_ROWS_AT_ONCE", 7), ("_ROWS_IN_MEMORY", 11), ("_FIRMS_PER_CHUNK", 2)):
+        monkeypatch.setattr(prefetch_table, name, value)
+    path, out = tmp_path / "calls.jsonl", tmp_path / "out"
+    lines = [{"firm_id": firm, "raw_text": f"Sentence {n} of {firm}."} for n in range(20) for firm in "ABC"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    ftm("prefetch", "make", Q, str(path), "--out", str(out))
+
+    found = rows(out) + pq.read_table(out / "chunk_0001.parquet").to_pylist()
+    for firm in "ABC":
+        assert [(row["position"], row["raw_text"]) for row in found if row["firm_id"] == firm] == [
+            (n, f"Sentence {n} of {firm}.") for n in range(20)
+        ]
+    assert json.loads((out / "manifest.json").read_text())["chunk_sizes"] == {
+        "chunk_0000.parquet": 2,
+        "chunk_0001.parquet": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -91,6 +134,14 @@ def test_an_invalid_mapping_of_columns_is_rejected(
 def test_files_that_are_not_tables_are_rejected(ftm: Ftm, tmp_path: Path) -> None:
     (tmp_path / "calls.txt").write_text("x")
     (tmp_path / "calls.parquet").write_text("x")
-    for name, sentence in (("calls.txt", "is neither .csv"), ("calls.parquet", "cannot be read")):
+    (tmp_path / "calls.jsonl").write_text('{"firm_id": "A", "raw_text": "Rates fell."}\n{')
+    (tmp_path / "empty").mkdir()
+    for name, sentence in (
+        ("calls.txt", "is neither .csv"),
+        ("calls.parquet", "cannot be read"),
+        ("calls.jsonl", "calls.jsonl cannot be read: line 2 is not JSON"),
+        ("empty", "holds no Parquet file"),
+    ):
         made = ftm("prefetch", "make", Q, str(tmp_path / name), "--out", str(tmp_path / "out"), exit_code=2)
-        assert sentence in made.stderr
+        assert sentence in made.stderr.replace("\n", " ")
+        assert not (tmp_path / "out").exists()

@@ -20,11 +20,19 @@ TOPIC_COLUMNS = (
     "coherent",
     "keywords",
     "n_sentences",
+    "share",
+    "executive_share",
+    "analyst_share",
+    "prepared_share",
+    "qa_share",
+    "n_core",
+    "n_attached",
     "sentence_ids",
+    "sentence_cosines",
     "processed_at",
 )
 
 
-def topic_id(firm_id: str, local_topic_id: int) -> str:
-    """The id of a firm's topic, counted from 0: `AAPL_0`."""
-    return f"{firm_id}_{local_topic_id}"
+def topic_id(firm_id: str, quarter: str, local_topic_id: int) -> str:
+    """The id of a firm's topic in a quarter, counted from 0: `AAPL_2021Q3_0`."""
+    return f"{firm_id}_{quarter}_{local_topic_id}"

@@ -1,5 +1,6 @@
 """The data that the worker processes: a firm with its sentences, the topics found in them, and a firm's outcome."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -36,6 +37,10 @@ class Topic:
     """The few sentences, as spoken, that represent the topic in the prompt."""
     questions: frozenset[int] = frozenset()
     """The places in `shown` of what analysts asked."""
+    core_ids: frozenset[str] = frozenset()
+    """The sentences that the topic is described by; the others are attached to them."""
+    cosines: Sequence[float] = ()
+    """Cosine of each of `sentence_ids` to the topic's centroid."""
 
 
 @dataclass(frozen=True)

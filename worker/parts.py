@@ -1,7 +1,8 @@
 """The Parquet parts: one row for each topic, with the columns of `contract.topics`."""
 
 import io
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from contract.topics import TOPIC_COLUMNS, NamingMethod, topic_id
 from worker.firm import Firm, Topic
+from worker.speech import Spoken, spoken
 
 SCHEMA = pa.schema(
     [
@@ -29,7 +31,16 @@ SCHEMA = pa.schema(
         pa.field("coherent", pa.bool_()),
         pa.field("keywords", pa.list_(pa.string()), nullable=False),
         pa.field("n_sentences", pa.int32(), nullable=False),
+        # Null in the rows of a part that an older ftm wrote.
+        pa.field("share", pa.float64()),
+        pa.field("executive_share", pa.float64()),
+        pa.field("analyst_share", pa.float64()),
+        pa.field("prepared_share", pa.float64()),
+        pa.field("qa_share", pa.float64()),
+        pa.field("n_core", pa.int32()),
+        pa.field("n_attached", pa.int32()),
         pa.field("sentence_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("sentence_cosines", pa.list_(pa.float32())),
         pa.field("processed_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
@@ -52,6 +63,7 @@ class NamedTopic:
 
 def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: datetime) -> list[dict[str, Any]]:
     """One row for each topic of a firm, in the order of the topics."""
+    speech = spoken(firm.sentences)
     return [
         {
             "firm_id": firm.firm_id,
@@ -60,7 +72,7 @@ def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: d
             "permno": firm.permno,
             "gvkey": firm.gvkey,
             "earnings_call_date": firm.earnings_call_date,
-            "topic_id": topic_id(firm.firm_id, number),
+            "topic_id": topic_id(firm.firm_id, quarter, number),
             "local_topic_id": number,
             "name": named.name,
             "summary": named.summary,
@@ -69,7 +81,9 @@ def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: d
             "coherent": named.coherent,
             "keywords": named.topic.keywords,
             "n_sentences": len(named.topic.sentence_ids),
+            **_shares(named.topic, speech),
             "sentence_ids": named.topic.sentence_ids,
+            "sentence_cosines": list(named.topic.cosines),
             "processed_at": processed_at,
         }
         for number, named in enumerate(topics)
@@ -81,3 +95,23 @@ def to_parquet(topic_rows: list[dict[str, Any]]) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(topic_rows, SCHEMA), sink, compression="zstd")
     return sink.getvalue()
+
+
+def _shares(topic: Topic, speech: Mapping[str, Spoken]) -> dict[str, Any]:
+    """How much of the call a topic is, and who speaks of it where. A share is null where the call does not say."""
+    own = [speech[sentence] for sentence in topic.sentence_ids]
+    roles = Counter(each.role for each in own) if any(each.role for each in speech.values()) else None
+    sections = Counter(each.section for each in own) if any(each.section for each in speech.values()) else None
+
+    def share(count: int) -> float:
+        return round(count / len(own), 4)
+
+    return {
+        "share": round(len(own) / len(speech), 4),
+        "executive_share": share(roles["executive"]) if roles else None,
+        "analyst_share": share(roles["analyst"]) if roles else None,
+        "prepared_share": share(sections["prepared"]) if sections else None,
+        "qa_share": share(sections["qa"]) if sections else None,
+        "n_core": len(topic.core_ids),
+        "n_attached": len(own) - len(topic.core_ids),
+    }

@@ -235,9 +235,7 @@ def _text(value: Any) -> str | None:
 def _of_quarter(table: Any, quarter: str) -> Any:
     if "quarter" not in table.column_names:
         return table
-    import pyarrow.compute as pc
-
-    return table.filter(pc.equal(table["quarter"], quarter))
+    return table.filter(_compute().equal(table["quarter"], quarter))
 
 
 def _split(table: Any, language: str) -> Any:
@@ -291,10 +289,9 @@ def _fill(table: Any, quarter: str, sentences: dict[str, int]) -> Any:
 def _positions(column: Any) -> Any:
     """Text as whole numbers: also 7.0, as programs write a column with missing values."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     try:
-        present = pc.if_else(pc.equal(column, ""), None, column)
+        present = _compute().if_else(_compute().equal(column, ""), None, column)
         return present.cast(pa.float64()).cast(pa.int32())
     except pa.ArrowInvalid as error:
         raise UsageError(f"the column position is not of whole numbers: {error}") from error
@@ -341,7 +338,7 @@ class _Chunks:
 
         chunks = pa.array([self._chunk_of(firm) for firm in table["firm_id"].to_pylist()], pa.string())
         for chunk in chunks.unique().to_pylist():
-            self._waiting.setdefault(chunk, []).append(table.filter(_equal(chunks, chunk)))
+            self._waiting.setdefault(chunk, []).append(table.filter(_compute().equal(chunks, chunk)))
         self._rows_waiting += table.num_rows
         if self._rows_waiting >= _ROWS_IN_MEMORY:
             self._write()
@@ -375,7 +372,8 @@ class _Chunks:
         self._rows_waiting = 0
 
 
-def _equal(column: Any, value: str) -> Any:
-    import pyarrow.compute as pc
+def _compute() -> Any:
+    """pyarrow.compute, whose functions are created at run time, where the type checker does not see them."""
+    import pyarrow.compute
 
-    return pc.equal(column, value)
+    return pyarrow.compute

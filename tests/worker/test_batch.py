@@ -84,11 +84,16 @@ def test_a_batch_is_named_and_its_record_accounts_for_every_firm(
     assert progress.counts.prompt_tokens == PROMPT_TOKENS * len(topics)
     assert progress.counts.cached_tokens == 64 * len(topics)
     first = topics[0]
-    assert (first["topic_id"], first["local_topic_id"], first["firm_name"]) == ("ALPHA_0", 0, "Alpha Industries, Inc.")
+    assert (first["topic_id"], first["local_topic_id"], first["firm_name"]) == (
+        "ALPHA_2023Q1_0",
+        0,
+        "Alpha Industries, Inc.",
+    )
     assert (first["permno"], first["gvkey"], str(first["earnings_call_date"])) == (10001, "001234", "2023-02-03")
     assert (first["naming_method"], first["model"]) == ("llm", MODEL)
     assert first["name"].startswith("Outlook for ")
-    assert first["n_sentences"] == len(first["sentence_ids"]) > 0
+    assert first["n_sentences"] == len(first["sentence_ids"]) == len(first["sentence_cosines"]) > 0
+    assert first["n_core"] + first["n_attached"] == first["n_sentences"]
     assert llm.most_at_once <= 8
     assert "ALPHA" not in done.stdout
     assert "segment" not in done.stdout

@@ -106,6 +106,7 @@ def _find_topics(firm: Firm, embed: Embed | None) -> FirmTopics:
                 cluster,
                 [usable[row] for row in _representatives(similarity, cluster.core, usable)],
                 usable,
+                _cosines(similarity, cluster.rows),
             )
             for cluster, words_of_topic in zip(clusters, keywords, strict=True)
         ],
@@ -114,13 +115,22 @@ def _find_topics(firm: Firm, embed: Embed | None) -> FirmTopics:
     )
 
 
-def _topic(keywords: list[str], cluster: "_Cluster", shown: list[Sentence], usable: list[Sentence]) -> Topic:
+def _topic(
+    keywords: list[str], cluster: "_Cluster", shown: list[Sentence], usable: list[Sentence], cosines: list[float]
+) -> Topic:
     return Topic(
         keywords=keywords,
         sentence_ids=[usable[row].sentence_id for row in cluster.rows],
         shown=[sentence.raw_text for sentence in shown],
         questions=frozenset(number for number, sentence in enumerate(shown) if text.is_question(sentence)),
+        core_ids=frozenset(usable[row].sentence_id for row in cluster.core),
+        cosines=cosines,
     )
+
+
+def _cosines(similarity: Matrix, rows: list[int]) -> list[float]:
+    """Cosine of each row of a topic to the topic's centroid."""
+    return np.round(_to_centroids(similarity[np.ix_(rows, rows)], np.zeros(len(rows), int))[:, 0], 4).tolist()
 
 
 def _in_order(sentences: list[Sentence]) -> list[Sentence]:

@@ -1,6 +1,6 @@
-"""How long a preview of the program takes on Pulumi's real engine, over one of a bare program with as many resources.
+"""How long a preview of the program takes on Pulumi's real engine, over one of a bare program with the same resources.
 
-The bare program registers the same names of the same types, without settings, components, policies and lookups. Each
+The bare program holds the resources' inputs as plain data: it has no settings, components, policies and lookups. Each
 preview runs in a process of its own, `python -m bench.preview FOLDER PORT PROGRAM`, so that imports count.
 """
 
@@ -21,13 +21,20 @@ AT_MOST = 1.3
 _REPETITIONS = 5
 
 _BARE = """
+import inspect
+import json
+
 import pulumi
 import pulumi_aws as aws
+from pydantic.alias_generators import to_camel
 
-for token, name in {resources}:
+for token, name, inputs in json.loads({resources!r}):
     module, cls = token.split(":")[1].split("/")[0], token.split(":")[2]
-    getattr(getattr(aws, {{"lambda": "lambda_"}}.get(module, module)), cls)  # imports what the class needs
-    pulumi.CustomResource(token, name, {{"tags": {{"Stack": "prod"}}}})
+    resource = getattr(getattr(aws, {{"lambda": "lambda_"}}.get(module, module)), cls)
+    arguments = {{to_camel(argument): argument for argument in inspect.signature(resource._internal_init).parameters}}
+    if files := inputs.get("code"):
+        inputs["code"] = pulumi.AssetArchive({{file: pulumi.FileAsset(path) for file, path in files.items()}})
+    resource(name, **{{arguments[key]: value for key, value in inputs.items()}})
 """
 
 
@@ -41,26 +48,17 @@ def measure() -> list[dict[str, Any]]:
     from local.emulator.aws import EmbeddedAws
     from testing.pulumi_provider.server import Provider
 
+    resources = _list_resources()
     aws = EmbeddedAws.start()
     provider = Provider(aws.endpoint)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return _measure(Path(folder), provider.port)
+            bare = Path(folder) / "bare.py"
+            bare.write_text(_BARE.format(resources=json.dumps(resources, default=lambda file: file.path)))
+            own, other = _preview_both(find_project() / "__main__.py", bare, provider.port)
     finally:
         provider.stop()
         aws.stop()
-
-
-def _measure(folder: Path, port: int) -> list[dict[str, Any]]:
-    program = find_project() / "__main__.py"
-    resources = _preview(folder, port, program)[1]  # the embedded AWS loads its services in it
-    bare = folder / "bare.py"
-    bare.write_text(_BARE.format(resources=resources))
-    seconds: dict[Path, list[float]] = {program: [], bare: []}
-    for _ in range(_REPETITIONS):
-        for each, taken in seconds.items():
-            taken.append(_preview(folder, port, each)[0])
-    own, other = (min(taken) for taken in seconds.values())
     return [
         {
             "resources": len(resources),
@@ -72,25 +70,42 @@ def _measure(folder: Path, port: int) -> list[dict[str, Any]]:
     ]
 
 
-def _preview(folder: Path, port: int, program: Path) -> tuple[float, list[tuple[str, str]]]:
-    """Seconds, and type and name of each resource that would be created."""
-    with tempfile.TemporaryDirectory(dir=folder) as backend:
-        command = [sys.executable, "-m", "bench.preview", backend, str(port), str(program)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, created = json.loads(done.stdout)
-    return seconds, [
-        (type_.rstrip(")"), name) for name, type_ in (one.split(" (") for one in created) if "aws:" in type_
+def _list_resources() -> list[tuple[str, str, dict[str, Any]]]:
+    """Type, name and inputs of each resource of the stack prod; of an archive, its files."""
+    from local.deploy import program
+    from testing.paper_cloud import LifelikeCloud
+
+    return [
+        (one.type, one.name, {key: getattr(value, "assets", value) for key, value in one.inputs.items()})
+        for one in program.up("prod", LifelikeCloud()).resources
+        if one.custom
     ]
 
 
+def _preview_both(program: Path, bare: Path, port: int) -> tuple[float, float]:
+    """Seconds of the shortest preview of each, taken in turns."""
+    _preview(program, port)  # the embedded AWS loads its services in it
+    seconds: dict[Path, list[float]] = {program: [], bare: []}
+    for _ in range(_REPETITIONS):
+        for each, taken in seconds.items():
+            taken.append(_preview(each, port))
+    return min(seconds[program]), min(seconds[bare])
+
+
+def _preview(program: Path, port: int) -> float:
+    with tempfile.TemporaryDirectory() as backend:
+        command = [sys.executable, "-m", "bench.preview", backend, str(port), str(program)]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def main(folder: str, port: str, program: str) -> None:
-    """Preview `program` once, and print what `_preview` reads."""
+    """Preview `program` once, and print the seconds that it took."""
     from testing.pulumi_engine import Engine
 
     stack = Engine(Path(folder), int(port)).stack("prod", {}, Path(program))
     began = time.monotonic()
-    steps = stack.preview()
-    print(json.dumps([time.monotonic() - began, sorted(steps.of("create"))]))
+    stack.preview()
+    print(time.monotonic() - began)
 
 
 if __name__ == "__main__":

@@ -80,22 +80,26 @@ def _missing_buckets(settings: Settings, region: str) -> Iterator[str]:
 
 def _find_network(settings: Settings, region: str) -> tuple[str, list[str]]:
     """The VPC and the subnets to use, given or the default ones."""
-    # Only lists are looked up: a missing resource would otherwise end in an error of the engine's.
+    # Mostly lists are looked up: a missing resource would otherwise end in an error of the engine's. Each lookup is a
+    # round trip of every preview, so that the number of them does not grow with the number of subnets.
     adopted = settings.adopted
     if adopted.vpc_id and adopted.subnet_ids:
-        vpc_id, subnet_ids = adopted.vpc_id, adopted.subnet_ids
-        _check_membership(vpc_id, subnet_ids)
+        subnet_ids = adopted.subnet_ids
+        _check_membership(adopted.vpc_id, subnet_ids)
     else:
-        subnet_ids = sorted(_list_subnets("default-for-az", "true"))
+        subnet_ids = sorted(_list_subnets({"default-for-az": ["true"]}))
         if not subnet_ids:
             raise SettingsError(f"the account has no default VPC in {region}: give ftm:vpcId and ftm:subnetIds")
-        vpc_id = aws.ec2.get_subnet(id=subnet_ids[0]).vpc_id
-    _check_subnets(vpc_id, subnet_ids)
-    return vpc_id, subnet_ids
+    first = aws.ec2.get_subnet(id=subnet_ids[0])
+    zone = first.availability_zone
+    if set(subnet_ids) <= set(_list_subnets({"subnet-id": subnet_ids, "availability-zone": [zone]})):
+        raise SettingsError(f"ftm:subnetIds are all in {zone}: a load balancer needs at least two availability zones")
+    _check_way_out(first.vpc_id, subnet_ids)
+    return first.vpc_id, subnet_ids
 
 
 def _check_membership(vpc_id: str, subnet_ids: list[str]) -> None:
-    known = _list_subnets("vpc-id", vpc_id)
+    known = _list_subnets({"vpc-id": [vpc_id]})
     strangers = [subnet for subnet in subnet_ids if subnet not in known]
     if strangers:
         raise SettingsError(
@@ -104,16 +108,9 @@ def _check_membership(vpc_id: str, subnet_ids: list[str]) -> None:
         )
 
 
-def _check_subnets(vpc_id: str, subnet_ids: list[str]) -> None:
-    subnets = [aws.ec2.get_subnet(id=subnet) for subnet in subnet_ids]
-    zones = {subnet.availability_zone for subnet in subnets}
-    if len(zones) < 2:
-        raise SettingsError(
-            f"ftm:subnetIds are all in {', '.join(zones)}: a load balancer needs at least two availability zones"
-        )
-    cut_off = [
-        subnet.id for subnet in subnets if not subnet.map_public_ip_on_launch and not _has_nat(vpc_id, subnet.id)
-    ]
+def _check_way_out(vpc_id: str, subnet_ids: list[str]) -> None:
+    public = _list_subnets({"subnet-id": subnet_ids, "map-public-ip-on-launch": ["true"]})
+    cut_off = [subnet for subnet in subnet_ids if subnet not in public and not _has_nat(vpc_id, subnet)]
     if cut_off:
         raise SettingsError(
             f"ftm:subnetIds: instances in {', '.join(cut_off)} would get no public address, and the route table has no "
@@ -139,5 +136,9 @@ def _list_route_tables(vpc_id: str, filter_name: str, value: str) -> list[str]:
     return list(aws.ec2.get_route_tables(vpc_id=vpc_id, filters=filters).ids)
 
 
-def _list_subnets(filter_name: str, value: str) -> list[str]:
-    return list(aws.ec2.get_subnets(filters=[aws.ec2.GetSubnetsFilterArgs(name=filter_name, values=[value])]).ids)
+def _list_subnets(filters: dict[str, list[str]]) -> list[str]:
+    return list(
+        aws.ec2.get_subnets(
+            filters=[aws.ec2.GetSubnetsFilterArgs(name=name, values=values) for name, values in filters.items()]
+        ).ids
+    )

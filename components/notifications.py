@@ -43,7 +43,7 @@ class Notifications(pulumi.ComponentResource):
         topic = aws.sns.Topic(
             "notifications",
             name=name,
-            kms_master_key_id=stack.kms_key_arn or self._create_key().arn,
+            kms_master_key_id=stack.kms_key_arn or self._create_key(),
             tags=stack.tags,
             opts=self._child,
         )
@@ -56,10 +56,10 @@ class Notifications(pulumi.ComponentResource):
             )
         return pulumi.Output.all(topic.arn, policy.id).apply(lambda known: str(known[0]))
 
-    def _create_key(self) -> aws.kms.Key:
-        """A key of the stack's own: AWS's key for SNS does not admit alarms."""
+    def _create_key(self) -> pulumi.Output[str]:
+        """The ARN of a key of the stack's own: AWS's key for SNS does not admit alarms."""
         stack = self._args.stack
-        return aws.kms.Key(
+        key = aws.kms.Key(
             "notifications",
             description=f"The topic {stack.name('notifications', 256)}",
             policy=policies.notification_key(self._args.account),
@@ -68,3 +68,4 @@ class Notifications(pulumi.ComponentResource):
             tags=stack.tags,
             opts=self._child,
         )
+        return key.arn

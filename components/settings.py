@@ -51,7 +51,7 @@ class SettingsError(ValueError):
 class Section(BaseModel):
     """Settings of one concern. The alias of a field is its key in the stack's config."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def config_keys(cls) -> list[str]:

@@ -67,13 +67,10 @@ class PaperCloud:
             case "getRegion":
                 return {"region": REGION}
             case "getSubnets":
-                ((wanted, (value,)),) = [(one["name"], one["values"]) for one in args["filters"]]
-                inside = self.default_vpc if wanted == "default-for-az" else value
-                return {"ids": [subnet for subnet, (vpc, _) in self.subnets.items() if vpc == inside]}
+                return {"ids": self._find_subnets({one["name"]: one["values"] for one in args["filters"]})}
             case "getSubnet" if args["id"] in self.subnets:
                 vpc, zone = self.subnets[args["id"]]
-                public = args["id"] not in self.private_subnets
-                return {"id": args["id"], "vpcId": vpc, "availabilityZone": zone, "mapPublicIpOnLaunch": public}
+                return {"id": args["id"], "vpcId": vpc, "availabilityZone": zone}
             case "getRouteTables":
                 ((wanted, (value,)),) = [(one["name"], one["values"]) for one in args["filters"]]
                 if wanted == "association.main":
@@ -112,6 +109,17 @@ class PaperCloud:
                 return {"buckets": [{"name": name, "bucketRegion": region} for name, region in own]}
             case _:
                 raise LookupError(f"{token} finds nothing for {args}")
+
+    def _find_subnets(self, filters: dict[str, list[str]]) -> list[str]:
+        return [
+            subnet
+            for subnet, (vpc, zone) in self.subnets.items()
+            if vpc in filters.get("vpc-id", [vpc])
+            and zone in filters.get("availability-zone", [zone])
+            and subnet in filters.get("subnet-id", [subnet])
+            and ("default-for-az" not in filters or vpc == self.default_vpc)
+            and ("map-public-ip-on-launch" not in filters or subnet not in self.private_subnets)
+        ]
 
 
 _KEY = "01234567-89ab-cdef-0123-456789abcdef"

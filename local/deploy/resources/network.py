@@ -92,8 +92,13 @@ def get_route_table(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
 
 @answers("aws:ec2/getSubnets:getSubnets")
 def get_subnets(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
-    found = aws.client("ec2").describe_subnets(Filters=_filters(args))["Subnets"]
-    return {"id": aws.region, "ids": sorted(subnet["SubnetId"] for subnet in found)}
+    filters = {each["Name"]: each for each in _filters(args)}
+    public = filters.pop("map-public-ip-on-launch", None)  # the one filter in use that moto does not know
+    found = aws.client("ec2").describe_subnets(Filters=list(filters.values()))["Subnets"]
+    ids = [
+        each["SubnetId"] for each in found if not public or str(each["MapPublicIpOnLaunch"]).lower() in public["Values"]
+    ]
+    return {"id": aws.region, "ids": sorted(ids)}
 
 
 @answers("aws:ec2/getSubnet:getSubnet")

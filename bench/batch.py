@@ -1,4 +1,4 @@
-"""A whole batch as a process, between a bucket on moto's server and an LLM of constant latency."""
+"""Measures the worker on a whole batch, with a bucket on moto's server and an LLM of constant latency."""
 
 import logging
 import subprocess
@@ -7,11 +7,10 @@ import threading
 import time
 from typing import Any
 
-import boto3
 import pyarrow as pa
-from moto.server import ThreadedMotoServer
 
 from contract import env
+from testing.aws_server import aws_server, s3_client
 from testing.worker import BUCKET, CHUNK_SCHEMA, QUARTER, Bucket, LlmServer, Reply, batch_environment, serving
 from worker.firm import Firm
 
@@ -20,28 +19,13 @@ IN_FLIGHT = 16
 
 
 def measure(firms: list[Firm]) -> list[dict[str, Any]]:
-    """Seconds, the share of them in which the LLM had nothing to do between its first and last request, and memory."""
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto tells each request
+    """Measure seconds, the share of them in which the LLM was idle between first and last request, and memory."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto logs each request
     llm, watch = LlmServer(), _Watch()
     llm.gate.set()
     llm.behave = watch.answer
-    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    aws = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "bench",
-        "AWS_SECRET_ACCESS_KEY": "bench",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=aws["AWS_ENDPOINT_URL"],
-        region_name="us-east-1",
-        aws_access_key_id="bench",
-        aws_secret_access_key="bench",  # noqa: S106 (moto takes any)
-    )
-    try:
+    with aws_server() as aws:
+        s3 = s3_client(aws["AWS_ENDPOINT_URL"])
         s3.create_bucket(Bucket=BUCKET)
         bucket = Bucket(s3, aws)
         rows = [row for firm in firms for row in _rows(firm)]
@@ -55,8 +39,6 @@ def measure(firms: list[Firm]) -> list[dict[str, Any]]:
             peak = _peak_memory(process)
             seconds = time.monotonic() - began
             progress = bucket.progress()
-    finally:
-        moto.stop()
     return [
         {
             "exit": process.returncode,
@@ -72,7 +54,7 @@ def measure(firms: list[Firm]) -> list[dict[str, Any]]:
 
 
 class _Watch:
-    """How many requests are in the LLM's hands, over time."""
+    """Counts the requests in progress at the LLM over time."""
 
     def __init__(self) -> None:
         self.first = self.last = 0.0
@@ -98,7 +80,7 @@ class _Watch:
 
 
 def _peak_memory(process: subprocess.Popen[bytes]) -> int:
-    """The most memory, in MB, of the worker and the process that finds topics for it."""
+    """The peak memory, in MB, of the worker and its topic process."""
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, sum(_resident(pid) for pid in [process.pid, *_children(process.pid)]))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypedDict
@@ -22,6 +21,7 @@ from typing import Any, TypedDict
 from evaluation import USAGE, EvaluationError
 from evaluation.process import answer_request
 from evaluation.topic_names import NamedTopic, TopicNames, read_topic_names
+from worker import firm_names
 
 SAME_TOPIC = 0.5
 """Two topics are the same one if at least this share of their sentences is common (Jaccard index)."""
@@ -37,15 +37,6 @@ _ENDING = re.compile(r"(?<=\w{4})(?:ies|y|es|(?<!s)s|e|ed|ings?)$")
 """Inflections: `margins` counts as `margin`, and `pricing` as `price`, but `production` not as `product`."""
 
 _SMALL_WORDS = {"a", "an", "and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "vs", "with"}
-
-_GENERIC = {
-    *("advanced", "american", "bank", "best", "central", "consolidated", "east", "eastern", "first", "general"),
-    *("global", "great", "international", "national", "new", "north", "northern", "pacific", "public", "south"),
-    *("southern", "standard", "states", "strategic", "united", "universal", "us", "west", "western"),
-}
-"""Common first words of firms' names: they identify the firm only together with the words that follow."""
-
-_LEGAL_FORMS = {"co", "company", "corp", "corporation", "inc", "incorporated", "llc", "ltd", "plc"}
 
 
 class Quality(TypedDict):
@@ -300,20 +291,10 @@ def _embedding_similarity(model: Any, pairs: list[tuple[str, str]]) -> list[floa
 def _is_generalisable(topic: NamedTopic) -> bool:
     """Whether the topic could be another firm's: neither its name nor its summary identifies the firm."""
     text = f"{topic.name}. {topic.summary}"
-    if len(topic.firm_id) > 1 and topic.firm_id in re.findall(r"\w+", text):
-        return False
-    brand = r"\W+".join(map(re.escape, _brand(topic.firm_name)))
-    # Capitalised only: many brands are also common words (a gap is not Gap).
-    return not brand or all(match[0][0].islower() for match in re.finditer(rf"\b{brand}\b", text, re.IGNORECASE))
-
-
-def _brand(firm_name: str) -> list[str]:
-    """The words that identify a firm: `Toro` of The Toro Company, `American Eagle` of American Eagle Outfitters."""
-    words = list(takewhile(lambda word: word.lower() not in _LEGAL_FORMS, re.findall(r"\w+", firm_name)))
-    if words and words[0].lower() == "the":
-        del words[0]
-    positions = (number for number, word in enumerate(words, 1) if len(word) > 2 and word.lower() not in _GENERIC)
-    return words[: next(positions, len(words))]
+    return not (
+        firm_names.contains_ticker(text, topic.firm_id)
+        or firm_names.contains_name(text, firm_names.identifying_words(topic.firm_name))
+    )
 
 
 def _pair(match: Match) -> Pair:

@@ -15,10 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import boto3
-from moto.server import ThreadedMotoServer
-
 from testing.attempts import simulate
+from testing.aws_server import aws_server, s3_client
 from testing.faulty_s3 import Fault, Rule, faulty_s3
 from testing.virtual_time import virtual_time
 from testing.worker import BUCKET, Bucket, LlmServer, Worker, batch_environment, call, serving
@@ -68,13 +66,8 @@ def _try_faults() -> list[dict[str, Any]]:
         ("body cut and reset", "cut and reset", ("GET",)),
     ]
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto logs each request
-    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    moto.start()
-    try:
-        host, port = moto.get_host_and_port()
-        return [_try_fault(f"http://{host}:{port}", *kind) for kind in kinds]
-    finally:
-        moto.stop()
+    with aws_server() as aws:
+        return [_try_fault(aws, *kind) for kind in kinds]
 
 
 class _Sometimes(Rule):
@@ -89,21 +82,15 @@ class _Sometimes(Rule):
         return True
 
 
-def _try_fault(moto: str, name: str, fault: Fault, methods: Sequence[str]) -> dict[str, Any]:
-    aws = {
-        "AWS_ENDPOINT_URL": moto,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+def _try_fault(aws: dict[str, str], name: str, fault: Fault, methods: Sequence[str]) -> dict[str, Any]:
     os.environ.update(aws)
-    s3: Any = boto3.client("s3")
+    s3 = s3_client(aws["AWS_ENDPOINT_URL"])
     s3.create_bucket(Bucket=BUCKET)
     bucket = Bucket(s3, aws)
     bucket.put_firms({f"FIRM{number:02}": call(f"FIRM{number:02}") for number in range(FIRMS)})
     llm = LlmServer()
     llm.gate.set()
-    with faulty_s3(moto) as proxy, serving(llm):
+    with faulty_s3(aws["AWS_ENDPOINT_URL"]) as proxy, serving(llm):
         for method in methods:
             rule = _Sometimes(method, ".", fault, times=0)
             rule.dice = random.Random(f"{name} {method}")

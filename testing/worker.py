@@ -173,7 +173,7 @@ def serving(server: LlmServer) -> Iterator[None]:
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
     server.url = f"http://127.0.0.1:{http.server_port}/v1"
     yield
     server.gate.set()
@@ -279,17 +279,27 @@ class Worker:
         )
 
     def run(self, clock: Clock | None = None, **changes: str | None) -> subprocess.CompletedProcess[str]:
-        """The same in this process, and with a topic process that is forked from one with scikit-learn loaded:
-        to import everything anew took most of the CPU time of these tests."""
+        """Run the worker in this process."""
+        return self.call(lambda environ: main(environ, clock), **changes)
+
+    def call(
+        self, work: Callable[[dict[str, str]], int], stdin: str = "", **changes: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the entry point `work` in this process, with the worker's environment and standard streams of its own.
+
+        Its topic process is forked from a process that has loaded scikit-learn: starting Python and importing
+        everything for each test took most of the CPU time of these tests.
+        """
         environ = {name: value for name, value in {**self.environ, **changes}.items() if value is not None}
         stdout, stderr = StringIO(), StringIO()
         with (
             patch.dict(os.environ, environ, clear=True),
             patch("multiprocessing.get_context", lambda _method: _loaded_processes()),
+            patch("sys.stdin", StringIO(stdin)),
             redirect_stdout(stdout),
             redirect_stderr(stderr),
         ):
-            code = main(environ, clock)
+            code = work(environ)
         return subprocess.CompletedProcess("worker", code, stdout.getvalue(), stderr.getvalue())
 
     def run_process(self, **changes: str | None) -> subprocess.CompletedProcess[str]:

@@ -1,41 +1,24 @@
-"""Fixtures of the worker and the evaluation: a bucket on moto's server, an LLM server, and the worker between them."""
+"""Fixtures for tests of the worker and the evaluation: a bucket on moto's server, an LLM server and the worker."""
 
 from collections.abc import Iterator
-from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from testing.aws_server import aws_server, s3_client
 from testing.faulty_s3 import FaultyS3, faulty_s3
 from testing.worker import BUCKET, Bucket, LlmServer, Worker, batch_environment, serving
 
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[dict[str, str]]:
-    """The environment in which processes reach moto's server."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    yield settings
-    server.stop()
+    """The environment variables with which processes reach the AWS server."""
+    with aws_server() as environment:
+        yield environment
 
 
 @pytest.fixture
 def bucket(aws: dict[str, str]) -> Iterator[Bucket]:
-    s3: Any = boto3.client(
-        "s3",
-        endpoint_url=aws["AWS_ENDPOINT_URL"],
-        region_name=aws["AWS_DEFAULT_REGION"],
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+    s3 = s3_client(aws["AWS_ENDPOINT_URL"])
     s3.create_bucket(Bucket=BUCKET)
     yield Bucket(s3, aws)
     for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
@@ -45,7 +28,7 @@ def bucket(aws: dict[str, str]) -> Iterator[Bucket]:
 
 @pytest.fixture
 def proxy(aws: dict[str, str]) -> Iterator[FaultyS3]:
-    """A way to moto's server on which requests fail as they do on the way to S3."""
+    """A proxy to the server, at which requests fail like requests to S3."""
     with faulty_s3(aws["AWS_ENDPOINT_URL"]) as server:
         yield server
 

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import evaluation.name_sample
 from contract import env
 from contract.layout import chunk_key
-from evaluation import load_generator as bench
+from evaluation import load_generator
 from testing.worker import (
     BUCKET,
     CHUNK_SCHEMA,
@@ -28,9 +29,18 @@ from testing.worker import (
 )
 
 
-def run(worker: Worker, *command: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: PLW1510 (tests look at the exit code)
+def name_sample(worker: Worker, out: Path, stdin: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return worker.call(lambda environ: evaluation.name_sample.main([str(out)], environ), stdin, **changes)
+
+
+def generate_load(worker: Worker, **changes: str) -> subprocess.CompletedProcess[str]:
+    return worker.call(load_generator.main, **changes)
+
+
+def run_module(worker: Worker, *command: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", *command],
+        check=False,
         env={**worker.environ, **changes},
         input=stdin,
         capture_output=True,
@@ -53,7 +63,7 @@ def test_a_sample_is_named_like_a_batch_and_the_bucket_is_unchanged(
         return Reply(body=completion(json.dumps({"name": name, "summary": "It is."})))
 
     llm.behave = behave
-    done = run(worker, "evaluation.name_sample", str(out), stdin="CHARLIE\nALPHA\n")
+    done = name_sample(worker, out, stdin="CHARLIE\nALPHA\n")
 
     assert done.returncode == 0, done.stderr
     rows = pq.read_table(out).to_pylist()
@@ -72,7 +82,7 @@ def test_a_failed_firm_does_not_affect_other_firms(
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRK B", "CHARLIE")})
     out = tmp_path / "named.parquet"
 
-    done = run(worker, "evaluation.name_sample", str(out), stdin="ALPHA\nNOBODY\n\n BRK B\r\nALPHA\n")
+    done = name_sample(worker, out, stdin="ALPHA\nNOBODY\n\n BRK B\r\nALPHA\n")
 
     assert done.returncode == 0
     assert [row["firm_id"] for row in pq.read_table(out).to_pylist()] == ["ALPHA"] * 5 + ["BRK B"] * 5
@@ -97,7 +107,7 @@ def test_naming_starts_before_the_last_firm_is_read(
     bucket.s3.put_object(Bucket=BUCKET, Key=last, Body=bucket.get(last), StorageClass="GLACIER")
 
     changes = {env.LLM_MAX_CONCURRENT: "1"}
-    done = run(worker, "evaluation.name_sample", str(tmp_path / "named.parquet"), stdin="\n".join(firms), **changes)
+    done = name_sample(worker, tmp_path / "named.parquet", stdin="\n".join(firms), **changes)
 
     assert done.returncode == 1
     assert "worker: S3 refuses: " in done.stderr
@@ -112,9 +122,7 @@ def test_firms_named_before_the_llm_failed_are_written(
     llm.behave = lambda number, _request: Reply(status=200 if number < 7 else 401, body=None if number < 7 else {})
     out = tmp_path / "named.parquet"
 
-    done = run(
-        worker, "evaluation.name_sample", str(out), stdin="ALPHA\nBRAVO\nCHARLIE\n", **{env.LLM_MAX_CONCURRENT: "1"}
-    )
+    done = name_sample(worker, out, stdin="ALPHA\nBRAVO\nCHARLIE\n", **{env.LLM_MAX_CONCURRENT: "1"})
 
     assert done.returncode == 1
     assert {row["firm_id"] for row in pq.read_table(out).to_pylist()} == {"ALPHA"}
@@ -130,7 +138,7 @@ def test_an_unwritable_file_is_reported_before_the_first_request(
     bucket.put_firms({"ALPHA": call("ALPHA")})
     out = tmp_path / "missing" / "named.parquet"
 
-    done = run(worker, "evaluation.name_sample", str(out), stdin="ALPHA\n")
+    done = run_module(worker, "evaluation.name_sample", str(out), stdin="ALPHA\n")
 
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"worker: {out} cannot be written: No such file or directory"]
@@ -143,7 +151,7 @@ def test_a_final_error_of_the_llm_ends_the_naming(
     bucket.put_firms({firm: call(firm) for firm in ("ALPHA", "BRAVO", "CHARLIE")})
     llm.behave = lambda _number, _request: Reply(status=404, body={"error": {"message": "The model does not exist."}})
 
-    done = run(worker, "evaluation.name_sample", str(tmp_path / "named.parquet"), stdin="ALPHA\nBRAVO\nCHARLIE\n")
+    done = name_sample(worker, tmp_path / "named.parquet", stdin="ALPHA\nBRAVO\nCHARLIE\n")
 
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -158,7 +166,7 @@ def test_a_sample_without_any_llm_name_is_an_error(
     bucket.put_firms({"ALPHA": call("ALPHA")})
     llm.behave = lambda _number, _request: Reply(status=400, body={"error": {"message": "No schemas here."}})
 
-    done = run(worker, "evaluation.name_sample", str(tmp_path / "named.parquet"), stdin="ALPHA\n")
+    done = name_sample(worker, tmp_path / "named.parquet", stdin="ALPHA\n")
 
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
@@ -186,7 +194,7 @@ def test_firms_that_cannot_be_named_are_reported(
     bucket: Bucket, llm: LlmServer, worker: Worker, tmp_path: Path, stdin: str, says: list[str]
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
-    done = run(worker, "evaluation.name_sample", str(tmp_path / "named.parquet"), stdin=stdin)
+    done = name_sample(worker, tmp_path / "named.parquet", stdin=stdin)
     assert done.returncode == 1
     assert done.stderr.splitlines() == says
     assert list(tmp_path.iterdir()) == []
@@ -205,7 +213,7 @@ def test_each_concurrency_level_of_the_load_test_is_a_line(llm: LlmServer, worke
         return Reply()
 
     llm.behave = behave
-    done = run(worker, "evaluation.load_generator", **measured("3", "3", **{env.LLM_MAX_CONCURRENT: "1"}))
+    done = generate_load(worker, **measured("3", "0.5", **{env.LLM_MAX_CONCURRENT: "1"}))
     assert done.returncode == 0, done.stderr
     (line,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (line["in_flight"], line["errors"], line["retries"]) == (3, 0, 0)
@@ -229,7 +237,7 @@ def test_the_load_test_keeps_its_concurrency_level_and_reports_why_requests_fail
         return Reply(status=422, body={"error": {"message": "no case 7"}}) if number == 9 else Reply()
 
     llm.behave = behave
-    done = run(worker, "evaluation.load_generator", **measured("8", "1"))
+    done = generate_load(worker, **measured("8", "1"))
     (line,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (line["in_flight"], line["errors"]) == (8, 1)
     assert line["fallbacks"] == {"request_refused": {"topics": 1, "example": "HTTP 422: no case 7"}}
@@ -240,14 +248,14 @@ def test_concurrent_load_tests_use_different_topics(llm: LlmServer, worker: Work
     prompts: list[set[str]] = []
     for _ in range(2):
         llm.requests.clear()
-        assert bench.main({**worker.environ, **measured("2", "0.3")}) == 0
+        assert load_generator.main({**worker.environ, **measured("2", "0.3")}) == 0
         prompts.append({request["messages"][1]["content"] for request in llm.requests})
     assert all(prompts)
     assert prompts[0].isdisjoint(prompts[1])
 
 
 def test_an_invalid_level_is_reported_in_one_sentence(llm: LlmServer, worker: Worker) -> None:
-    done = run(worker, "evaluation.load_generator", **measured("many", "1"))
+    done = generate_load(worker, **measured("many", "1"))
     assert done.returncode == 1
     assert "BENCH_LEVELS" in done.stderr
-    assert "the environment lacks BENCH_LEVELS" in run(worker, "evaluation.load_generator").stderr
+    assert "the environment lacks BENCH_LEVELS" in run_module(worker, "evaluation.load_generator").stderr

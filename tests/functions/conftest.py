@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
 from moto import mock_aws
 
@@ -20,7 +19,7 @@ BUCKET = "pipeline"
 RUN = "20230405_101500"
 EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:ftm-quarter-processor:one"
 EMPTY_ETAG = hashlib.md5(b"").hexdigest()  # noqa: S324 - as S3 makes its ETags
-MODULES = ("prefetch_check", "create_batch_manifest", "summarize_results", "notify_completion")
+MODULES = ("storage", "prefetch_check", "create_batch_manifest", "summarize_results", "notify_completion")
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +41,9 @@ def modules() -> dict[str, ModuleType]:
 def s3(modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
-        yield client
+        s3 = modules["storage"].s3
+        s3.create_bucket(Bucket=BUCKET)
+        yield s3
 
 
 @dataclass

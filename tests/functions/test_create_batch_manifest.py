@@ -6,13 +6,12 @@ import sys
 from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from contract import ContractError, layout
 from contract.batch import parse_batch_line
 from contract.run import MAX_BATCHES, MAX_FIRMS
+from testing.aws_server import aws_server, s3_client
 from tests.functions.conftest import BUCKET, EXECUTION, QUARTER, RUN, Bucket, prefetch_manifest
 
 STARTED_AT = "2023-04-05T10:15:00.123Z"
@@ -186,41 +185,18 @@ print(json.dumps({"firms": manifest["firms"], "batches": len(manifest["batch_ids
 """
 
 
-@pytest.mark.parametrize("firms", [100_000, MAX_FIRMS])
-def test_a_hundred_thousand_firms_fit_into_the_limits_of_the_function(firms: int) -> None:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        env = {
-            **os.environ,
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-        }
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=env["AWS_ENDPOINT_URL"],
-            region_name="us-east-1",
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
+def test_the_largest_run_fits_into_the_limits_of_the_function() -> None:
+    firms = MAX_FIRMS
+    manifest = prefetch_manifest({f"{n:064d}": f"chunk_{n // 2000:04d}.parquet" for n in range(firms)})
+    event = {"input": {"quarter": QUARTER, "bucket": BUCKET}, "execution": EXECUTION, "started_at": STARTED_AT}
+    with aws_server() as aws:
+        s3 = s3_client(aws["AWS_ENDPOINT_URL"])
         s3.create_bucket(Bucket=BUCKET)
-        manifest = prefetch_manifest({f"{n:064d}": f"chunk_{n // 500:04d}.parquet" for n in range(firms)})
         s3.put_object(Bucket=BUCKET, Key=layout.prefetch_manifest_key(QUARTER), Body=json.dumps(manifest))
         for chunk in manifest["chunk_sizes"]:
             s3.put_object(Bucket=BUCKET, Key=layout.chunk_key(QUARTER, chunk))
-        event = {
-            "input": {"quarter": QUARTER, "bucket": BUCKET},
-            "execution": EXECUTION,
-            "started_at": STARTED_AT,
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE, json.dumps(event)], env=env, capture_output=True, text=True, check=True
-        )
-    finally:
-        server.stop()
+        command = [sys.executable, "-c", MEASURE, json.dumps(event)]
+        done = subprocess.run(command, env={**os.environ, **aws}, capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout)
     assert measured["firms"] == firms
     assert measured["batches"] == firms // 1000

@@ -11,13 +11,12 @@ from itertools import pairwise
 from contract.fallbacks import FallbackKind
 from llm.answers import Unreadable, read_object
 from worker.firm import FirmTopics, Topic
+from worker.firm_names import contains_name, contains_ticker
 from worker.naming import content
 from worker.naming.prompt import EXAMPLES, MAX_NAME_CHARS, MAX_NAME_WORDS, MAX_SUMMARY_CHARS
 from worker.naming.relation import Relation
 from worker.vocabulary import stem, weight_of
 from worker.words import all_words, one_line
-
-_FIRST_WORD = re.compile(r"\W+([^\W\d_]+)")
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,13 @@ def _wrong_length(answer: Name) -> Problem | None:
 
 
 def _says_own_name(answer: Name, topic: Topic, firm_id: str, names: frozenset[str]) -> Problem | None:
-    said = sorted(name for name in names if any(_says(text, name, names) for text in (answer.name, answer.summary)))
+    texts = (answer.name, answer.summary)
+    said = sorted(name for name in names if any(contains_name(text, name, names) for text in texts))
     if said:
         return Problem(FallbackKind.FIRM_NAME, f"it says {said[0]!r}, the name of a company, person or product")
-    if _says_ticker(answer, topic, firm_id):
+    # Tickers such as AI, IT and KEY are also terms or common words: sentences that contain them allow them.
+    said_ticker, shown_ticker = (any(contains_ticker(one, firm_id) for one in each) for each in (texts, topic.shown))
+    if said_ticker and not shown_ticker:
         return Problem(FallbackKind.FIRM_NAME, f"it says {firm_id!r}, the company's ticker")
     return None
 
@@ -121,32 +123,6 @@ def _comes_from_elsewhere(answer: Name, topic: Topic, call_words: frozenset[str]
         sentence = "it is not about what the sentences say; use their subject and not another one"
         return Problem(FallbackKind.UNRELATED, sentence)
     return None
-
-
-def _says(text: str, name: str, names: frozenset[str]) -> bool:
-    """Whether a text contains a name, which is given in lower case.
-
-    A word in lower case has its common meaning, and so has the first word of "Sporting goods" where both are names.
-    """
-    pattern = r"\b" + r"[\W_]+".join(map(re.escape, name.split())) + r"\b"
-    for match in re.finditer(pattern, text, re.IGNORECASE):
-        following = _FIRST_WORD.match(text[match.end() :])
-        common = match.start() == 0 and following and following[1] in names
-        if " " in name or not (match[0][0].islower() or common):
-            return True
-    return False
-
-
-def _says_ticker(answer: Name, topic: Topic, firm_id: str) -> bool:
-    """Whether the answer contains the ticker and the shown sentences do not.
-
-    Tickers such as AI, IT and KEY are also terms or common words: sentences that contain them allow them.
-    """
-    if len(firm_id) < 2 or not any(character.isalpha() for character in firm_id):
-        return False
-    ticker = re.compile(rf"\b{re.escape(firm_id)}\b")
-    texts = (answer.name, answer.summary)
-    return any(map(ticker.search, texts)) and not any(map(ticker.search, topic.shown))
 
 
 def _is_list_of_keywords(name: str, topic: Topic) -> bool:

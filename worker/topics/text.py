@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from worker.firm import Firm, Sentence
+from worker.firm_names import LEGAL_FORMS
 from worker.vocabulary import stem, weight_of
 from worker.words import all_words, plain_words
 
@@ -233,12 +234,6 @@ _PLACES = set(
     utah virginia washington western york
     """.split()  # noqa: SIM905
 )
-_LEGAL_FORMS = set(
-    """
-    ab ag co companies company corp corporation gmbh holding holdings inc incorporated limited llc lp ltd nv plc sa se
-    the
-    """.split()  # noqa: SIM905
-)
 
 # Words of many firms' names, and of any call: a name only where the call itself writes it as one.
 _TRADE_WORDS = set(
@@ -264,8 +259,8 @@ def names(firm: Firm) -> frozenset[str]:
     lower = Counter(word for text in texts for word in re.findall(r"\b[a-z]{2,}\b", text))
     capital = Counter(word.lower() for text in texts for word in re.findall(r"\b[A-Z]\w+\b", text))
 
-    called = [word for word in all_words(firm.firm_name) if word not in _LEGAL_FORMS]
-    plain = [word for word in plain_words(firm.firm_name) if word not in _LEGAL_FORMS]
+    called = [word for word in all_words(firm.firm_name) if word not in LEGAL_FORMS]
+    plain = [word for word in plain_words(firm.firm_name) if word not in LEGAL_FORMS]
     short = [firm.firm_id.lower(), *plain_words(f"{firm.firm_id} {''.join(word[0] for word in plain)}")]
     said = [word for word in short if capital[word]]
     own = {*called, *plain, *said} - STOP_WORDS | {" ".join(called)}

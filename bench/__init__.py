@@ -1,1 +1,1 @@
-"""What the worker costs and what it is worth, measured: `python -m bench [FOLDER]`."""
+"""Measures the cost and the quality of the worker: `python -m bench [FOLDER]`."""

@@ -1,7 +1,7 @@
 """`python -m bench [FOLDER]`: measures the worker on the prefetch in FOLDER, or on sample calls.
 
-FOLDER is what holds `prefetch/transcripts/quarter=...`. What else a part needs, `make bench` installs; without it the
-part is left out, and named.
+FOLDER is the folder that contains `prefetch/transcripts/quarter=...`. Parts whose packages are not installed are
+skipped and named; `make bench` installs everything.
 """
 
 import os
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "tiny-qwen3"
         build_model(model)
-        # As on machines of their own: the server has a core, and the client another.
+        # Server and client each have a core, as if they ran on separate machines.
         *others, core = sorted(os.sched_getaffinity(0))
         server = VllmServer(model, Path(folder) / "vllm.log", core=core if others else None)
         try:

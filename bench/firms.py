@@ -1,4 +1,4 @@
-"""The firms to measure on: of a prefetch folder, or sample calls made by ftm itself."""
+"""The firms to measure with: from a prefetch folder, or sample calls."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ SAMPLE_QUARTER = "2023Q1"
 
 
 class Folder:
-    """A folder with the bucket's layout, read as the worker reads a bucket."""
+    """A folder with the layout of the bucket, read like a bucket."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -27,7 +27,7 @@ class Folder:
 
 
 def load(folder: Path | None, count: int) -> list[Firm]:
-    """Firms of usual size, spread over a prefetch whose root (the part before `prefetch/`) is `folder`."""
+    """Firms of typical size, spread over a prefetch; `folder` is the folder that contains `prefetch/`."""
     if folder is None:
         with tempfile.TemporaryDirectory() as made:
             root = Path(made)

@@ -1,6 +1,6 @@
 """`python -m bench.limited_server LIMIT`: an LLM server that answers LIMIT requests a second; it prints its port.
 
-A request takes at least a third of a second, as on a GPU that computes 16 at once, and waits for its turn beyond that.
+A request takes at least a third of a second, as on a GPU that computes 16 at once, and longer if it has to wait.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Naming: the worker's client beside the barest one, on a real vLLM and on a server of limited throughput."""
+"""Compares the worker's LLM client with a minimal client, on a real vLLM and on a server of limited throughput."""
 
 import asyncio
 import json
@@ -18,16 +18,16 @@ from worker.firm import Topic
 from worker.naming.prompt import RESPONSE_FORMAT, prompt
 
 BLOCKS = 5
-"""Of four runs each: worker, barest, barest, worker. A run depends on which one was before it, too."""
+"""Blocks of four runs: worker, barest, barest, worker. The order matters, as a run is affected by the one before it."""
 ANSWER_TOKENS = 48
-"""About those of a real name and summary; the tiny model's random words would go on for longer."""
+"""Typical for a real name and summary; the random words of the tiny model would be longer."""
 
 
 def throughput(base_url: str, model: str, requests: int = 160) -> list[dict[str, Any]]:
-    """Requests a second of both clients on the same load, and the CPU of one request.
+    """Requests per second of both clients with the same load, and the CPU time per request.
 
-    The requests are the same, and the server has met them before: it computes as much for the one as for the other.
-    Its own speed still drifts by more than the clients differ: `+-` is the standard error of the ratio.
+    Both send the same requests, and the server has seen them before, so it computes as much for either client. Its
+    speed still varies more than the clients differ: `+-` is the standard error of the ratio.
     """
     bodies = [_body(made_up_topic(number), model) for number in range(requests)]
     asyncio.run(_barest(base_url, model, bodies, 64))
@@ -59,10 +59,10 @@ def throughput(base_url: str, model: str, requests: int = 160) -> list[dict[str,
 
 
 def at_a_limited_server(limit: float = 50.0, requests: int = 3000, in_flight: int = 64) -> list[dict[str, Any]]:
-    """Requests a second of both clients at a server that answers `limit` a second.
+    """Requests per second of both clients at a server that answers `limit` per second, the share of a GPU that one job
+    gets.
 
-    That is what one GPU gives a job. The queue is full from the start to the end; the client begins with few requests
-    in flight.
+    There is always a request to send. The worker's client begins with few requests in flight.
     """
     bodies = [_body(made_up_topic(number), "limited") for number in range(requests)]
     seconds, cpu = {"worker": 0.0, "barest": 0.0}, {"worker": 0.0, "barest": 0.0}
@@ -88,7 +88,7 @@ def at_a_limited_server(limit: float = 50.0, requests: int = 3000, in_flight: in
 
 @contextmanager
 def _limited_server(limit: float) -> Iterator[str]:
-    """The base URL of a server, a process of its own, that answers so many requests a second, one after the other."""
+    """Start a server process that answers `limit` requests per second, one after another; yield its base URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.limited_server", str(limit)], stdout=subprocess.PIPE, text=True
     )
@@ -117,7 +117,7 @@ async def _with_worker(base_url: str, model: str, bodies: list[dict[str, Any]], 
 
 
 async def _barest(base_url: str, _model: str, bodies: list[dict[str, Any]], in_flight: int) -> None:
-    """Sockets and nothing else: no client can do less."""
+    """Uses only sockets: no client can do less."""
     address = urlsplit(base_url)
     waiting = iter([json.dumps(body).encode() for body in bodies])
 

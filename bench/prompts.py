@@ -1,7 +1,7 @@
-"""What a name costs in prompt tokens, counted by Qwen's own vocabulary: the worker's prompt beside the reference's.
+"""Counts the prompt tokens per topic with Qwen's vocabulary, for the worker's prompt and the reference's.
 
-dashscope carries the byte pairs of the first Qwen, with its tokenizer: those of Qwen3 are the same 151,643, and split
-text alike. Only `<think>` and `</think>`, of the chat template, are tokens in Qwen3 alone.
+dashscope contains the tokenizer of the first Qwen. Qwen3 has the same 151,643 byte pairs and splits text in the same
+way; only `<think>` and `</think>`, of the chat template, are tokens only in Qwen3.
 """
 
 from importlib.util import find_spec
@@ -13,15 +13,15 @@ from worker.naming.prompt import INSTRUCTIONS, prompt
 from worker.topics.discovery import SHOWN as SHOWN_BY_WORKER
 
 REFERENCE_SENTENCES = 50
-"""The reference shows up to so many sentences, and repeats its instructions after them."""
+"""The maximum number of sentences in the reference's prompt, which repeats its instructions after them."""
 
 CACHE_BLOCK = 16
-"""vLLM's prefix cache knows whole blocks of so many tokens."""
+"""The prefix cache of vLLM stores whole blocks of this many tokens."""
 
-# Qwen3's chat template, as its tokenizer_config.json has it for a system's and a user's message.
+# Qwen3's chat template for a system and a user message, from its tokenizer_config.json.
 _TEMPLATE = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 _NO_THINKING = 4
-"""Tokens by which the template ends with thinking off: <think>, an empty line, </think>, an empty line."""
+"""Tokens at the end of the template without thinking: <think>, an empty line, </think>, an empty line."""
 
 
 def available() -> bool:
@@ -29,7 +29,7 @@ def available() -> bool:
 
 
 def tokens(firms: list[Firm]) -> list[dict[str, Any]]:
-    """Prompt tokens a topic, and those of them that come after what all prompts share, which vLLM computes once."""
+    """Prompt tokens per topic, and those after the common prefix of all prompts, which vLLM caches."""
     found = {count: showing(firms, count) for count in SHOWN}
     prompts = {_name(count): [prompt(topic) for _, topic in found[count]] for count in SHOWN}
     prompts["reference"] = [_reference_prompt(firm, topic) for firm, topic in found[SHOWN_BY_WORKER]]
@@ -51,7 +51,7 @@ def _name(count: int) -> str:
 
 
 def _count(prompts: list[list[dict[str, str]]]) -> tuple[float, float]:
-    """Mean tokens of a prompt, and of what the cache does not hold of it."""
+    """The mean number of tokens of a prompt, and of those that are not cached."""
     from dashscope.tokenizers import get_tokenizer  # pyright: ignore[reportMissingImports]
 
     encode = get_tokenizer("qwen-turbo").encode

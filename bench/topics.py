@@ -1,12 +1,14 @@
-"""Topics: the worker's recipe, its variant by sentence embeddings, and BERTopic, on the same firms and one core.
+"""Compares methods of finding topics on the same firms and one core: the worker's, with and without sentence
+embeddings, and BERTopic.
 
-MiniLM and BERTopic come with the extra `bench`; without them the worker's own recipe is measured alone. All methods
-draw their terms from the same words: a firm's content words, less names, singulars and plurals as one.
+MiniLM and BERTopic are in the extra `bench`; without them only the worker's default method is measured. All methods
+take their terms from the same words: the content words of a firm without names, with singular and plural as one word.
 
-NPMI tells how much more often two words of a topic share a sentence of the firm's call than by chance, from -1 (never)
-to 1 (always), as the mean over all pairs of the first 10 distinct words of a topic's terms. In a call of 80 sentences
-half of such pairs never meet, and count -1 each: a short list of words fares better than a long one, so that the first
-5 words are told beside. It knows words only, and so favours what clusters by words over what clusters by meaning.
+NPMI measures how much more often two words of a topic occur in one sentence of the firm's call than by chance, from -1
+(never) to 1 (always). It is the mean over all pairs of the first 10 distinct words of a topic. In a call of 80
+sentences half of these pairs never occur together and count as -1, so short lists of words score higher; the value for
+the first 5 words is reported too. NPMI only considers words, and so favours clustering by words over clustering by
+meaning.
 """
 
 import math
@@ -32,7 +34,7 @@ from worker.topics.embeddings import Embed
 WORDS = 10
 FIRST = 5
 SHOWN = (5, topics.SHOWN, 1000)
-"""Sentences shown to the LLM, to be judged: fewer, as the worker does, and all."""
+"""The numbers of sentences shown to the LLM that are compared: few, the worker's, and all."""
 
 _EMPTY = "emptydoc"
 """BERTopic's word for a sentence without words."""
@@ -40,16 +42,16 @@ _EMPTY = "emptydoc"
 
 @dataclass(frozen=True)
 class Found:
-    """What a method found in one firm: the topics' words, and the share of the sentences that are in a topic."""
+    """The topics of one firm: their words, and the share of the sentences that are in a topic."""
 
     words: list[list[str]]
     coverage: float
 
 
 def compare(firms: list[Firm]) -> list[dict[str, Any]]:
-    """One row a method: seconds, topics and coverage a firm, NPMI and diversity of the words.
+    """One row per method: seconds, topics and coverage per firm, NPMI and diversity of the words.
 
-    In a process of its own on one core, so that torch has no part in what is measured afterwards.
+    Runs in a separate process on one core, so that torch does not affect later measurements.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_on_one_core) as apart:
         return apart.submit(_compare, firms).result()
@@ -61,15 +63,15 @@ def missing() -> list[str]:
 
 
 def showing(firms: list[Firm], count: int) -> list[tuple[Firm, Topic]]:
-    """The topics of all firms, with so many sentences for the LLM."""
+    """The topics of all firms, with `shown` sentences for the LLM."""
     with patch.object(topics, "SHOWN", count):
         return [(firm, topic) for firm in firms for topic in find_topics(firm).topics]
 
 
 def representativeness(firms: list[Firm]) -> list[dict[str, Any]]:
-    """How close the shown sentences come to all of a topic's: the mean best cosine, over its rows and the topics.
+    """How well the shown sentences represent all sentences of a topic: the mean of the best cosines.
 
-    Cosines are of TF-IDF, so that no method is measured in its own space.
+    The cosines are of TF-IDF vectors, so that no method is measured in its own space.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -107,7 +109,7 @@ def _compare(firms: list[Firm]) -> list[dict[str, Any]]:
     usual = max(firms, key=lambda firm: len(firm.sentences))
     rows: list[dict[str, Any]] = []
     for name, method in methods.items():
-        method(usual, embed)  # imports and caches are not the method's
+        method(usual, embed)  # imports and caches do not count
         rows.append(_measure(name, method, embed, firms))
     return rows
 
@@ -161,7 +163,7 @@ def _minilm() -> Embed:
 
 
 def _no_embedding(_texts: list[str]) -> Any:
-    raise AssertionError("no method that is measured asks for it")
+    raise AssertionError("no measured method calls this")
 
 
 def _worker(firm: Firm, _embed: Embed) -> Found:
@@ -195,7 +197,7 @@ def _bertopic(firm: Firm, embed: Embed) -> Found:
         top_n_words=WORDS,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # UMAP says that a seed leaves it one thread
+        warnings.simplefilter("ignore")  # UMAP warns that a seed limits it to one thread
         labels, _ = model.fit_transform(documents, embed([sentence.raw_text for sentence in firm.sentences]))
     terms = [[word for word, _ in model.get_topic(label) if word != _EMPTY] for label in sorted(set(labels) - {-1})]
     return Found([_first_words(words) for words in terms], sum(label != -1 for label in labels) / len(labels))
@@ -210,9 +212,9 @@ def _first_words(terms: list[str]) -> list[str]:
 
 
 def _npmi(firm: Firm, words: list[str]) -> float:
-    # The worker tells a word's number by the usable sentences only: its words are told anew, with those of the call.
-    *sentences, told = text.with_one_number([*(text.content_words(sentence) for sentence in firm.sentences), words])
-    documents = [frozenset(sentence).intersection(told) for sentence in sentences]
+    # The worker merges singular and plural in usable sentences only: here they are merged again in the whole call.
+    *sentences, merged = text.with_one_number([*(text.content_words(sentence) for sentence in firm.sentences), words])
+    documents = [frozenset(sentence).intersection(merged) for sentence in sentences]
     alone = Counter(word for document in documents for word in document)
     together = Counter(pair for document in documents for pair in combinations(sorted(document), 2))
     total = len(documents)
@@ -230,7 +232,7 @@ def _npmi(firm: Firm, words: list[str]) -> float:
 
 
 def _diversity(words_of_topics: list[list[str]]) -> float:
-    """The share of different words among all words of a firm's topics."""
+    """The share of distinct words among all words of a firm's topics."""
     words = [word for words in words_of_topics for word in words]
     return len(set(words)) / max(1, len(words))
 

@@ -1,8 +1,8 @@
 """A simulation of overlapping attempts at one batch: the worker's storage code against a fake of S3.
 
-Every request to S3 is a point at which the schedule decides which attempt goes on, and what happens to the request: it
-succeeds, its answer is lost, it never arrives, it arrives later than its sender waits, or the attempt is killed before
-or after it. Attempts are greenlets, which switch only at these points: a schedule always gives the same history.
+At every request to S3, the schedule decides which attempt continues and what happens to the request: it succeeds, its
+response is lost, it never arrives, it arrives after its sender has stopped waiting, or the attempt is killed before or
+after it. Attempts are greenlets, which switch only at these points, so a schedule always gives the same history.
 """
 
 import json
@@ -38,7 +38,7 @@ _KINDS = ("pass", "lost", "never sent", "late", "killed before", "killed after")
 
 @dataclass
 class History:
-    """What a schedule led to."""
+    """The result of a schedule."""
 
     topics: int
     """Counted by the final record."""
@@ -51,15 +51,15 @@ class History:
     killed: int
     faults: int
     problems: list[str] = field(default_factory=list[str])
-    """Sentences about everything that must not happen; empty for a correct history."""
+    """Descriptions of violations; empty for a correct history."""
 
 
 class Killed(BaseException):
-    """The process of an attempt is gone."""
+    """The process of an attempt was killed."""
 
 
 class FakeS3:
-    """The objects of one bucket, with conditional writes. Each write gives an object another ETag, as SSE-KMS does."""
+    """The objects of one bucket, with conditional writes. Each write gives an object a new ETag, as with SSE-KMS."""
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, str, dict[str, str]]] = {}
@@ -108,7 +108,7 @@ class FakeS3:
 
 
 class Client:
-    """boto3's client, as one attempt has it: each request waits for the schedule."""
+    """The boto3 client of one attempt: each request waits for the schedule."""
 
     exceptions = SimpleNamespace(ClientError=ClientError)
 
@@ -121,7 +121,7 @@ class Client:
 
 
 class Attempt:
-    """One attempt at the batch, in a greenlet of its own."""
+    """One attempt at the batch, in its own greenlet."""
 
     def __init__(self, s3: FakeS3, retry_seconds: float, stops_after: int) -> None:
         self.ended = self.overtaken = self.killed = False
@@ -135,7 +135,7 @@ class Attempt:
         self._late: list[Callable[[], Any]] = []
 
     def step(self, kind: str, late: list[Callable[[], Any]]) -> None:
-        """Let the attempt's next request happen as `kind` says, until it makes another one or ends."""
+        """Perform the attempt's next request as `kind` says, and run it until its next request or its end."""
         self._kind, self._late = kind, late
         self._greenlet.switch()
 
@@ -166,11 +166,11 @@ class Attempt:
         except OvertakenError:
             self.overtaken = True
         except S3UnavailableError:
-            pass  # Batch makes another attempt
+            pass  # Batch starts another attempt
         self.ended = True
 
     def _process(self) -> None:
-        """As `process_batch` does, without topics and names."""
+        """The steps of `process_batch`, without finding and naming topics."""
         storage = BatchStorage(self._bucket, _SETTINGS, to_parquet=lambda rows: json.dumps(rows).encode())
         if not storage.take(FIRMS, "now"):
             return
@@ -268,7 +268,7 @@ def _outcome(firm: str) -> Outcome:
 
 
 def _attempt(request: Callable[[], Any]) -> None:
-    """Make a request whose answer nobody gets."""
+    """Make a request and discard the response."""
     try:
         request()
     except ClientError:

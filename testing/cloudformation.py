@@ -1,7 +1,7 @@
-"""Writes registered resources as CloudFormation, so that AWS's own resource schemas can judge them.
+"""Converts registered resources to CloudFormation, to check them against AWS's resource schemas.
 
-Pulumi's inputs are CloudFormation's properties but for case, plurals and a few shapes. The schemas know AWS's spelling,
-so one rule fits most inputs; what differs is listed by type. An input without a place in the schema is an error.
+Pulumi's inputs differ from CloudFormation's properties in case, plurals and a few structures. The schemas have AWS's
+spelling, so one rule converts most inputs; exceptions are listed by type. An input without a property is an error.
 """
 
 import json
@@ -17,17 +17,17 @@ Inputs = dict[str, Any]
 
 
 class MappingError(Exception):
-    """A resource or an input that this module cannot write as CloudFormation."""
+    """A resource or an input that this module cannot convert to CloudFormation."""
 
 
 @dataclass(frozen=True)
 class TypeMapping:
-    """How resources of one Pulumi type become a CloudFormation type."""
+    """How resources of one Pulumi type are converted to a CloudFormation type."""
 
     type: str
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
     dropped: tuple[str, ...] = ()
-    """Inputs that steer Pulumi's provider and that AWS never sees."""
+    """Inputs for Pulumi's provider that are not sent to AWS."""
     reshape: Callable[[Inputs], Inputs] = lambda inputs: inputs
     """Applied before `renamed`."""
 
@@ -76,7 +76,7 @@ class _Writer:
         types = schema.get("type", [])
         types = [types] if isinstance(types, str) else types
         if isinstance(value, str) and value[:1] in "{[" and {"object", "array"} & set(types) and "string" not in types:
-            value = json.loads(value)  # Pulumi takes some as text, such as containerDefinitions
+            value = json.loads(value)  # some are text in Pulumi, such as containerDefinitions
         if "properties" in schema and isinstance(value, list) and len(value) == 1:
             value = value[0]
         match value:
@@ -123,7 +123,7 @@ def _spellings(key: str) -> tuple[str, ...]:
 
 
 def _attributes(inputs: Inputs, names: Mapping[str, str]) -> list[Inputs]:
-    """Inputs that AWS has as attributes, whose values are text."""
+    """Inputs that are attributes in AWS, with text values."""
     return [
         {"Key": key, "Value": str(inputs[name]).lower() if isinstance(inputs[name], bool) else str(inputs[name])}
         for name, key in names.items()
@@ -216,7 +216,7 @@ def _listener(inputs: Inputs) -> Inputs:
 
 
 def _function(inputs: Inputs) -> Inputs:
-    """The archive is the package's own business: its place in the template takes any text."""
+    """The content of the archive is not checked: any text is valid in its place in the template."""
     return {**inputs, "code": {"ZipFile": "archive"}}
 
 
@@ -292,7 +292,7 @@ def _ands(inputs: Inputs) -> list[Inputs]:
 
 
 def _event_target(inputs: Inputs) -> Inputs:
-    """CloudFormation has a rule's targets inside of it."""
+    """In CloudFormation, the targets are part of the rule."""
     transformer = inputs.get("inputTransformer") or {}
     target = {"Id": inputs.get("targetId", "target"), "Arn": inputs["arn"]}
     renamed = {"InputPathsMap": transformer.get("inputPaths"), "InputTemplate": transformer.get("inputTemplate")}

@@ -1,8 +1,8 @@
-"""`python -m testing.faults [SCHEDULES]`: what overlapping attempts and a failing S3 do to the topics of a batch.
+"""`python -m testing.faults [SCHEDULES]`: checks the topics of a batch after overlapping attempts and faults of S3.
 
-Prints two tables. Overlaps: the simulation of `testing.attempts`. S3: whole batches by the worker itself, through a
-proxy that fails some of the requests; the worker is started again, as Batch does, while it exits with 75. It exits with
-1 unless all topics that the records count are in their parts, once.
+It prints two tables: the simulation of `testing.attempts`, and whole batches of the real worker with a proxy that fails
+some requests to S3. The worker is restarted while it exits with 75, as Batch does. The exit code is 1 unless the parts
+contain every topic that the records count exactly once.
 """
 
 import logging

@@ -1,6 +1,6 @@
-"""A proxy before an S3 server that fails as S3 does, at the level of HTTP: for the tests of S3's faults.
+"""A proxy for an S3 server that fails like S3 does, at the HTTP level.
 
-Rules say what goes wrong with which requests; a request that no rule matches is passed on. Every request is counted.
+Rules define the fault of matching requests; other requests are forwarded. All requests are recorded.
 """
 
 import re
@@ -20,25 +20,25 @@ Fault = Literal["answer", "reset", "lost", "cut", "cut and reset", "stall", "hol
 
 @dataclass
 class Rule:
-    """What goes wrong with the requests whose path and query match `pattern`."""
+    """A fault of the requests whose path and query match `pattern`."""
 
     method: str
     pattern: str
     """A regular expression, searched for in path and query."""
     fault: Fault
-    """`answer`: answer `status` and `code` without asking the server. `reset`: reset the connection without asking.
-    `lost`: do the request and reset before its answer. `cut`: send half of the answer's body and close. `cut and
-    reset`: the same with a reset. `stall`: send half of the body and nothing more, until the client gives up.
-    `hold`: wait for `release` before the request is passed on."""
+    """`answer`: respond with `status` and `code` without forwarding. `reset`: reset the connection without forwarding.
+    `lost`: forward the request and reset before the response. `cut`: send half of the response's body and close. `cut
+    and reset`: the same with a reset. `stall`: send half of the body and nothing more, until the client disconnects.
+    `hold`: wait for `release` before forwarding."""
     times: float = 1
     """How many requests fail."""
     skip: int = 0
-    """How many matching requests go well before that."""
+    """How many matching requests succeed before that."""
     status: int = 503
     code: str = "SlowDown"
     release: threading.Event = field(default_factory=threading.Event)
     reached: threading.Event = field(default_factory=threading.Event)
-    """Set when the rule has been applied."""
+    """Set once the rule has been applied."""
 
     def matches(self, method: str, path: str) -> bool:
         if self.method != method or not re.search(self.pattern, path) or self.times < 1:
@@ -80,7 +80,7 @@ class FaultyS3:
 
 @contextmanager
 def faulty_s3(upstream: str) -> Iterator[FaultyS3]:
-    """The proxy before the server at `upstream`, while the context lasts."""
+    """Run a proxy for the server at `upstream`."""
     proxy = FaultyS3(upstream)
     handler = type("Handler", (_Handler,), {"proxy": proxy})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.rfile.read(1)  # until the client closes
 
     def ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Ask the server: status, headers and body of its answer."""
+        """Forward a request; return status, headers and body of the response."""
         connection = HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=60)
         hop_by_hop = ("connection", "expect", "content-length", "transfer-encoding")
         headers = {name: value for name, value in self.headers.items() if name.lower() not in hop_by_hop}
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def handle(self) -> None:
-        with suppress(OSError, ValueError):  # the client has gone, or was reset
+        with suppress(OSError, ValueError):  # the client has disconnected, or was reset
             super().handle()
 
     def finish(self) -> None:

@@ -1,12 +1,12 @@
-"""moto's AWS in a process of its own, where what one test changes no other test sees.
+"""moto's AWS in a separate process, in which no test sees changes of another.
 
     server = MotoServer.start()
-    ...                        # make, at `server.endpoint`, what every test needs
+    ...                        # create, at `server.endpoint`, what every test needs
     server.keep()
-    server.begin()             # before each test: everything is again as it was when it was kept
+    server.begin()             # before each test: restore the state at `keep`
 
-The process forks for each test, which takes milliseconds: the copy serves the test and is killed when the next one
-begins, with every execution and job that it still runs.
+The process forks for each test, which takes milliseconds. The copy serves the test and is killed when the next test
+begins, together with the executions and jobs that it still runs.
 """
 
 import os
@@ -32,11 +32,11 @@ class MotoServer:
         return cls(process.stdout.readline().strip(), process)
 
     def keep(self) -> None:
-        """Each test begins with what has been made until now. To be called once."""
+        """Make the current state the initial state of each test. To be called once."""
         self._command("keep")
 
     def begin(self) -> None:
-        """Forget everything that was made, changed or started since the last call."""
+        """Discard everything that was created, changed or started since the last call."""
         self._command("begin")
 
     def stop(self) -> None:
@@ -51,8 +51,8 @@ class MotoServer:
 
 
 def serve() -> None:
-    """Follow the commands of standard input until its end."""
-    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # thousands, which no test uses
+    """Execute commands from standard input until its end."""
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # thousands, unused by the tests
     from moto.core.config import default_user_config
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
@@ -61,9 +61,9 @@ def serve() -> None:
     default_user_config["batch"] = {"use_docker": False}  # a job succeeds at once
     listener = socket.create_server(("127.0.0.1", 0))
     host, port = listener.getsockname()
-    os.environ["MOTO_PORT"] = str(port)  # where its state machines find the other services
+    os.environ["MOTO_PORT"] = str(port)  # the address at which its state machines call other services
     app = DomainDispatcherApplication(create_backend_app)
-    # Without threads and kept connections, of which a forked process would have half.
+    # Without threads and open connections, which do not survive a fork.
     plain = make_server(host, port, app, request_handler=MotoRequestHandler, fd=listener.fileno())
     print(f"http://127.0.0.1:{port}", flush=True)
     thread = Thread(target=plain.serve_forever)

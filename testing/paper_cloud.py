@@ -1,4 +1,4 @@
-"""An account that exists only as data, what the program registers in it, and the variants of a stack."""
+"""A simulated account, the resources that the program registers in it, and the variants of a stack."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ Deploy = Callable[..., "Deployed"]
 
 @dataclass
 class PaperCloud:
-    """Answers data sources from its fields; a created resource is its inputs, an id and an ARN."""
+    """Answers data sources from its fields; a created resource has its inputs, an id and an ARN."""
 
     buckets: dict[str, str] = field(default_factory=lambda: {"calls": REGION, "access-logs": REGION})
-    """The account's own buckets, and their regions."""
+    """The buckets of the account, and their regions."""
     subnets: dict[str, tuple[str, str]] = field(
         default_factory=lambda: {
             "subnet-a1": ("vpc-1", "us-east-1a"),
@@ -35,13 +35,13 @@ class PaperCloud:
     """Subnets with a route table of their own, and the gateway or NAT gateway of its default route."""
     account: str = ACCOUNT
     security_groups: dict[str, str] = field(default_factory=dict[str, str])
-    """Names and VPCs of security groups that the stack has already."""
+    """Names and VPCs of existing security groups of the stack."""
     parameters: tuple[str, ...] = ()
-    """Names of SSM parameters that exist already."""
+    """Names of existing SSM parameters."""
     repositories: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """Names of existing image repositories, with their `tags` and `kmsKey`."""
     desired_capacity: int | None = None
-    """Of the stack's Auto Scaling group, if it exists."""
+    """The size of the stack's Auto Scaling group, if it exists."""
     invoked: list[str] = field(default_factory=list[str])
 
     def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
@@ -142,12 +142,12 @@ _SHAPES = {
     "sfn/stateMachine": ("{name}", "states:{at}:stateMachine:{name}"),
     "sns/topic": ("{name}", "sns:{at}:{name}"),
 }
-"""Id and ARN of the types to which others refer."""
+"""Ids and ARNs of the types that others refer to."""
 
 
 @dataclass
 class LifelikeCloud(PaperCloud):
-    """A paper account whose ids and ARNs have the form that AWS gives them, for checks of that form."""
+    """A simulated account with ids and ARNs in AWS's format, for checks of that format."""
 
     subnets: dict[str, tuple[str, str]] = field(
         default_factory=lambda: {
@@ -172,17 +172,17 @@ class LifelikeCloud(PaperCloud):
 
 @dataclass
 class Deployed:
-    """What the program registered and exported, and the data sources that it asked."""
+    """What the program registered and exported, and the data sources that it read."""
 
     run: Run
     asked: list[str]
 
     def all(self, kind: str) -> list[Resource]:
-        """The resources of a kind, such as `lb/listener:Listener`."""
+        """The resources of a type, such as `lb/listener:Listener`."""
         return [resource for resource in self.run.resources if resource.type == f"aws:{kind}"]
 
     def one(self, kind: str, name: str | None = None) -> dict[str, Any]:
-        """The inputs of the only resource of a kind, or of that kind's `name`."""
+        """The inputs of the only resource of a type, or of the one called `name`."""
         (found,) = [resource for resource in self.all(kind) if name in (None, resource.name)]
         return found.inputs
 
@@ -217,4 +217,4 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vLLM disabled": {"vllmEnabled": False},
     "notifications": {"notificationEmails": ["operator@example.com"], "monthlyBudgetUsd": 50},
 }
-"""The ways in which a stack can be set up that differ in what is created."""
+"""Settings of stacks that differ in the resources they create."""

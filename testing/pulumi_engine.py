@@ -23,12 +23,12 @@ _SILENT: dict[str, Any] = {"on_output": lambda _line: None, "on_error": lambda _
 
 @dataclass
 class Steps:
-    """What an operation did, or a preview would do, to which resource."""
+    """The effects of an operation or preview on resources."""
 
     by_operation: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """Operation, such as `update` or `delete-replaced`, to `name (type)`; unchanged resources do not count."""
+    """The resources, as `name (type)`, of each operation, such as `update` or `delete-replaced`."""
     details: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """`name (type)` to the inputs that change."""
+    """The inputs that change, by `name (type)`."""
     messages: list[str] = field(default_factory=list[str])
     """Warnings and errors, one sentence each."""
 
@@ -41,7 +41,7 @@ class Steps:
 
 
 class EngineError(Exception):
-    """An operation that the engine ended with an error; the message holds what it said."""
+    """An operation that the engine ended with an error, whose text is the message."""
 
     def __init__(self, steps: Steps) -> None:
         super().__init__("\n".join(steps.messages))
@@ -49,11 +49,11 @@ class EngineError(Exception):
 
 
 class Engine:
-    """One backend in a folder, and the provider that its stacks use.
+    """A backend in a folder, and the provider that its stacks use.
 
     Args:
         folder: An empty folder for the backend and the stacks' settings.
-        provider_port: Where `testing.pulumi_provider` serves.
+        provider_port: The port of `testing.pulumi_provider`.
     """
 
     def __init__(self, folder: Path, provider_port: int) -> None:
@@ -78,7 +78,7 @@ class Stack:
         self.name = name
         self._engine = engine
         self.folder = engine.folder / f"work-{name}"
-        """Where the project's file and the stack's settings are."""
+        """The folder with the project's file and the stack's settings."""
         self.folder.mkdir(exist_ok=True)
         for file in ("Pulumi.yaml", "__main__.py"):
             shutil.copy(ROOT / file, self.folder)
@@ -113,7 +113,7 @@ class Stack:
         return list(deployment.get("resources", []))
 
     def load(self, resources: list[dict[str, Any]]) -> None:
-        """Take over a state, as `resources` gave it."""
+        """Import a state that `resources` returned."""
         deployment = self._stack.export_stack()
         deployment.deployment = {**(deployment.deployment or {}), "resources": resources}
         self._stack.import_stack(deployment)

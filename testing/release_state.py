@@ -1,7 +1,7 @@
 """`python -m testing.release_state FILE` writes the state of a stack that this version of the program deploys.
 
-The file of each release is kept in tests/pulumi/releases: the tests preview the current program from the newest one. It
-holds nothing of the machine that made it: no paths, no times, and placeholders for the ids of the network.
+The files of releases are in tests/pulumi/releases: tests preview the current program from the newest one. They contain
+nothing specific to the machine that wrote them: no paths, no times, and placeholders for the ids of the network.
 """
 
 import json
@@ -21,7 +21,7 @@ STACK = "prod"
 
 _OF_THE_MACHINE = ("sourcePosition", "stackTrace", "created", "modified")
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
-"""Pulumi's mark of assets and archives."""
+"""The key that marks assets and archives in Pulumi."""
 
 
 def main(file: Path) -> None:
@@ -36,7 +36,7 @@ def main(file: Path) -> None:
 
 
 def network(endpoint: str) -> dict[str, str]:
-    """Placeholders to the ids of the account's default VPC and its subnets."""
+    """The ids of the account's default VPC and its subnets, by placeholder."""
     session: Any = boto3.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
     subnets = session.client("ec2", endpoint_url=endpoint).describe_subnets()["Subnets"]
     default = sorted(subnet["SubnetId"] for subnet in subnets if subnet["DefaultForAz"])
@@ -45,7 +45,7 @@ def network(endpoint: str) -> dict[str, str]:
 
 
 def write(resources: list[dict[str, Any]], ids: dict[str, str]) -> str:
-    """The resources as the file holds them."""
+    """The text of the file with these resources."""
     text = json.dumps(_portable(resources), indent=1, sort_keys=True) + "\n"
     for placeholder, id_ in ids.items():
         text = text.replace(id_, placeholder)
@@ -53,7 +53,7 @@ def write(resources: list[dict[str, Any]], ids: dict[str, str]) -> str:
 
 
 def read(file: Path, ids: dict[str, str]) -> list[dict[str, Any]]:
-    """The resources of a release, in an account whose network has these ids."""
+    """The resources of a release, with the ids of this account's network."""
     text = file.read_text()
     for placeholder, id_ in ids.items():
         text = text.replace(placeholder, id_)

@@ -1,13 +1,13 @@
 """Builds a tiny Qwen3 with random weights, its tokenizer and its chat template, in a folder.
 
-Run by vLLM's interpreter: `python tiny_qwen3.py FOLDER`. What it says means nothing, but vLLM serves it as it serves
-Qwen3-8B: same architecture, same template with its switch for thinking.
+Run it with vLLM's interpreter: `python tiny_qwen3.py FOLDER`. Its answers are meaningless, but vLLM serves it like
+Qwen3-8B: it has the same architecture and the same template with its option for thinking.
 """
 
 import sys
 from pathlib import Path
 
-# Installed in vLLM's own environment only.
+# Installed only in vLLM's environment.
 import torch  # pyright: ignore[reportMissingImports]
 from tokenizers import (  # pyright: ignore[reportMissingImports]
     Tokenizer,
@@ -81,7 +81,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _speak_ascii(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Random bytes would make letters of three tokens each, and so answers that no limit holds."""
+    """Without this, random bytes would form letters of three tokens each, and answers longer than any limit."""
     with torch.no_grad():
         for token in range(VOCABULARY):
             text = tokenizer.decode([token])

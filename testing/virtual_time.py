@@ -1,4 +1,4 @@
-"""Time that passes at once: `time.sleep` returns immediately, and `time.monotonic` moves on by what was slept."""
+"""Virtual time: `time.sleep` returns immediately and advances `time.monotonic`."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ _monotonic = time.monotonic
 @dataclass
 class VirtualTime:
     slept: float = 0.0
-    """Seconds, over all threads."""
+    """Seconds slept, in all threads."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def sleep(self, seconds: float) -> None:
@@ -26,7 +26,7 @@ class VirtualTime:
 
 @contextmanager
 def virtual_time() -> Iterator[VirtualTime]:
-    """Virtual time in this process, for code that looks `time.sleep` and `time.monotonic` up when it calls them."""
+    """Use virtual time in this process, for code that calls them as `time.sleep` and `time.monotonic`."""
     clock = VirtualTime()
     with patch("time.sleep", clock.sleep), patch("time.monotonic", clock.now):
         yield clock

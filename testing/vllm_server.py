@@ -1,4 +1,4 @@
-"""A real vLLM on the CPU, started with the arguments that the task definition passes."""
+"""A real vLLM on the CPU, started with the arguments of the task definition."""
 
 import json
 import os
@@ -22,25 +22,25 @@ ENVIRONMENT = ROOT / ".venv-vllm"
 START_SECONDS = 240
 
 NEEDS_GPU = {"--gpu-memory-utilization"}
-"""Arguments of the task definition that mean nothing on a CPU."""
+"""Arguments of the task definition that do not apply to a CPU."""
 FOR_THE_TEST = [
-    "--dtype",  # a CPU without AVX-512 computes bfloat16 three times as slowly
+    "--dtype",  # a CPU without AVX-512 is three times slower with bfloat16
     "float32",
-    "--enforce-eager",  # a compilation takes longer than the test
-    "--structured-outputs-config",  # random weights fill any whitespace that a schema allows
+    "--enforce-eager",  # compiling takes longer than the test
+    "--structured-outputs-config",  # random weights produce any amount of whitespace that a schema allows
     '{"backend":"guidance","disable_any_whitespace":true}',
 ]
 
 
 def build_model(folder: Path, script: str = "tiny_qwen3.py") -> None:
-    """Write a model into `folder`: the tiny random Qwen3, or another one by its script beside this module."""
+    """Write a model into `folder` with a script of this folder, by default the tiny random Qwen3."""
     build = Path(__file__).with_name(script)
     subprocess.run([ENVIRONMENT / "bin" / "python", build, folder], check=True, capture_output=True)
 
 
 @cache
 def deployed_command() -> list[str]:
-    """What the task definition passes to `vllm serve`: the model, then options."""
+    """The arguments of `vllm serve` in the task definition: the model, then options."""
     run = program.preview("prod", PaperCloud(), root=ROOT)
     task = Deployed(run, []).one("ecs/taskDefinition:TaskDefinition")
     (container,) = json.loads(task["containerDefinitions"])
@@ -75,7 +75,7 @@ class VllmServer:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     core: int | None = None
-    """The only core that the server may use; None: all of them."""
+    """The only core that the server may use; None for all cores."""
     _output: IO[bytes] | None = None
 
     @property
@@ -88,7 +88,7 @@ class VllmServer:
         return command[command.index("--served-model-name") + 1]
 
     def start(self) -> None:
-        """Start and wait until it is healthy; a restarted server has its old port."""
+        """Start the server and wait until it is healthy; a restarted server keeps its port."""
         self.port = self.port or _free_port()
         self._output = self.log.open("ab")
         self.process = subprocess.Popen(
@@ -120,7 +120,7 @@ class VllmServer:
         return [] if self.core is None else ["taskset", "--cpu-list", str(self.core)]
 
     def kill(self) -> None:
-        """As a reclaimed host does it."""
+        """Kill the server, like a reclaimed host."""
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()

@@ -1,5 +1,5 @@
-"""What the worker's tests share: sample calls, the bucket as the worker's neighbours see it, a small LLM server that
-can misbehave, and the worker as the process that Batch starts."""
+"""Shared by the worker's tests and benchmarks: sample calls, a bucket with helpers, a small LLM server that can fail,
+and the worker."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ RUN = RunRef(QUARTER, "20230405_101500")
 BATCH = "2023Q1_batch_0000"
 MODEL = "tiny-model"
 PROMPT_TOKENS = 600
-"""What the LLM server counts for each prompt, which is that of a topic with eight sentences."""
+"""The tokens that the LLM server reports for each prompt; typical for a topic with eight sentences."""
 
 SUBJECTS = [
     "crude oil prices and drilling activity in the basin",
@@ -48,7 +48,7 @@ SUBJECTS = [
 
 
 class FakeTime:
-    """A clock whose sleeps take no time; `slept` tells how long they would have been."""
+    """A clock whose sleeps take no time; `slept` records their durations."""
 
     def __init__(self, on_sleep: Callable[[float], None] = lambda _seconds: None) -> None:
         self.slept: list[float] = []
@@ -66,30 +66,30 @@ class FakeTime:
 
 @dataclass
 class Reply:
-    """What the LLM server does with one request."""
+    """The reaction of the LLM server to one request."""
 
     status: int = 200
     body: Any = None
-    """JSON, or bytes to send as they are; None: a good name."""
+    """JSON, or raw bytes; None for a good name."""
     finish_reason: str = "stop"
     close: bool = False
-    """Close the connection without an answer."""
+    """Close the connection without a response."""
 
 
 Behaviour = Callable[[int, dict[str, Any]], Reply]
-"""From the request's number, counted from 0, and its JSON to what the server does."""
+"""Returns the reaction to a request, from its number (from 0) and its JSON."""
 
 
 @dataclass
 class LlmServer:
-    """An OpenAI-compatible server; `behave` says what it does, `requests` what it was asked."""
+    """An OpenAI-compatible server; `behave` decides its reactions, and `requests` records what it received."""
 
     behave: Behaviour = field(default=lambda _number, _request: Reply())
     models: Reply = field(default_factory=lambda: Reply(body={"object": "list", "data": [{"id": MODEL}]}))
     requests: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     most_at_once: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
-    """While clear, completions wait."""
+    """Completions wait while this is clear."""
     url: str = ""
     _at_once: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -109,7 +109,7 @@ class LlmServer:
 
 
 def completion(content: str, finish_reason: str = "stop") -> dict[str, Any]:
-    """An answer as vLLM shapes it."""
+    """A response in vLLM's format."""
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -128,7 +128,7 @@ def completion(content: str, finish_reason: str = "stop") -> dict[str, Any]:
 
 
 def good_name(request: dict[str, Any]) -> str:
-    """A name that depends on nothing but the topic's keywords."""
+    """A name that depends only on the keywords of the topic."""
     line = next(line for line in request["messages"][1]["content"].splitlines() if line.startswith("Keywords: "))
     first, second = (line.removeprefix("Keywords: ") + ", outlook").split(", ")[:2]
     return json.dumps({"name": f"Outlook for {first} and {second}", "summary": f"The call discusses {first}."})
@@ -136,11 +136,13 @@ def good_name(request: dict[str, Any]) -> str:
 
 @contextmanager
 def serving(server: LlmServer) -> Iterator[None]:
-    """The LLM server, reachable at its `url`."""
+    """Run the LLM server at its `url`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # head and body are written apart: the body would wait for an acknowledgement
+        disable_nagle_algorithm = (
+            True  # headers and body are written separately: the body would wait for an acknowledgement
+        )
 
         def do_GET(self) -> None:
             self.send(server.models)
@@ -165,7 +167,7 @@ def serving(server: LlmServer) -> Iterator[None]:
             self.wfile.write(body)
 
         def handle(self) -> None:
-            with suppress(OSError, ValueError):  # the client is gone, or was sent away
+            with suppress(OSError, ValueError):  # the client has disconnected, or was disconnected
                 super().handle()
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
@@ -183,7 +185,7 @@ def serving(server: LlmServer) -> Iterator[None]:
 
 @dataclass
 class Bucket:
-    """The bucket as the worker's neighbours see it."""
+    """The bucket, with helpers that write a prefetch and read results."""
 
     s3: Any
     aws: dict[str, str]
@@ -195,7 +197,7 @@ class Bucket:
         return self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
 
     def put_firms(self, firms: dict[str, list[dict[str, Any]]], chunk: str = "chunk_0000.parquet") -> None:
-        """A prefetch of one chunk, and a batch of all its firms."""
+        """Write a prefetch of one chunk, and a batch of all its firms."""
         rows = [row for sentences in firms.values() for row in sentences]
         self.put_chunk(chunk, pa.Table.from_pylist(rows, CHUNK_SCHEMA))
         self.put_manifests(dict.fromkeys(firms, chunk))
@@ -227,7 +229,7 @@ class Bucket:
         return [item["Key"] for item in self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
 
     def topics(self) -> list[dict[str, Any]]:
-        """The rows of the parts that count."""
+        """The rows of the parts that the record lists."""
         return [row for key in self.progress().parts for row in pq.read_table(BytesIO(self.get(key))).to_pylist()]
 
 
@@ -254,7 +256,7 @@ def sentence(firm: str, position: int, raw_text: str, **other: Any) -> dict[str,
 
 
 def call(firm: str, sentences: int = 60) -> list[dict[str, Any]]:
-    """A call that goes through five subjects."""
+    """A call about five subjects."""
     return [
         sentence(firm, n, f"In segment {n} we saw {SUBJECTS[n * len(SUBJECTS) // sentences]} improve by {n} percent.")
         for n in range(sentences)
@@ -263,7 +265,7 @@ def call(firm: str, sentences: int = 60) -> list[dict[str, Any]]:
 
 @dataclass
 class Worker:
-    """`python -m worker`, as Batch starts it."""
+    """The worker, with the environment that Batch gives it."""
 
     environ: dict[str, str]
 
@@ -319,7 +321,7 @@ def _loaded_processes() -> BaseContext:
 
 
 def batch_environment(bucket: Bucket, base_url: str) -> dict[str, str]:
-    """What Batch gives the worker of the sample batch."""
+    """The environment variables that Batch gives the worker of the sample batch."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
@@ -335,7 +337,7 @@ def batch_environment(bucket: Bucket, base_url: str) -> dict[str, str]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the worker and its other process."""
+    """Send SIGKILL to the worker and its topic process."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

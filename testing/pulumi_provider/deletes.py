@@ -1,4 +1,4 @@
-"""Removes resources from the embedded AWS, as the provider `aws` does, and refuses where AWS would."""
+"""Deletes resources from the embedded AWS, like the provider `aws`, and refuses when AWS would."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -12,11 +12,11 @@ from testing.pulumi_provider.rules import Live
 
 
 class RefusedError(Exception):
-    """AWS would refuse the deletion, or not end it in time."""
+    """AWS would refuse the deletion, or not complete it in time."""
 
 
 def delete(aws: Aws, resource: Live, live: Iterable[Live]) -> None:
-    """Remove `resource`, one of those that are `live`.
+    """Delete `resource`, one of the resources in `live`.
 
     Raises:
         LookupError: for a type that this module does not know.
@@ -72,7 +72,7 @@ _CALLS: dict[str, tuple[str, str, str, str]] = {
     "aws:sns/topicSubscription:TopicSubscription": ("sns", "unsubscribe", "SubscriptionArn", "id"),
     "aws:ssm/parameter:Parameter": ("ssm", "delete_parameter", "Name", "name"),
 }
-"""Service, method, and the parameter that takes the id or the named output."""
+"""Service, method, and the parameter for the id or the named output."""
 
 
 def _refuse_without_agents(aws: Aws, resource: Live, live: list[Live]) -> None:
@@ -157,7 +157,7 @@ def _release_capacity_providers(aws: Aws, resource: Live) -> None:
 
 
 def _delete_service(aws: Aws, resource: Live) -> None:
-    """As the provider does: to zero, then deleted."""
+    """Scale the group to zero, then delete it, as the provider does."""
     cluster, ecs = resource.inputs["cluster"], aws.client("ecs")
     ecs.update_service(cluster=cluster, service=resource.outputs["name"], desiredCount=0)
     ecs.delete_service(cluster=cluster, service=resource.outputs["name"])
@@ -171,7 +171,7 @@ def _delete_load_balancer(aws: Aws, resource: Live) -> None:
 
 
 def _delete_queue(aws: Aws, resource: Live) -> None:
-    """Its jobs are terminated."""
+    """Delete the queue, which terminates its jobs."""
     batch = aws.client("batch")
     batch.update_job_queue(jobQueue=resource.id, state="DISABLED")
     for status in ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"):
@@ -197,7 +197,7 @@ def _delete_budget(aws: Aws, resource: Live) -> None:
 
 
 def _delete_topic_policy(aws: Aws, resource: Live) -> None:
-    with suppress(ClientError):  # the topic may be gone
+    with suppress(ClientError):  # the topic may have been deleted
         # SNS has no call that removes a policy; the provider writes one without statements of the stack's.
         empty = json.dumps({"Version": "2012-10-17", "Statement": []})
         aws.client("sns").set_topic_attributes(TopicArn=resource.id, AttributeName="Policy", AttributeValue=empty)

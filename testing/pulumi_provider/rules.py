@@ -1,4 +1,4 @@
-"""What AWS cannot change in place, and what it refuses to delete while something else uses it."""
+"""Which inputs AWS cannot change in place, and which resources it refuses to delete while others use them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ _FIXED: dict[str, tuple[str, ...]] = {
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": ("securityGroupId",),
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": ("securityGroupId",),
 }
-"""Inputs whose change replaces the resource. A task definition is not here: every change of it does."""
+"""Inputs whose change replaces the resource. Every change of a task definition does, so it is not listed."""
 
 _TASK_DEFINITION = "aws:ecs/taskDefinition:TaskDefinition"
 
@@ -65,7 +65,7 @@ _REVISED: dict[str, tuple[str, ...]] = {
     "aws:batch/jobDefinition:JobDefinition": ("arn", "revision"),
     "aws:ec2/launchTemplate:LaunchTemplate": ("latestVersion",),
 }
-"""Outputs that an update changes, and that are therefore unknown in a preview of it."""
+"""Outputs that an update changes, which are therefore unknown in its preview."""
 
 _RULES = (
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
@@ -86,16 +86,16 @@ _USERS: dict[str, tuple[str, ...]] = {
     "aws:iam/role:Role": ("aws:iam/instanceProfile:InstanceProfile", "aws:iam/rolePolicy:RolePolicy"),
     "aws:lb/targetGroup:TargetGroup": ("aws:lb/listener:Listener",),
 }
-"""Types that keep a resource from being deleted while they name it."""
+"""Types of resources that prevent the deletion of resources they refer to."""
 
 
 class InUseError(Exception):
-    """A deletion that AWS refuses since another resource uses what would be deleted."""
+    """A deletion that AWS refuses because another resource uses the resource."""
 
 
 @dataclass(frozen=True)
 class Live:
-    """A resource that stands."""
+    """An existing resource."""
 
     urn: str
     id: str
@@ -119,7 +119,7 @@ class Live:
 
     @property
     def handles(self) -> set[str]:
-        """The texts by which other resources name this one."""
+        """The texts by which other resources refer to this one."""
         return {self.id} | {str(self.outputs[key]) for key in ("arn", "name") if key in self.outputs}
 
 
@@ -154,7 +154,7 @@ def replacing(type_: str, changed: Iterable[str]) -> list[str]:
 
 
 def named_by_program(inputs: Mapping[str, Any]) -> bool:
-    """Whether a replacement would bear the same name, so that the provider deletes first."""
+    """Whether a replacement would have the same name, so that the provider deletes first."""
     return any(inputs.get(key) for key in ("name", "bucket", "family", "dashboardName"))
 
 
@@ -164,7 +164,7 @@ def revised(type_: str) -> tuple[str, ...]:
 
 
 def refuse_if_used(resource: Live, others: Iterable[Live]) -> None:
-    """Raise InUseError when AWS would not delete `resource` since one of `others` uses it."""
+    """Raise InUseError if AWS would not delete `resource` because one of `others` uses it."""
     users = _USERS.get(resource.type, ())
     for other in others:
         if other.type not in users or (other.id == resource.id and other.type == resource.type):
@@ -175,7 +175,7 @@ def refuse_if_used(resource: Live, others: Iterable[Live]) -> None:
 
 
 def find_lost_agents(group: Live, live: Iterable[Live]) -> str | None:
-    """Why the instances of an Auto Scaling group can no longer talk to ECS, or None when they can.
+    """Why the instances of an Auto Scaling group can no longer reach ECS, or None if they can.
 
     Their agents stop tasks and deregister only while their role has its policy and their security group lets HTTPS out;
     otherwise a service stays DRAINING until the deletion times out.
@@ -211,7 +211,7 @@ def group_behind(service: Live, live: Iterable[Live]) -> Live | None:
 
 
 def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Paths at which two inputs differ, such as `computeResources.instanceTypes`; lists are compared whole."""
+    """The paths at which two inputs differ, such as `computeResources.instanceTypes`; lists are compared as a whole."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys()):
             yield from changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)

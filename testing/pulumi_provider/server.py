@@ -1,7 +1,7 @@
 """Serves the provider's side of the engine's protocol from this process: the engine attaches to it.
 
-The resources that stand are remembered here, so one `Provider` serves every operation on a stack. It can be told to
-fail the creation of a resource.
+The existing resources are kept here, so one `Provider` serves every operation on a stack. Tests can make the creation
+of a resource fail.
 """
 
 import json
@@ -26,10 +26,10 @@ from testing.pulumi_provider.rules import Live
 ALB_ADDRESS = "127.0.0.1:9"
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
-"""Pulumi's mark of assets on the wire."""
+"""The key that marks assets in the protocol."""
 
 _MESSAGE_BYTES = 64 * 1024 * 1024
-"""Messages hold the functions' archives."""
+"""Messages contain the archives of the functions."""
 
 _SLOW = {
     "aws:autoscaling/group:Group",
@@ -38,22 +38,22 @@ _SLOW = {
     "aws:ecs/service:Service",
     "aws:lb/loadBalancer:LoadBalancer",
 }
-"""What AWS takes minutes to delete."""
+"""Types whose deletion takes AWS minutes."""
 
 
 class Provider(provider_pb2_grpc.ResourceProviderServicer):
-    """The provider, serving on `port` of the loopback until `stop`.
+    """The provider, which serves on `port` of the loopback until `stop`.
 
     Args:
-        endpoint: Where the embedded AWS answers.
-        slow_delete: Seconds that the deletion of what AWS deletes slowly takes.
+        endpoint: The URL of the embedded AWS.
+        slow_delete: Seconds that the deletion of types takes that AWS deletes slowly.
     """
 
     def __init__(self, endpoint: str, slow_delete: float = 0.3) -> None:
         self.refused_creates: set[str] = set()
-        """Resources, as `name (type)`, whose creation fails, as a quota makes it fail."""
+        """Resources, as `name (type)`, whose creation fails as if a quota were exceeded."""
         self.refusals: list[str] = []
-        """Those whose creation has failed for that reason."""
+        """The resources whose creation has failed for that reason."""
         self._aws = Aws(endpoint, REGION)
         self.cloud = EmbeddedCloud(endpoint, REGION, ALB_ADDRESS)
         self._slow_delete = slow_delete
@@ -70,7 +70,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self._server.stop(None).wait()
 
     def live(self, stack: str) -> list[Live]:
-        """The resources of a stack that stand."""
+        """The existing resources of a stack."""
         with self._lock:
             return [one for one in self._live.values() if one.stack == stack]
 
@@ -131,7 +131,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             _fail(context, f"{asked}: {error}")
 
     def Update(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
-        """In a preview, and in the ledger; what the embedded AWS holds stays as it was created."""
+        """Update the recorded resource, also in a preview; the resource in the embedded AWS is not changed."""
         outputs = json_format.MessageToDict(request.olds) | json_format.MessageToDict(request.news)
         type_ = rules.type_of(request.urn)
         for key in rules.revised(type_):
@@ -143,9 +143,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.UpdateResponse(properties=_struct(outputs))
 
     def Read(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
-        standing = (rules.type_of(request.urn), request.id) in self._live
+        deployed = (rules.type_of(request.urn), request.id) in self._live
         return provider_pb2.ReadResponse(
-            id=request.id if standing else "", properties=request.properties, inputs=request.inputs
+            id=request.id if deployed else "", properties=request.properties, inputs=request.inputs
         )
 
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -190,7 +190,7 @@ def _struct(values: dict[str, Any]) -> Any:
 
 
 def _comparable(properties: Any) -> Any:
-    """Inputs as plain values; of an asset only the hash counts, whichever folder its file lies in."""
+    """Inputs as plain values. Only the hash of an asset counts, not the folder of its file."""
     return _without_paths(json_format.MessageToDict(properties))
 
 

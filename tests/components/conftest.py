@@ -1,4 +1,4 @@
-"""Runs the program against an account that exists on paper only."""
+"""Fixtures that run the Pulumi program against a simulated account."""
 
 import shutil
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from testing.paper_cloud import Deploy, Deployed, PaperCloud
 ROOT = Path(__file__).parents[2]
 
 _DEPLOYED: dict[str, Deployed] = {}
-"""Stacks in the usual account that a test had deployed already: nobody changes what was registered."""
+"""Stacks already deployed to the default account by earlier tests. The registered resources are never changed."""
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def cloud() -> PaperCloud:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Callable[[str, dict[str, Any]], Path]:
-    """Writes a project whose stack has these settings, and returns its folder."""
+    """Write a project whose stack has these settings; return its folder."""
 
     def write(stack: str, settings: dict[str, Any]) -> Path:
         for file in ("Pulumi.yaml", "__main__.py"):

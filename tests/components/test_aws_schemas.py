@@ -1,7 +1,7 @@
-"""Every registered resource of several stacks against AWS's own resource schemas, which cfn-lint ships, and against
-limits that those schemas lack.
+"""Checks every registered resource of several stacks against AWS's resource schemas, which are part of cfn-lint, and
+against limits that those schemas do not have.
 
-`pytest -n0 -s tests/components/test_aws_schemas.py` prints how many resources of which stacks were judged.
+`pytest -n0 -s tests/components/test_aws_schemas.py` prints the number of resources checked in each stack.
 """
 
 import json
@@ -38,11 +38,11 @@ LIMITS = {
     ("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "description"): DESCRIPTION,
     ("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "description"): DESCRIPTION,
 }
-"""What AWS takes and the schemas do not know, by type and input."""
+"""Values that AWS accepts but the schemas do not know, by type and input."""
 
 NOT_NEEDED = ("batch:SubmitJob job/*", "states:DescribeExecution express:*:*:*")
-"""Resources that parliament demands and AWS does not: a job is named by its queue and definition before it is there,
-and only an express workflow has executions of the second form."""
+"""Resources that parliament requires and AWS does not: before a job exists, only its queue and definition identify it,
+and only express workflows have executions of the second form."""
 
 
 def stack_file(stack: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def resources(deploy: Deploy) -> Callable[[str], list[Resource]]:
 
 
 def judge(resources: Iterable[Resource]) -> list[str]:
-    """What AWS's schemas and the further limits object to, one sentence each."""
+    """Violations of AWS's schemas and of the additional limits, one sentence each."""
     resources = list(resources)
     findings = [
         f"{resource}: {key} is {value!r}"
@@ -102,11 +102,11 @@ def judge(resources: Iterable[Resource]) -> list[str]:
     ]
 
 
-def test_aws_takes_every_resource_of_every_stack(resources: Callable[[str], list[Resource]]) -> None:
+def test_every_resource_of_every_stack_is_valid_for_aws(resources: Callable[[str], list[Resource]]) -> None:
     judged: dict[str, str] = {}
     for stack in STACKS:
         registered = {repr((one.type, one.name, without_archive(one))): one for one in resources(stack)}
-        # By name, since what Pulumi has beside a resource is a part of it in the template.
+        # By name: separate resources in Pulumi, such as versioning, are part of their parent in the template.
         new = {one.name for key, one in registered.items() if key not in judged}
         print(f"{stack}: {len(registered)} resources, {len(new)} names with changes since the stacks before")
         assert judge(one for one in registered.values() if one.name in new) == []
@@ -114,8 +114,8 @@ def test_aws_takes_every_resource_of_every_stack(resources: Callable[[str], list
     print(f"{len(judged)} distinct resources of {len({key.split(chr(39))[1] for key in judged})} types")
 
 
-def test_the_check_finds_what_aws_refuses(resources: Callable[[str], list[Resource]]) -> None:
-    """The last three pass the schemas."""
+def test_the_check_finds_what_aws_rejects(resources: Callable[[str], list[Resource]]) -> None:
+    """The schemas alone do not find the last three."""
     spoilt = {
         ("aws:ec2/securityGroup:SecurityGroup", "description"): "vLLM's load balancer",
         ("aws:ecs/service:Service", "propagateTags"): "CLUSTER",
@@ -130,7 +130,7 @@ def test_the_check_finds_what_aws_refuses(resources: Callable[[str], list[Resour
         assert [one for one in found if one.endswith(f": {key} is {value!r}")]
 
 
-def test_parliament_finds_nothing_in_any_policy(resources: Callable[[str], list[Resource]]) -> None:
+def test_parliament_finds_no_problem_in_any_policy(resources: Callable[[str], list[Resource]]) -> None:
     policies = {
         one.inputs["policy"]
         for stack in STACKS
@@ -162,7 +162,7 @@ def spoil(resources: Iterable[Resource], type_: str, key: str, value: str) -> Re
 
 
 def lint_policy(policy: str) -> list[str]:
-    """What parliament objects to, such as `RESOURCE_MISMATCH batch:SubmitJob job/*`."""
+    """Findings of parliament, such as `RESOURCE_MISMATCH batch:SubmitJob job/*`."""
     return [
         " ".join([one.issue, *(f"{each['action']} {each['required_format'].split(':', 5)[-1]}" for each in one.detail)])
         if one.issue == "RESOURCE_MISMATCH"

@@ -1,4 +1,4 @@
-"""The batch queue, as it is registered."""
+"""The registered resources of the batch queue."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ def resources(deployed: Deployed) -> dict[str, str]:
     return {one["type"]: one["value"] for one in container(deployed)["resourceRequirements"]}
 
 
-def test_jobs_run_on_cpu_spot_of_several_families_and_nothing_runs_when_idle(deploy: Deploy) -> None:
+def test_jobs_run_on_spot_cpus_of_several_families_and_scale_to_zero(deploy: Deploy) -> None:
     deployed = deploy()
     compute = deployed.one("batch/computeEnvironment:ComputeEnvironment")["computeResources"]
     assert (compute["type"], compute["allocationStrategy"]) == ("SPOT", "SPOT_PRICE_CAPACITY_OPTIMIZED")
@@ -33,7 +33,7 @@ def test_jobs_run_on_cpu_spot_of_several_families_and_nothing_runs_when_idle(dep
     assert resources(deployed) == {"VCPU": "2", "MEMORY": "3500"}
 
 
-def test_a_gpu_is_a_matter_of_config(deploy: Deploy) -> None:
+def test_jobs_can_be_configured_to_run_on_gpus(deploy: Deploy) -> None:
     deployed = deploy(**VARIANTS["GPU Batch"])
     compute = deployed.one("batch/computeEnvironment:ComputeEnvironment")["computeResources"]
     assert compute["instanceTypes"] == ["g4dn", "g5"]
@@ -41,15 +41,15 @@ def test_a_gpu_is_a_matter_of_config(deploy: Deploy) -> None:
     assert resources(deployed)["GPU"] == "1"
 
 
-def test_a_running_job_outlives_a_deployment(deploy: Deploy) -> None:
+def test_a_running_job_survives_a_deployment(deploy: Deploy) -> None:
     deployed = deploy()
     environment = deployed.one("batch/computeEnvironment:ComputeEnvironment")
     assert environment["updatePolicy"]["terminateJobsOnUpdate"] is False
-    assert "name" not in environment  # a fixed name could not be replaced while the queue uses it
+    assert "name" not in environment  # with a fixed name it could not be replaced while the queue uses it
     assert environment["namePrefix"] == "ftm-batch-"
 
 
-def test_instances_are_locked_down(deploy: Deploy) -> None:
+def test_instances_are_hardened(deploy: Deploy) -> None:
     template = deploy().one("ec2/launchTemplate:LaunchTemplate", "batch")
     assert template["metadataOptions"]["httpTokens"] == "required"
     assert template["metadataOptions"]["httpPutResponseHopLimit"] == 1
@@ -59,7 +59,7 @@ def test_instances_are_locked_down(deploy: Deploy) -> None:
     assert "ECS_ENABLE_SPOT_INSTANCE_DRAINING=true" in str(script.get_payload())
 
 
-def test_lost_hosts_failed_pulls_and_temporary_failures_are_retried_and_nothing_else(deploy: Deploy) -> None:
+def test_only_lost_hosts_failed_pulls_and_temporary_failures_are_retried(deploy: Deploy) -> None:
     strategy = deploy().one("batch/jobDefinition:JobDefinition")["retryStrategy"]
     assert strategy == {
         "attempts": 5,
@@ -74,7 +74,7 @@ def test_lost_hosts_failed_pulls_and_temporary_failures_are_retried_and_nothing_
     assert len(strategy["evaluateOnExits"]) <= 5  # Batch's limit
 
 
-def test_an_attempt_ends_some_day(deploy: Deploy) -> None:
+def test_an_attempt_has_a_timeout(deploy: Deploy) -> None:
     assert deploy().one("batch/jobDefinition:JobDefinition")["timeout"] == {"attemptDurationSeconds": 12 * 3600}
 
 
@@ -86,10 +86,10 @@ def test_a_job_that_can_never_run_is_cancelled(deploy: Deploy) -> None:
         "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
     }
     assert all((action["state"], action["action"]) == ("RUNNABLE", "CANCEL") for action in actions)
-    assert all(600 <= action["maxTimeSeconds"] <= 86_400 for action in actions)  # what Batch allows
+    assert all(600 <= action["maxTimeSeconds"] <= 86_400 for action in actions)  # the values that Batch allows
 
 
-def test_the_worker_is_told_where_vllm_is(deploy: Deploy) -> None:
+def test_the_worker_gets_the_address_of_vllm(deploy: Deploy) -> None:
     deployed = deploy()
     assert environment(deployed) == {
         "AWS_DEFAULT_REGION": REGION,
@@ -100,11 +100,11 @@ def test_the_worker_is_told_where_vllm_is(deploy: Deploy) -> None:
     }
 
 
-def test_an_embedding_model_is_told_to_the_worker(deploy: Deploy) -> None:
+def test_the_worker_gets_the_embedding_model(deploy: Deploy) -> None:
     assert environment(deploy(topicEmbeddingModel="all-MiniLM-L6-v2"))["TOPIC_EMBEDDING_MODEL"] == "all-MiniLM-L6-v2"
 
 
-def test_without_vllm_the_worker_is_told_nothing_of_an_llm_but_its_key(deploy: Deploy) -> None:
+def test_without_vllm_the_worker_gets_only_the_key_of_an_llm(deploy: Deploy) -> None:
     key = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:llm-AbCdEf"
     deployed = deploy(vllmEnabled=False, llmApiKeySecretArn=key)
     assert environment(deployed) == {"AWS_DEFAULT_REGION": REGION, "CHECKPOINT_INTERVAL": "25"}
@@ -120,7 +120,7 @@ def test_the_container_is_hardened(deploy: Deploy) -> None:
     assert worker["jobRoleArn"] != worker["executionRoleArn"]
 
 
-def test_the_repository_is_immutable_scanned_and_tidied(deploy: Deploy) -> None:
+def test_the_repository_is_immutable_scanned_and_expires_old_images(deploy: Deploy) -> None:
     deployed = deploy(workerImageTag="v7")
     repository = deployed.one("ecr/repository:Repository")
     assert repository["imageTagMutability"] == "IMMUTABLE"
@@ -133,7 +133,7 @@ def test_the_repository_is_immutable_scanned_and_tidied(deploy: Deploy) -> None:
     assert [f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/ftm-worker"] in [one["Resource"] for one in policy["Statement"]]
 
 
-def test_the_image_holds_the_worker_and_runs_as_nobody() -> None:
+def test_the_image_contains_the_worker_and_runs_without_root() -> None:
     text = (Path(__file__).parents[2] / "worker/Dockerfile").read_text()
     stages = text.split("FROM ")[1:]
     assert all("-slim" in stage.splitlines()[0] for stage in stages)

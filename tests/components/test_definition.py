@@ -1,4 +1,4 @@
-"""The definitions: what they promise, state by state, and that two machines' worth of it is well formed."""
+"""The state machine definitions: the behaviour of each state, and validity."""
 
 import json
 from typing import Any
@@ -25,11 +25,11 @@ BATCH = QUARTER["States"]["ProcessBatches"]["ItemProcessor"]
 
 
 @pytest.mark.parametrize("document", [QUARTER, QUARTERS], ids=["quarter", "quarters"])
-def test_the_linter_has_nothing_to_say(document: dict[str, Any]) -> None:
+def test_the_linter_finds_no_problem(document: dict[str, Any]) -> None:
     assert Linter.validate(document) == []
 
 
-def test_the_states_are_the_designs() -> None:
+def test_the_states_are_those_of_the_design() -> None:
     assert list(QUARTER["States"]) == [
         "CheckPrefetch",
         "PrefetchExists?",
@@ -45,7 +45,7 @@ def test_the_states_are_the_designs() -> None:
     assert list(BATCH["States"]) == ["SubmitBatchJob", "JobSucceeded", "JobFailed"]
 
 
-def test_a_job_gets_keys_never_lists() -> None:
+def test_a_job_gets_keys_and_no_lists() -> None:
     submit = BATCH["States"]["SubmitBatchJob"]["Parameters"]
     assert submit["JobName.$"] == "States.Format('ftm-{}-{}', $.run, $.batch_id)"
     assert {item["Name"]: item["Value.$"] for item in submit["ContainerOverrides"]["Environment"]} == {
@@ -56,7 +56,7 @@ def test_a_job_gets_keys_never_lists() -> None:
     }
 
 
-def test_an_iteration_returns_its_outcome_and_nothing_else() -> None:
+def test_an_iteration_returns_only_its_outcome() -> None:
     states = BATCH["States"]
     assert states["JobSucceeded"]["Parameters"].keys() == {"batch_id.$", "status"}
     assert states["JobFailed"]["Parameters"] == {
@@ -73,7 +73,7 @@ def tasks(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("document", [QUARTER, QUARTERS], ids=["quarter", "quarters"])
-def test_everything_is_bounded_in_time_and_patient_with_a_busy_service(document: dict[str, Any]) -> None:
+def test_every_state_has_a_timeout_and_retries_when_a_service_is_busy(document: dict[str, Any]) -> None:
     assert document["TimeoutSeconds"]
     for task in tasks(document):
         assert task["TimeoutSeconds"] < document["TimeoutSeconds"]
@@ -81,7 +81,7 @@ def test_everything_is_bounded_in_time_and_patient_with_a_busy_service(document:
         assert retry["JitterStrategy"] == "FULL"
         assert retry["MaxAttempts"] == 10
         assert retry["MaxDelaySeconds"] == 60
-        # A task that ran and failed is not run again: Batch has its own retries.
+        # Failed tasks are not repeated: Batch has its own retries.
         assert not {"States.ALL", "States.TaskFailed", "States.Timeout"} & set(retry["ErrorEquals"])
 
 
@@ -96,7 +96,7 @@ def test_faults_of_s3_are_retried_after_the_functions_own_retries() -> None:
         assert "S3UnavailableError" in retry["ErrorEquals"]
 
 
-def test_too_much_data_is_caught_by_its_name() -> None:
+def test_output_that_is_too_large_is_caught_by_its_error_name() -> None:
     catching = [
         *(
             QUARTER["States"][name]
@@ -109,7 +109,7 @@ def test_too_much_data_is_caught_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["PrefetchExists?", "CheckForFailures"])
-def test_only_the_boolean_itself_lets_a_run_go_on_or_succeed(name: str) -> None:
+def test_only_a_boolean_lets_a_run_continue_or_succeed(name: str) -> None:
     (rule,) = QUARTER["States"][name]["Choices"]
     assert [next(iter(test.keys() - {"Variable"})) for test in rule["And"]] == [
         "IsPresent",
@@ -120,10 +120,10 @@ def test_only_the_boolean_itself_lets_a_run_go_on_or_succeed(name: str) -> None:
     assert otherwise["Type"] == "Fail"
 
 
-def test_the_largest_run_fits_a_state_and_the_history() -> None:
-    """The worst data by hand: the real execution that measures the same is in tests/state_machine."""
+def test_the_largest_run_stays_within_the_limits_of_states_and_history() -> None:
+    """The limits computed by hand; tests/state_machine measures them in a real execution."""
     ids = [f"2023Q1_batch_{number:04d}" for number in range(MAX_BATCHES)]
-    # No error of Batch or Step Functions has a longer name than States.ExceedToleratedFailureThreshold.
+    # The longest name of an error of Batch or Step Functions is States.ExceedToleratedFailureThreshold.
     longest_error = "x" * 40
     data = {
         "quarter": "2023Q1",

@@ -1,4 +1,4 @@
-"""Changes to a deployed stack: what the preview refuses, what the stack keeps, and in which order it is destroyed."""
+"""Changes to a deployed stack: which ones the preview rejects, what the stack retains, and the order of destruction."""
 
 from typing import Any
 
@@ -35,31 +35,31 @@ def test_the_same_settings_again_pass_without_a_warning(deploy: Deploy, deployed
     assert deploy(preview=True).run.warnings == []
 
 
-def test_another_vpc_is_refused(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+def test_another_vpc_is_rejected(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
     deployed_cloud.subnets |= {"subnet-a3": ("vpc-3", "us-east-1a"), "subnet-b3": ("vpc-3", "us-east-1b")}
     sentence = refusal(deploy, vpcId="vpc-3", subnetIds=["subnet-a3", "subnet-b3"])
     assert sentence.startswith("ftm:vpcId is vpc-3, but the stack is deployed in vpc-1")
     assert "`pulumi destroy`, then `pulumi up`" in sentence
 
 
-def test_dropping_the_vpc_for_the_default_one_is_refused(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+def test_replacing_the_vpc_by_the_default_one_is_rejected(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
     deployed_cloud.security_groups["ftm-batch"] = "vpc-2"
     assert refusal(deploy).startswith("ftm:vpcId is not given, which means vpc-1, but the stack is deployed in vpc-2")
 
 
-def test_other_subnets_of_the_same_vpc_are_fine(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+def test_other_subnets_of_the_same_vpc_are_accepted(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
     deployed_cloud.subnets["subnet-c1"] = ("vpc-1", "us-east-1c")
     assert deploy(preview=True, vpcId="vpc-1", subnetIds=["subnet-a1", "subnet-c1"]).run.warnings == []
 
 
 @pytest.mark.parametrize("bucket", ["calls", OWN_BUCKET])
-def test_the_stacks_own_bucket_is_not_dropped(deploy: Deploy, deployed_cloud: PaperCloud, bucket: str) -> None:
+def test_removing_the_stacks_own_bucket_is_rejected(deploy: Deploy, deployed_cloud: PaperCloud, bucket: str) -> None:
     sentence = refusal(deploy, bucketName=bucket)
     assert sentence.startswith(f"ftm:bucketName is {bucket}, but the stack created its own bucket, {OWN_BUCKET}")
     assert "pulumi config rm ftm:bucketName" in sentence
 
 
-def test_a_bucket_that_outlived_its_stack_is_adopted_by_name(deploy: Deploy, cloud: PaperCloud) -> None:
+def test_a_bucket_left_by_a_destroyed_stack_is_adopted_by_name(deploy: Deploy, cloud: PaperCloud) -> None:
     cloud.buckets[OWN_BUCKET] = REGION
     assert f"`pulumi config set ftm:bucketName {OWN_BUCKET}`" in refusal(deploy)
     deployed = deploy(bucketName=OWN_BUCKET)
@@ -67,13 +67,13 @@ def test_a_bucket_that_outlived_its_stack_is_adopted_by_name(deploy: Deploy, clo
     assert not [resource for resource in deployed.custom if resource.type.startswith("aws:s3/")]
 
 
-def test_the_stacks_own_images_are_not_dropped(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+def test_removing_the_stacks_own_images_is_rejected(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
     sentence = refusal(deploy, workerImage="registry.example.com/worker:v3")
     assert "its own image repository, ftm-worker, which would be deleted with its images" in sentence
     assert "aws ecr delete-repository --region us-east-1 --repository-name ftm-worker --force" in sentence
 
 
-def test_a_repository_that_an_operator_made_does_not_matter(deploy: Deploy, cloud: PaperCloud) -> None:
+def test_a_repository_created_by_an_operator_is_ignored(deploy: Deploy, cloud: PaperCloud) -> None:
     cloud.repositories["ftm-worker"] = {"tags": {}, "kmsKey": AWS_KEY}
     image = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/ftm-worker:v3"
     assert deploy(workerImage=image).run.outputs["worker_image"] == image
@@ -88,14 +88,14 @@ def test_the_repository_keeps_its_key_with_a_warning(deploy: Deploy, deployed_cl
     assert repository.inputs["forceDelete"] is True  # `pulumi destroy` would fail at a repository that holds images
 
 
-def test_a_raised_minimum_says_what_to_run(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
+def test_the_warning_about_a_raised_minimum_names_the_command(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
     (warning,) = deploy(vllmMinInstances=1).run.warnings
     assert "starts the others, without vLLM on them; run `ftm vllm scale 1` after it" in warning
     deployed_cloud.desired_capacity = 1
     assert deploy(vllmMinInstances=1).run.warnings == []
 
 
-def test_the_stack_local_is_refused_in_a_real_account(deploy: Deploy, cloud: PaperCloud) -> None:
+def test_the_stack_local_is_rejected_in_a_real_account(deploy: Deploy, cloud: PaperCloud) -> None:
     cloud.account = "999999999999"
     with pytest.raises(LocalError, match=r"account 999999999999: run `ftm local up`"):
         deploy("local", preview=True)
@@ -106,12 +106,12 @@ def test_the_stack_local_is_refused_in_a_real_account(deploy: Deploy, cloud: Pap
 @pytest.mark.parametrize(
     ("routes", "cut_off"),
     [
-        ({}, True),  # the VPC's main route table leads to an internet gateway
+        ({}, True),  # the main route table of the VPC has an internet gateway
         ({"subnet-b1": "igw-1"}, True),
         ({"subnet-b1": "nat-1"}, False),
     ],
 )
-def test_subnets_without_a_way_out_are_refused(
+def test_subnets_without_internet_access_are_rejected(
     deploy: Deploy, cloud: PaperCloud, routes: dict[str, str], cut_off: bool
 ) -> None:
     cloud.private_subnets = ("subnet-b1",)
@@ -122,7 +122,7 @@ def test_subnets_without_a_way_out_are_refused(
     assert "instances in subnet-b1 would get no public address" in refusal(deploy)
 
 
-# `pulumi destroy` deletes a resource only after everything that depends on it is gone.
+# `pulumi destroy` deletes a resource only after everything that depends on it.
 NEEDED = {
     "aws:ecs/service:Service vllm-service": [
         "aws:ecs/clusterCapacityProviders:ClusterCapacityProviders vllm",
@@ -199,7 +199,7 @@ def destroyed_before(run: Run) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("variant", ["default", "HTTPS", "GPU Batch"])
-def test_destroy_deletes_nothing_before_what_needs_it(deploy: Deploy, variant: str) -> None:
+def test_destroy_deletes_every_resource_after_those_that_need_it(deploy: Deploy, variant: str) -> None:
     before = destroyed_before(deploy(**VARIANTS[variant]).run)
     for user, needed in NEEDED.items():
         for one in needed:

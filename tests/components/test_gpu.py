@@ -1,4 +1,4 @@
-"""The fit arithmetic against what vLLM itself reported."""
+"""The memory arithmetic, compared with figures that vLLM itself reported."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from components.gpu import A10G, L4, L40S, MODELS, T4, Fit
 @pytest.mark.parametrize(
     ("model", "parameters", "gib"),
     [
-        # Parameters as the models' cards give them, weights as their safetensors indexes add up.
+        # Parameters from the model cards, weights from the safetensors indexes.
         ("Qwen/Qwen3-4B", 4_022_468_096, 7.49),
         ("Qwen/Qwen3-8B", 8_190_735_360, 15.26),
         ("Qwen/Qwen3-8B-FP8", 8_190_735_360, 8.79),
@@ -18,7 +18,7 @@ from components.gpu import A10G, L4, L40S, MODELS, T4, Fit
         ("meta-llama/Llama-3.1-8B", 8_030_261_248, 14.96),
     ],
 )
-def test_weights_follow_from_the_architecture(model: str, parameters: int, gib: float) -> None:
+def test_the_size_of_the_weights_is_computed_from_the_architecture(model: str, parameters: int, gib: float) -> None:
     shape = MODELS[model].architecture
     assert shape.layer_parameters + shape.other_parameters == parameters
     assert MODELS[model].weights_gib == pytest.approx(gib, abs=0.005)
@@ -32,7 +32,7 @@ def test_kv_bytes_per_token() -> None:
 @pytest.mark.parametrize(
     ("model", "card", "utilisation", "tokens"),
     [
-        # Thousands of tokens at the least usable memory of each card, calculated by hand for the decision record.
+        # Thousands of tokens with the smallest usable memory of each card, calculated by hand for the decision record.
         ("Qwen/Qwen3-8B", A10G, 0.90, 20.4),
         ("Qwen/Qwen3-8B", A10G, 0.92, 23.6),
         ("Qwen/Qwen3-8B", L4, 0.90, 20.2),
@@ -43,11 +43,11 @@ def test_kv_bytes_per_token() -> None:
         ("Qwen/Qwen3-8B-AWQ", A10G, 0.90, 90.1),
     ],
 )
-def test_the_cache_holds(model: str, card: gpu.Gpu, utilisation: float, tokens: float) -> None:
+def test_the_size_of_the_cache(model: str, card: gpu.Gpu, utilisation: float, tokens: float) -> None:
     assert Fit(MODELS[model], card, utilisation).cache_tokens / 1000 == pytest.approx(tokens, rel=0.005)
 
 
-def test_the_models_own_context_is_refused_on_24_gb_with_the_arithmetic() -> None:
+def test_the_full_context_of_the_model_is_rejected_on_24_gb_with_the_arithmetic() -> None:
     assert Fit(MODELS["Qwen/Qwen3-8B"], A10G).refusal(40_960) == (
         "the A10G's 22.06 GiB x 0.90 - 15.26 GiB of weights (bf16) - 1.8 GiB of working memory = 2.80 GiB of KV cache, "
         "at 144 KiB a token 20,371 tokens, fewer than the 40,960 of one request of vllmMaxModelLen"
@@ -56,7 +56,7 @@ def test_the_models_own_context_is_refused_on_24_gb_with_the_arithmetic() -> Non
     assert Fit(MODELS["Qwen/Qwen3-8B-FP8"], L4).refusal(40_960) is None
 
 
-def test_weights_larger_than_the_gpu_are_refused() -> None:
+def test_weights_larger_than_the_gpu_are_rejected() -> None:
     refusal = Fit(MODELS["Qwen/Qwen3-14B"], L4).refusal(1024)
     assert refusal
     assert "leaves no KV cache" in refusal
@@ -69,7 +69,7 @@ def test_fp8_weights_need_a_newer_gpu_than_the_t4() -> None:
     assert Fit(MODELS["Qwen/Qwen3-4B-AWQ"], T4).refusal(4096) is None
 
 
-def test_requests_at_once_fill_the_cache_and_not_more() -> None:
+def test_concurrent_requests_fill_the_cache_but_do_not_exceed_it() -> None:
     fit = Fit(MODELS["Qwen/Qwen3-8B"], A10G)
     assert fit.requests_at_once(1024) == 19
     assert fit.requests_at_once(1024) * 1024 <= fit.cache_tokens < (fit.requests_at_once(1024) + 1) * 1024

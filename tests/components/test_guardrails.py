@@ -1,4 +1,4 @@
-"""The guardrails: each alarm over recorded series, what the idle alarm switches off, and switching guardrails off."""
+"""The guardrails: each alarm over recorded series, the action of the idle alarm, and disabling guardrails."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ALARM = "cloudwatch/metricAlarm:MetricAlarm"
 TOPIC = EVERYTHING_GIVEN["snsTopicArn"]
 
-# Series in periods of five minutes. None: CloudWatch got no value, as for the requests of an idle load balancer.
+# Series in periods of five minutes. None: CloudWatch has no value, as for the requests of an idle load balancer.
 COLD_START = 3
 HOUR = 12
 
@@ -44,7 +44,7 @@ def alarm(deployed: Deployed, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("scenario", IDLE_SERIES)
-def test_idle_gpus_are_switched_off_and_others_are_not(deploy: Deploy, scenario: str) -> None:
+def test_only_idle_gpus_are_switched_off(deploy: Deploy, scenario: str) -> None:
     instances, requests, refused, switched_off = IDLE_SERIES[scenario]
     series = {"instances": instances, "requests": requests, "refused": refused}
     alarming = alarming_periods(alarm(deploy(), "vllm-idle"), series)
@@ -114,7 +114,7 @@ def test_failing_functions_raise_an_alarm(deploy: Deploy) -> None:
     assert alarming_periods(registered, {**quiet, "throttles2": [None, 4, None]}) == [1]
 
 
-def test_each_alarm_says_what_to_do_and_names_a_heading_of_the_runbook(deploy: Deploy) -> None:
+def test_each_alarm_describes_the_next_step_and_names_a_section_of_the_runbook(deploy: Deploy) -> None:
     headings = [line[3:] for line in (ROOT / alarms.RUNBOOK).read_text().splitlines() if line.startswith("## ")]
     for resource in deploy().all(ALARM):
         description = resource.inputs["alarmDescription"]
@@ -131,7 +131,7 @@ def test_a_blocked_queue_is_reported_to_the_topic(deploy: Deploy) -> None:
     assert not deploy().all("cloudwatch/eventRule:EventRule")
 
 
-def test_a_topic_of_the_stacks_own_is_encrypted_and_refuses_plain_requests(deploy: Deploy) -> None:
+def test_the_stacks_own_topic_is_encrypted_and_rejects_unencrypted_requests(deploy: Deploy) -> None:
     deployed = deploy(**VARIANTS["notifications"])
     topic = deployed.one("sns/topic:Topic")
     assert topic["kmsMasterKeyId"].endswith(":notifications")  # the ARN of the key beside it
@@ -207,9 +207,7 @@ def test_a_minimum_of_instances_is_not_switched_off(deploy: Deploy) -> None:
         ({"notificationEmails": ["nobody"]}, "it should be e-mail addresses"),
     ],
 )
-def test_guardrails_that_contradict_each_other_are_refused(
-    deploy: Deploy, settings: dict[str, Any], sentence: str
-) -> None:
+def test_contradictory_guardrails_are_rejected(deploy: Deploy, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(LocalError) as caught:
         deploy(preview=True, **settings)
     assert sentence in str(caught.value)

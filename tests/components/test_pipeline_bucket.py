@@ -1,4 +1,4 @@
-"""The bucket, as it is registered."""
+"""The registered resources of the bucket."""
 
 import json
 
@@ -8,7 +8,7 @@ ENCRYPTION = "s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncrypt
 NAME = f"ftm-dev-{ACCOUNT}-{REGION}"
 
 
-def test_it_is_private_encrypted_and_versioned(deploy: Deploy) -> None:
+def test_the_bucket_is_private_encrypted_and_versioned(deploy: Deploy) -> None:
     deployed = deploy("dev")
     assert deployed.one("s3/bucket:Bucket")["bucket"] == NAME
     closed = deployed.one("s3/bucketPublicAccessBlock:BucketPublicAccessBlock")
@@ -18,7 +18,7 @@ def test_it_is_private_encrypted_and_versioned(deploy: Deploy) -> None:
     assert rule["applyServerSideEncryptionByDefault"] == {"sseAlgorithm": "aws:kms"}
 
 
-def test_it_refuses_whoever_does_not_come_over_tls(deploy: Deploy) -> None:
+def test_the_bucket_rejects_requests_without_tls(deploy: Deploy) -> None:
     policy = json.loads(deploy("dev").one("s3/bucketPolicy:BucketPolicy")["policy"])
     (statement,) = policy["Statement"]
     assert statement["Effect"] == "Deny"
@@ -26,17 +26,17 @@ def test_it_refuses_whoever_does_not_come_over_tls(deploy: Deploy) -> None:
     assert statement["Resource"] == [f"arn:aws:s3:::{NAME}", f"arn:aws:s3:::{NAME}/*"]
 
 
-def test_half_uploads_and_old_versions_do_not_stay_for_ever(deploy: Deploy) -> None:
+def test_incomplete_uploads_and_old_versions_expire(deploy: Deploy) -> None:
     (rule,) = deploy("dev").one("s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration")["rules"]
     assert rule["abortIncompleteMultipartUpload"] == {"daysAfterInitiation": 7}
     assert rule["noncurrentVersionExpiration"] == {"noncurrentDays": 30}
     assert "expiration" not in rule
 
 
-def test_its_data_outlives_a_protected_stack(deploy: Deploy) -> None:
+def test_the_data_of_a_protected_stack_is_retained(deploy: Deploy) -> None:
     deployed = deploy("dev", deletionProtection=True, accessLogsBucket="access-logs")
     kept = [resource for resource in deployed.custom if resource.type.startswith("aws:s3/")]
-    assert len(kept) == 7  # with what keeps it private, encrypted and versioned
+    assert len(kept) == 7  # with the resources that keep it private, encrypted and versioned
     assert all(resource.retain_on_delete and not resource.protect for resource in kept)
     assert deployed.one("s3/bucket:Bucket")["forceDestroy"] is False
 
@@ -47,7 +47,7 @@ def test_an_unprotected_bucket_is_deleted_with_its_data(deploy: Deploy) -> None:
     assert deployed.one("s3/bucket:Bucket")["forceDestroy"] is True
 
 
-def test_a_parameter_exists_exactly_while_pulumi_manages_the_bucket(deploy: Deploy) -> None:
+def test_a_parameter_exists_only_while_pulumi_manages_the_bucket(deploy: Deploy) -> None:
     deployed = deploy("dev")
     marker = deployed.one("ssm/parameter:Parameter", "bucket-created")
     assert (marker["name"], marker["value"]) == ("/ftm-dev/bucket/created", NAME)
@@ -56,7 +56,7 @@ def test_a_parameter_exists_exactly_while_pulumi_manages_the_bucket(deploy: Depl
     assert "bucket-created" not in [resource.name for resource in deploy("dev", bucketName="calls").custom]
 
 
-def test_a_given_key_encrypts_and_a_given_bucket_takes_the_access_log(deploy: Deploy) -> None:
+def test_a_configured_key_encrypts_and_a_configured_bucket_receives_the_access_log(deploy: Deploy) -> None:
     key = EVERYTHING_GIVEN["kmsKeyArn"]
     deployed = deploy("dev", kmsKeyArn=key, accessLogsBucket="access-logs")
     (rule,) = deployed.one(ENCRYPTION)["rules"]

@@ -1,4 +1,4 @@
-"""IAM documents: nothing wider than it must be, in every variant of the stack."""
+"""IAM policies: no permission is wider than necessary, in any variant of the stack."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
 
 
 def actions(document: str) -> dict[str, list[str]]:
-    """Each action to its resources."""
+    """The resources of each action."""
     return {action: one["Resource"] for one in json.loads(document)["Statement"] for action in one["Action"]}
 
 
@@ -38,7 +38,7 @@ def test_every_wildcard_resource_has_its_reason() -> None:
     assert all(policies.NO_NARROWER_RESOURCE.values())
 
 
-def test_the_worker_reads_its_input_and_writes_its_results_and_no_more() -> None:
+def test_the_worker_may_only_read_its_input_and_write_its_results() -> None:
     statements = json.loads(policies.batch_job("arn:aws:s3:::calls", ""))["Statement"]
 
     def resources(action: str) -> set[str]:
@@ -53,7 +53,7 @@ def test_the_worker_reads_its_input_and_writes_its_results_and_no_more() -> None
     assert actions(policies.batch_job("arn:aws:s3:::calls", KEY))["kms:Decrypt"] == [KEY]
 
 
-def test_ecs_pulls_from_the_images_own_repository_only() -> None:
+def test_ecs_may_pull_only_from_the_repository_of_the_image() -> None:
     image = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/team/worker:v3"
     pulled = actions(policies.task_execution(HERE, "/aws/batch/ftm", image, []))
     assert pulled["ecr:BatchGetImage"] == [f"arn:aws:ecr:eu-west-1:{ACCOUNT}:repository/team/worker"]
@@ -61,23 +61,23 @@ def test_ecs_pulls_from_the_images_own_repository_only() -> None:
     assert "secretsmanager:GetSecretValue" not in pulled
 
 
-def test_ecs_asks_ecr_nothing_for_a_public_image() -> None:
+def test_ecs_needs_no_ecr_permission_for_a_public_image() -> None:
     assert not [one for one in actions(policies.task_execution(HERE, "/l", "vllm/vllm-openai:v1", [])) if "ecr" in one]
 
 
-def test_ecs_reads_the_given_secrets_only() -> None:
+def test_ecs_may_read_only_the_configured_secrets() -> None:
     read = actions(policies.task_execution(HERE, "/l", "x:1", ["arn:secret-a"], KEY))
     assert read["secretsmanager:GetSecretValue"] == ["arn:secret-a"]
     assert read["kms:Decrypt"] == [KEY]
 
 
-def test_roles_are_taken_on_this_accounts_behalf_only() -> None:
+def test_roles_can_only_be_assumed_for_this_account() -> None:
     (statement,) = json.loads(policies.trust("ecs-tasks.amazonaws.com", HERE))["Statement"]
     assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
 
 
-def test_the_page_of_roles_is_generated_from_the_policies() -> None:
+def test_the_page_about_roles_is_generated_from_the_policies() -> None:
     page = (ROOT / "docs/iam.md").read_text()
     assert page == iam_page.document(), "python -m components.iam_page > docs/iam.md"
     roles = [key for key in SECTIONS["adopted"].config_keys() if key.endswith(("RoleArn", "ProfileArn"))]

@@ -1,4 +1,4 @@
-"""The whole program: what every stack has in common, in every variant."""
+"""The whole program: properties of every variant of the stack."""
 
 import re
 from collections import Counter
@@ -25,7 +25,7 @@ NAME_LIMITS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_preview_registers_and_exports_what_up_does(deploy: Deploy, variant: str) -> None:
+def test_preview_registers_and_exports_the_same_as_up(deploy: Deploy, variant: str) -> None:
     before, after = (deploy(preview=preview, **VARIANTS[variant]).run for preview in (True, False))
 
     def kinds(resources: Any) -> Counter[tuple[str, str]]:
@@ -36,7 +36,7 @@ def test_preview_registers_and_exports_what_up_does(deploy: Deploy, variant: str
     assert "Output[T]" not in str(after.outputs)
 
 
-def test_the_exports_are_the_designs(deploy: Deploy) -> None:
+def test_the_exports_are_those_of_the_design(deploy: Deploy) -> None:
     outputs = deploy().run.outputs
     assert outputs.keys() >= {"job_definition_arn", "job_queue_arn", "state_machine_arn", "vllm_target_group_arn"}
     assert {key: value for key, value in outputs.items() if "arn" not in key} == {
@@ -53,7 +53,7 @@ def test_the_exports_are_the_designs(deploy: Deploy) -> None:
     }
 
 
-def test_every_resource_that_takes_tags_has_the_three(deploy: Deploy) -> None:
+def test_every_taggable_resource_has_the_three_tags(deploy: Deploy) -> None:
     wanted = {"Project": "ftm", "Stack": "dev", "ManagedBy": "pulumi"}
     without = {
         "BucketPublicAccessBlock",
@@ -71,7 +71,7 @@ def test_every_resource_that_takes_tags_has_the_three(deploy: Deploy) -> None:
         tags = resource.inputs.get("tags")
         if resource.type.split(":")[-1] in without:
             assert tags is None, resource
-        elif isinstance(tags, list):  # the Auto Scaling group's own form
+        elif isinstance(tags, list):  # the format of Auto Scaling groups
             assert {tag["key"]: tag["value"] for tag in tags}.items() >= wanted.items(), resource
             assert all(tag["propagateAtLaunch"] for tag in tags)
         else:
@@ -104,14 +104,14 @@ def test_a_long_stack_name_stays_within_awss_limits(deploy: Deploy) -> None:
     assert checked.keys() == NAME_LIMITS.keys()
 
 
-def test_descriptions_of_security_groups_hold_only_what_ec2_accepts(deploy: Deploy) -> None:
+def test_descriptions_of_security_groups_have_only_characters_that_ec2_accepts(deploy: Deploy) -> None:
     described = [resource for resource in deploy().custom if "ecurityGroup" in resource.type]
     assert described
     for resource in described:
         assert re.fullmatch(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}", resource.inputs["description"]), resource
 
 
-def test_a_repository_is_named_as_ecr_accepts(deploy: Deploy) -> None:
+def test_the_name_of_the_repository_is_valid_for_ecr(deploy: Deploy) -> None:
     for stack in ("prod", "eu-west", "a" * 64):
         name = deploy(stack).one("ecr/repository:Repository")["name"]
         assert re.fullmatch(r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*", name)
@@ -125,7 +125,7 @@ def test_quoted_numbers_and_booleans_are_read_like_plain_ones(deploy: Deploy) ->
     assert quoted.run.outputs["map_concurrency"] == 7
 
 
-def test_with_the_roles_given_no_iam_call_is_made(deploy: Deploy) -> None:
+def test_with_configured_roles_no_iam_call_is_made(deploy: Deploy) -> None:
     deployed = deploy(**EVERYTHING_GIVEN)
     assert not [resource for resource in deployed.custom if ":iam/" in resource.type]
     assert not [token for token in deployed.asked if ":iam/" in token]
@@ -135,7 +135,7 @@ def test_with_the_roles_given_no_iam_call_is_made(deploy: Deploy) -> None:
     }
 
 
-def test_adopted_things_are_not_created(deploy: Deploy) -> None:
+def test_adopted_resources_are_not_created(deploy: Deploy) -> None:
     deployed = deploy(**EVERYTHING_GIVEN)
     assert not [resource for resource in deployed.custom if resource.type.startswith(("aws:s3/", "aws:ecr/"))]
     assert deployed.run.outputs["bucket"] == "calls"
@@ -182,7 +182,7 @@ def test_adopted_things_are_not_created(deploy: Deploy) -> None:
         ({"vllmMaxModelLen": 40960}, "ftm:vllmModel Qwen/Qwen3-8B does not fit"),
     ],
 )
-def test_what_cannot_be_stops_the_preview_with_a_sentence(
+def test_impossible_settings_stop_the_preview_with_a_sentence(
     deploy: Deploy, cloud: PaperCloud, settings: dict[str, Any], sentence: str
 ) -> None:
     cloud.buckets["far-away"] = "eu-west-1"
@@ -197,7 +197,7 @@ def test_without_a_default_vpc_the_preview_asks_for_one(deploy: Deploy, cloud: P
         deploy(preview=True)
 
 
-def test_nothing_is_created_before_a_refusal(
+def test_nothing_is_created_before_a_rejection(
     deploy: Deploy, cloud: PaperCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     created: list[str] = []
@@ -208,7 +208,9 @@ def test_nothing_is_created_before_a_refusal(
 
 
 def test_a_mistyped_key_stops_the_preview(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PULUMI_CONFIG", '{"ftm:vllmModle": "Qwen/Qwen3-4B"}')  # as Pulumi's launcher hands it over
+    monkeypatch.setenv(
+        "PULUMI_CONFIG", '{"ftm:vllmModle": "Qwen/Qwen3-4B"}'
+    )  # the way Pulumi's launcher passes settings
     with pytest.raises(LocalError, match="ftm:vllmModle is not a setting: did you mean ftm:vllmModel"):
         deploy(preview=True, mapConcurrency=6)
 

@@ -1,4 +1,4 @@
-"""The state machines and their functions, as the program registers them."""
+"""The registered state machines and functions."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def statements(deployed: Any, role: str) -> list[dict[str, Any]]:
 
 
 def actions(deployed: Any, role: str) -> dict[str, list[str]]:
-    """Action to the resources on which a role may do it."""
+    """The resources on which a role may perform each action."""
     allowed: dict[str, list[str]] = {}
     for statement in statements(deployed, role):
         for action in statement["Action"]:
@@ -29,7 +29,7 @@ def actions(deployed: Any, role: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_both_machines_pass_the_linter(deploy: Deploy, variant: str) -> None:
+def test_both_state_machines_pass_the_linter(deploy: Deploy, variant: str) -> None:
     machines = deploy(**VARIANTS[variant]).all("sfn/stateMachine:StateMachine")
     assert {machine.inputs["name"] for machine in machines} == {"ftm-quarter-processor", "ftm-quarters"}
     for machine in machines:
@@ -51,7 +51,7 @@ def test_the_quarter_calls_the_functions_and_the_newest_job_definition(deploy: D
     assert submit["TimeoutSeconds"] == (5 * 2 + 24) * 3600
 
 
-def test_the_quarters_machine_starts_the_other(deploy: Deploy) -> None:
+def test_the_machine_of_several_quarters_starts_the_machine_of_one(deploy: Deploy) -> None:
     machine = deploy().one("sfn/stateMachine:StateMachine", "quarters")
     run = json.loads(machine["definition"])["States"]["ProcessQuarters"]["ItemProcessor"]["States"]["RunQuarter"]
     assert run["Parameters"]["StateMachineArn"] == f"arn:aws:sfn:{REGION}:{ACCOUNT}:quarter-processor"
@@ -69,7 +69,7 @@ def test_machines_log_all_levels_without_data_and_are_traced(deploy: Deploy) -> 
         assert group["retentionInDays"] == 30
 
 
-def test_functions_are_as_designed(deploy: Deploy) -> None:
+def test_the_functions_have_the_designed_settings(deploy: Deploy) -> None:
     deployed = deploy(minNamedPercent=90)
     functions = {function.inputs["handler"]: function.inputs for function in deployed.all("lambda/function:Function")}
     assert set(functions) == {f"functions.{module}.handler" for module in MODULES}
@@ -86,7 +86,7 @@ def test_functions_are_as_designed(deploy: Deploy) -> None:
     assert "environment" not in functions["functions.notify_completion.handler"]
 
 
-def test_the_zip_holds_the_functions_and_the_contract_and_nothing_else(deploy: Deploy) -> None:
+def test_the_zip_contains_only_the_functions_and_the_contract(deploy: Deploy) -> None:
     (ROOT / "functions" / "__pycache__").mkdir(exist_ok=True)
     function = deploy().one("lambda/function:Function", "prefetch-check")
     names = set(function["code"].assets)
@@ -95,7 +95,7 @@ def test_the_zip_holds_the_functions_and_the_contract_and_nothing_else(deploy: D
     assert {f"functions/{module}.py" for module in MODULES} < names
 
 
-def test_the_zip_suffices_to_import_every_handler(deploy: Deploy, tmp_path: Path) -> None:
+def test_every_handler_can_be_imported_from_the_zip(deploy: Deploy, tmp_path: Path) -> None:
     for name, asset in deploy().one("lambda/function:Function", "prefetch-check")["code"].assets.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(Path(asset.path).read_bytes())
@@ -106,7 +106,7 @@ def test_the_zip_suffices_to_import_every_handler(deploy: Deploy, tmp_path: Path
     assert done.stdout.startswith(str(tmp_path))
 
 
-def test_each_function_may_do_what_it_does_and_no_more(deploy: Deploy) -> None:
+def test_each_function_has_only_the_permissions_it_needs(deploy: Deploy) -> None:
     deployed = deploy()
     bucket = f"arn:aws:s3:::ftm-{ACCOUNT}-{REGION}"
     check, create, summarize, notify = (actions(deployed, name.replace("_", "-")) for name in MODULES)
@@ -120,7 +120,7 @@ def test_each_function_may_do_what_it_does_and_no_more(deploy: Deploy) -> None:
         assert not [action for action in allowed if "*" in action or "Delete" in action]
 
 
-def test_the_topic_that_is_given_is_the_only_one_to_publish_on(deploy: Deploy) -> None:
+def test_functions_may_publish_only_on_the_configured_topic(deploy: Deploy) -> None:
     topic = EVERYTHING_GIVEN["snsTopicArn"]
     deployed = deploy(snsTopicArn=topic)
     assert actions(deployed, "notify-completion")["sns:Publish"] == [topic]
@@ -143,14 +143,14 @@ def test_the_quarter_machine_may_submit_any_revision_of_its_own_job_definition(d
     assert "states:StartExecution" not in allowed
 
 
-def test_the_quarters_machine_may_start_the_other_and_touch_nothing_else(deploy: Deploy) -> None:
+def test_the_machine_of_several_quarters_may_only_start_the_machine_of_one(deploy: Deploy) -> None:
     allowed = actions(deploy(), "quarters")
     assert allowed["states:StartExecution"] == [f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:ftm-quarter-processor"]
     assert allowed["states:StopExecution"] == [f"arn:aws:states:{REGION}:{ACCOUNT}:execution:ftm-quarter-processor:*"]
     assert not [action for action in allowed if action.startswith(("batch:", "lambda:", "s3:"))]
 
 
-def test_roles_are_used_only_for_this_account(deploy: Deploy) -> None:
+def test_roles_of_state_machines_can_only_be_assumed_for_this_account(deploy: Deploy) -> None:
     deployed = deploy()
     for name in ("quarter-processor", "quarters"):
         (statement,) = json.loads(deployed.one("iam/role:Role", name)["assumeRolePolicy"])["Statement"]

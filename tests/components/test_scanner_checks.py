@@ -1,7 +1,7 @@
-"""Every registered resource against the checks of Checkov and Prowler that concern it.
+"""Checks every registered resource against the applicable checks of Checkov and Prowler.
 
 `pytest -n0 -s tests/components/test_scanner_checks.py` prints the table of what passed and what was waived. Each waiver
-has its reason in docs/adr/0006-waived-checks.md; one that is needed no longer fails here, as one without a reason does.
+has its reason in docs/adr/0006-waived-checks.md. A waiver that is no longer needed or has no reason fails the tests.
 """
 
 import json
@@ -34,13 +34,13 @@ WAIVED = {
     "CKV_AWS_173",
     "CKV_AWS_287",
 }
-"""What the example stack leaves unmet."""
+"""The checks that the example stack does not pass."""
 
 WAIVED_WITH_EVERYTHING_GIVEN = {"CKV_AWS_115", "CKV_AWS_150", "CKV_AWS_287"}
-"""What is left when the key, the certificate and the bucket for access logs are given."""
+"""The checks that fail even if a key, a certificate and a bucket for access logs are configured."""
 
 LAMBDA_RUNTIMES = {"python3.11", "python3.12", "python3.13", "python3.14"}
-"""The ones that AWS supports for years to come."""
+"""Runtimes that AWS supports for several more years."""
 
 CREDENTIALS = {"ecr:GetAuthorizationToken", "sts:AssumeRole", "sts:GetSessionToken", "iam:CreateAccessKey"}
 DATA = re.compile(r"(s3:GetObject|ssm:GetParameters?|secretsmanager:GetSecretValue|dynamodb:.*)")
@@ -58,7 +58,7 @@ class Check:
     kind: str
     passes: Callable[[Inputs], bool]
     needed_by: str = ""
-    """A kind of which each resource needs one of this check's kind beside it, as a bucket needs its versioning."""
+    """The resource type whose resources each need one of the checked type, as a bucket needs its versioning."""
 
 
 def _metadata(template: Inputs) -> Inputs:
@@ -79,7 +79,7 @@ def _job(definition: Inputs) -> Inputs:
 
 
 def _unrestricted(policy: Inputs) -> set[str]:
-    """Actions on every resource, though they could be had on one."""
+    """Actions allowed on all resources that could be limited to one."""
     return {action for action in _on_everything(policy) if action not in NO_NARROWER_RESOURCE}
 
 
@@ -247,7 +247,7 @@ class Outcome:
 
 
 def walk(deployed: Deployed) -> list[Outcome]:
-    """Every check on every resource of its kind."""
+    """Run every check on every resource of its type."""
     outcomes: list[Outcome] = []
     for check in CHECKS:
         outcome = Outcome(check)
@@ -291,7 +291,7 @@ def test_the_example_stack_passes_what_is_not_waived(example: Deployed) -> None:
     assert failing(outcomes).keys() == WAIVED
 
 
-def test_with_key_certificate_and_log_bucket_given_only_three_waivers_are_left(deploy: Deploy) -> None:
+def test_with_a_key_a_certificate_and_a_log_bucket_only_three_waivers_are_needed(deploy: Deploy) -> None:
     given = {key: EVERYTHING_GIVEN[key] for key in ("kmsKeyArn", "accessLogsBucket")}
     outcomes = walk(deploy(**given, **VARIANTS["HTTPS"], deletionProtection=True))
     assert failing(outcomes).keys() == WAIVED_WITH_EVERYTHING_GIVEN

@@ -1,4 +1,4 @@
-"""The settings: what is refused with which message, what is derived from them, and the page that documents them."""
+"""The settings: error messages for invalid values, derived values, and the generated page."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def load(stack: str = "dev", /, **raw: str) -> Settings:
-    """The settings as Pulumi passes them: text, with lists as JSON."""
+    """Settings in the form in which Pulumi passes them: text, with lists as JSON."""
     return Settings.load(stack, raw.get)
 
 
@@ -70,7 +70,9 @@ def load(stack: str = "dev", /, **raw: str) -> Settings:
         ({"vllmHostname": "vllm.example.com"}, "ftm:vllmCertificateArn and ftm:vllmHostname belong together"),
     ],
 )
-def test_a_wrong_value_is_one_sentence_with_key_value_and_what_is_allowed(raw: dict[str, str], sentence: str) -> None:
+def test_the_error_for_an_invalid_value_has_the_key_the_value_and_what_is_allowed(
+    raw: dict[str, str], sentence: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         load(**raw)
     assert sentence in str(caught.value)
@@ -78,26 +80,26 @@ def test_a_wrong_value_is_one_sentence_with_key_value_and_what_is_allowed(raw: d
 
 
 @pytest.mark.parametrize("stack", ["Dev", "my_stack", "1st", "prod-", "eu--west", "a" * 65])
-def test_a_stack_name_that_aws_would_not_take_is_refused(stack: str) -> None:
+def test_a_stack_name_that_aws_would_reject_is_rejected(stack: str) -> None:
     with pytest.raises(SettingsError, match="the stack's name is"):
         load(stack)
 
 
-def test_several_wrong_values_are_all_named() -> None:
+def test_all_invalid_values_are_reported_together() -> None:
     with pytest.raises(SettingsError, match=r"ftm:mapConcurrency.*ftm:batchVcpus"):
         load(mapConcurrency="0", batchVcpus="0")
 
 
-def test_a_mistyped_key_is_noticed() -> None:
+def test_a_mistyped_key_is_reported() -> None:
     with pytest.raises(SettingsError, match=r"^ftm:vllmModle is not a setting: did you mean ftm:vllmModel\?$"):
         Settings.load("dev", lambda _: None, given=["aws:region", "ftm:vllmModel", "ftm:vllmModle"])
 
 
-def test_without_vllm_its_contradictions_do_not_matter() -> None:
+def test_contradictory_vllm_settings_are_ignored_without_vllm() -> None:
     assert load(vllmEnabled="false", vllmMaxModelLen="131072")
 
 
-def test_concurrency_follows_from_the_cache_unless_it_is_given() -> None:
+def test_concurrency_is_derived_from_the_cache_unless_configured() -> None:
     usual = load()
     assert (usual.vllm.concurrent_requests, usual.llm_concurrency) == (19, 3)
     assert usual.llm_concurrency * usual.run.map_concurrency <= usual.vllm.concurrent_requests
@@ -121,13 +123,13 @@ def test_the_example_stack_is_complete_and_valid() -> None:
     assert [key for key in SECTIONS["adopted"].config_keys() if f"ftm:{key}:" not in text] == []
 
 
-def test_the_configuration_page_is_made_from_the_model() -> None:
+def test_the_configuration_page_is_generated_from_the_model() -> None:
     page = (ROOT / "docs/configuration.md").read_text()
     assert page == configuration_page.document(), "python -m components.configuration_page > docs/configuration.md"
     assert all(f"| `{key}` |" in page for key in KEYS)
 
 
-def test_every_setting_declares_what_changing_it_does() -> None:
+def test_every_setting_declares_the_effect_of_changing_it() -> None:
     for section in SECTIONS.values():
         schema = section.model_json_schema()["properties"]
         for key in section.config_keys():

@@ -1,4 +1,4 @@
-"""Each variant of a stack, deployed to the embedded AWS, seen from outside through AWS's own API."""
+"""Deploys each variant of a stack to the embedded AWS and checks it through the AWS API."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from testing.paper_cloud import EVERYTHING_GIVEN, VARIANTS
 
 ALB = "127.0.0.1:9"
 
-# A process holds one embedded AWS at most, and other tests have theirs: this one is elsewhere, and ends with its input.
+# A process can have only one embedded AWS, and other tests use it: this one runs in its own process.
 SERVE = """
 import sys
 from local.emulator.aws import EmbeddedAws
@@ -29,7 +29,7 @@ aws.stop()
 
 
 class Aws:
-    """Clients of one embedded AWS."""
+    """Clients of the embedded AWS."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -62,7 +62,7 @@ def up(aws: Aws, project: Callable[[str, dict[str, Any]], Path]) -> Up:
 
 
 def make_everything(aws: Aws) -> dict[str, Any]:
-    """Create what EVERYTHING_GIVEN names, and return it with the ids that AWS chose."""
+    """Create the resources named in EVERYTHING_GIVEN; return the settings with their real ids."""
     for bucket in (EVERYTHING_GIVEN["bucketName"], EVERYTHING_GIVEN["accessLogsBucket"]):
         aws.client("s3").create_bucket(Bucket=bucket)
     ec2 = aws.client("ec2")
@@ -177,7 +177,7 @@ def test_notifications(aws: Aws, up: Up) -> None:
     ]
 
 
-def test_a_bucket_of_somebody_else_stops_it(aws: Aws, up: Up) -> None:
+def test_a_bucket_owned_by_another_account_stops_the_deployment(aws: Aws, up: Up) -> None:
     before = aws.client("ec2").describe_security_groups()["SecurityGroups"]
     with pytest.raises(Exception, match="ftm:bucketName is not-mine, which is not a bucket of this account"):
         up("refused", bucketName="not-mine")

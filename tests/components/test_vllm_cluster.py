@@ -1,4 +1,4 @@
-"""vLLM's cluster, as it is registered."""
+"""The registered resources of the vLLM cluster."""
 
 import base64
 import json
@@ -18,14 +18,14 @@ def container(deployed: Deployed) -> dict[str, Any]:
 
 
 def options(deployed: Deployed) -> dict[str, str]:
-    """vLLM's command-line options and their values."""
+    """The command-line options of vLLM and their values."""
     command = container(deployed)["command"]
     return {
         word: following for word, following in zip(command, [*command[1:], ""], strict=True) if word.startswith("--")
     }
 
 
-def test_vllm_runs_as_it_must_for_naming(deploy: Deploy) -> None:
+def test_vllm_has_the_options_that_naming_needs(deploy: Deploy) -> None:
     deployed = deploy()
     given = options(deployed)
     assert container(deployed)["command"][0] == "Qwen/Qwen3-8B"
@@ -42,23 +42,23 @@ def test_vllm_runs_as_it_must_for_naming(deploy: Deploy) -> None:
 @pytest.mark.parametrize(
     "gone", ["--disable-log-requests", "--enable-reasoning", "--guided-decoding-backend", "--swap-space"]
 )
-def test_no_flag_that_this_vllm_would_die_of(deploy: Deploy, gone: str) -> None:
+def test_no_option_was_removed_from_this_version_of_vllm(deploy: Deploy, gone: str) -> None:
     assert gone not in container(deploy())["command"]
 
 
-def test_the_worker_asks_for_the_name_that_vllm_serves(deploy: Deploy) -> None:
+def test_the_worker_requests_the_model_that_vllm_serves(deploy: Deploy) -> None:
     deployed = deploy(vllmServedModelName="namer")
     worker = json.loads(deployed.one("batch/jobDefinition:JobDefinition")["containerProperties"])
     environment = {one["name"]: one["value"] for one in worker["environment"]}
     assert options(deployed)["--served-model-name"] == environment["LLM_MODEL_NAME"] == "namer"
 
 
-def test_a_gpu_without_bf16_is_asked_for_half(deploy: Deploy) -> None:
+def test_a_gpu_without_bf16_uses_half_precision(deploy: Deploy) -> None:
     deployed = deploy(vllmModel="Qwen/Qwen3-4B", vllmInstanceTypes=["g4dn.xlarge", "g5.xlarge"])
     assert options(deployed)["--dtype"] == "half"
 
 
-def test_shutdown_fits_into_the_spot_notice(deploy: Deploy) -> None:
+def test_shutdown_takes_less_than_the_spot_notice(deploy: Deploy) -> None:
     deployed = deploy()
     draining = deployed.one("lb/targetGroup:TargetGroup")["deregistrationDelay"]
     stopping = container(deployed)["stopTimeout"]
@@ -130,7 +130,7 @@ def test_instances_are_spot_of_several_types_with_an_on_demand_floor_by_choice(d
         assert types == ["g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge"]
 
 
-def test_what_an_operator_scales_is_never_deployed_over(deploy: Deploy) -> None:
+def test_a_deployment_never_changes_what_an_operator_scaled(deploy: Deploy) -> None:
     deployed = deploy()
     (group,) = deployed.all("autoscaling/group:Group")
     (service,) = deployed.all("ecs/service:Service")
@@ -145,7 +145,7 @@ def test_what_an_operator_scales_is_never_deployed_over(deploy: Deploy) -> None:
     assert group.inputs["capacityRebalance"] is False
 
 
-def test_a_host_mode_task_gives_way_to_its_successor(deploy: Deploy) -> None:
+def test_a_host_mode_task_stops_before_its_replacement_starts(deploy: Deploy) -> None:
     deployed = deploy()
     assert deployed.one("ecs/taskDefinition:TaskDefinition")["networkMode"] == "host"
     service = deployed.one("ecs/service:Service")
@@ -182,7 +182,7 @@ def test_an_instance_joins_drains_and_starts_warm(deploy: Deploy) -> None:
     }
 
 
-def test_the_load_balancer_is_internal_and_patient(deploy: Deploy) -> None:
+def test_the_load_balancer_is_internal_and_has_a_long_timeout(deploy: Deploy) -> None:
     deployed = deploy(deletionProtection=True, accessLogsBucket="access-logs")
     alb = deployed.one("lb/loadBalancer:LoadBalancer")
     assert alb["internal"] is True
@@ -193,7 +193,7 @@ def test_the_load_balancer_is_internal_and_patient(deploy: Deploy) -> None:
     assert target_group["loadBalancingAlgorithmType"] == "least_outstanding_requests"
 
 
-def test_https_by_certificate(deploy: Deploy) -> None:
+def test_a_certificate_enables_https(deploy: Deploy) -> None:
     deployed = deploy(**VARIANTS["HTTPS"])
     listener = deployed.one("lb/listener:Listener")
     assert (listener["protocol"], listener["port"]) == ("HTTPS", 443)
@@ -211,7 +211,7 @@ def test_the_base_url_is_published(deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_nobody_comes_in_but_along_the_chain(deploy: Deploy, variant: str) -> None:
+def test_security_groups_allow_only_the_chain_from_jobs_to_vllm(deploy: Deploy, variant: str) -> None:
     deployed = deploy(**VARIANTS[variant])
     ingress = deployed.all("vpc/securityGroupIngressRule:SecurityGroupIngressRule")
     assert all("referencedSecurityGroupId" in rule.inputs for rule in ingress)
@@ -238,7 +238,7 @@ def test_nobody_comes_in_but_along_the_chain(deploy: Deploy, variant: str) -> No
     }
 
 
-def test_without_vllm_none_of_it_is_there(deploy: Deploy) -> None:
+def test_without_vllm_no_resource_of_it_exists(deploy: Deploy) -> None:
     deployed = deploy(**VARIANTS["vLLM disabled"])
     assert not [
         resource

@@ -1,4 +1,4 @@
-"""An embedded AWS with a sample quarter in it, and `ftm` as its user calls it: a command with arguments."""
+"""An embedded AWS with a sample quarter, and `ftm` as users call it: a command with arguments."""
 
 import json
 import os
@@ -20,7 +20,7 @@ Ftm = Callable[..., "Ended"]
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended; never with a traceback."""
+    """The result of a command, which never has a traceback."""
 
     code: int
     out: str
@@ -38,7 +38,7 @@ def ftm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftm]:
         "FTM_STACK": "local",
         "FTM_LOCAL_DIR": str(directory),
         "NO_COLOR": "1",
-        # A Pulumi CLI on this machine, logged in or not, finds no stacks: the machine's own are not the tests' matter.
+        # The tests must not see stacks of a Pulumi CLI on this machine.
         "PULUMI_BACKEND_URL": f"file://{directory}",
     }
     command = Path(sys.executable).with_name("ftm")

@@ -1,4 +1,4 @@
-"""What follows a quarter's first run, in the order of the tests: resuming, lists of quarters, namings, load."""
+"""Commands after the first run of a quarter, in order: resuming, lists of quarters, other names, load tests."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ def quarters(ftm: Ftm) -> None:
     assert ftm("vllm", "scale", 1, "--wait").code == 0
 
 
-def test_a_list_goes_on_past_a_failed_quarter_which_is_then_resumed(ftm: Ftm, s3: Any, stack: dict[str, Any]) -> None:
+def test_a_list_of_quarters_continues_after_a_failed_one_which_is_then_resumed(
+    ftm: Ftm, s3: Any, stack: dict[str, Any]
+) -> None:
     chunk = {"Bucket": stack["outputs"]["bucket"], "Key": layout.chunk_key(FIRST, "chunk_0000.parquet")}
     good = s3.get_object(**chunk)["Body"].read()
     s3.put_object(**chunk, Body=b"not Parquet")
@@ -30,7 +32,7 @@ def test_a_list_goes_on_past_a_failed_quarter_which_is_then_resumed(ftm: Ftm, s3
     assert done.json["failed"] == [FIRST]
     assert [quarter["status"] for quarter in done.json["quarters"]] == ["FAILED", "SUCCEEDED"]
     assert f"{FIRST} failed: " in done.err
-    assert ftm("topics", FIRST).code == 3  # no run of it has succeeded
+    assert ftm("topics", FIRST).code == 3  # no run of this quarter has succeeded
 
     s3.put_object(**chunk, Body=good)
     resumed = ftm("resume", FIRST, "--yes", "--json")
@@ -42,7 +44,7 @@ def test_a_list_goes_on_past_a_failed_quarter_which_is_then_resumed(ftm: Ftm, s3
     assert ftm("topics", FIRST, "--json").json
 
 
-def test_a_naming_by_another_llm_compares_with_the_results(ftm: Ftm, tmp_path: Path) -> None:
+def test_names_from_another_llm_are_compared_with_the_results(ftm: Ftm, tmp_path: Path) -> None:
     llm, out = ftm("vllm", "status", "--json").json["base_url"], tmp_path / "named.parquet"
     before = ftm("topics", SECOND, "--json").json
 
@@ -51,7 +53,7 @@ def test_a_naming_by_another_llm_compares_with_the_results(ftm: Ftm, tmp_path: P
 
     assert result["firms"] == 2
     assert result["matched"] == result["b"]["topics"] > 0
-    assert result["same_names"] == 1  # the fake vLLM answers the same twice
+    assert result["same_names"] == 1  # the fake vLLM is deterministic
     assert ftm("topics", SECOND, "--json").json == before
 
 
@@ -77,13 +79,13 @@ def test_themes_of_two_quarters(ftm: Ftm) -> None:
         (f"{SECOND}..2022Q3", 3, "2022Q3 has no run: start one with"),
     ],
 )
-def test_themes_of_quarters_that_cannot_be_had(ftm: Ftm, quarters: str, code: int, reason: str) -> None:
+def test_themes_of_unavailable_quarters_are_rejected(ftm: Ftm, quarters: str, code: int, reason: str) -> None:
     refused = ftm("themes", quarters, "--yes")
     assert refused.code == code
     assert reason in refused.err
 
 
-def test_an_llm_that_is_not_there_leaves_no_file(ftm: Ftm, tmp_path: Path) -> None:
+def test_an_absent_llm_leaves_no_file(ftm: Ftm, tmp_path: Path) -> None:
     out = tmp_path / "named.parquet"
     result = ftm("name", SECOND, "--llm-url", "nowhere", "--out", out)
     assert result.code == 2
@@ -91,7 +93,7 @@ def test_an_llm_that_is_not_there_leaves_no_file(ftm: Ftm, tmp_path: Path) -> No
     assert not out.exists()
 
 
-def test_load_is_measured_by_jobs_that_begin_together(ftm: Ftm) -> None:
+def test_load_is_measured_by_jobs_that_start_together(ftm: Ftm) -> None:
     load = ftm("vllm", "bench", "--concurrent", 5, "--levels", 2, "--seconds", 1, "--json").json
     assert load["jobs"] == 5
     assert [level["in_flight"] for level in load["levels"]] == [10]
@@ -99,5 +101,5 @@ def test_load_is_measured_by_jobs_that_begin_together(ftm: Ftm) -> None:
     assert load["knee"] == 10
 
 
-def test_up_again_says_that_it_runs(ftm: Ftm) -> None:
+def test_a_second_up_reports_that_the_daemon_runs(ftm: Ftm) -> None:
     assert "it is already up" in ftm("local", "up").err

@@ -1,4 +1,4 @@
-"""A quarter on the embedded AWS, by the commands of the README."""
+"""A quarter on the embedded AWS, with the commands of the README."""
 
 import io
 from collections import Counter
@@ -35,7 +35,7 @@ def test_a_run_succeeds_and_accounts_for_every_firm(run: Ended):
     assert report["tokens"]["prompt"] > report["tokens"]["cached"] > 0
 
 
-def test_the_bucket_holds_each_topic_once_with_its_name(run: Ended, s3: Any, stack: dict[str, Any]):
+def test_the_bucket_contains_each_topic_once_with_its_name(run: Ended, s3: Any, stack: dict[str, Any]):
     rows = parts(s3, stack["outputs"]["bucket"], run.json["run"])
     assert all(list(row) == list(TOPIC_COLUMNS) for row in rows)
     assert len(rows) == run.json["topics"]["total"]
@@ -44,7 +44,7 @@ def test_the_bucket_holds_each_topic_once_with_its_name(run: Ended, s3: Any, sta
     assert {row["model"] for row in rows} == {stack["llm"]["model"]}
 
 
-def test_topics_shows_what_the_last_run_named(run: Ended, ftm: Ftm):
+def test_topics_shows_the_results_of_the_last_run(run: Ended, ftm: Ftm):
     topics = ftm("topics", QUARTER, "--json").json
     assert len(topics) == run.json["topics"]["total"]
     assert set(topics[0]) == {
@@ -56,8 +56,8 @@ def test_topics_shows_what_the_last_run_named(run: Ended, ftm: Ftm):
     assert ftm("topics", QUARTER, "--firm", "NO SUCH FIRM").code == 3
 
 
-def test_a_batch_that_fails_is_told_and_the_others_stand(run: Ended, ftm: Ftm, s3: Any, stack: dict[str, Any]):
-    """One firm lies in a chunk that is no Parquet, the last of the prefetch: the last batch alone fails."""
+def test_a_failed_batch_is_reported_and_the_others_are_kept(run: Ended, ftm: Ftm, s3: Any, stack: dict[str, Any]):
+    """One firm is in a chunk that is not Parquet, the last chunk of the prefetch: only the last batch fails."""
     assert run.code == 0
     bucket, quarter = stack["outputs"]["bucket"], "2023Q2"
     assert ftm("prefetch", "sample", quarter, "--firms", 4).code == 0
@@ -109,7 +109,7 @@ def test_a_quarter_does_not_start_without_vllm(run: Ended, ftm: Ftm):
         (["vllm", "scale", "99"], 2, "0 to 2"),
     ],
 )
-def test_bad_input_gets_a_sentence_and_an_exit_code(ftm: Ftm, arguments: list[str], code: int, sentence: str):
+def test_invalid_input_gives_a_sentence_and_an_exit_code(ftm: Ftm, arguments: list[str], code: int, sentence: str):
     refused = ftm(*arguments)
     assert refused.code == code
     assert sentence in refused.err

@@ -1,4 +1,4 @@
-"""The tests on Pulumi's real engine run by `make test-pulumi`; elsewhere they are not collected."""
+"""Fixtures for the tests with Pulumi's real engine, which are collected only by `make test-pulumi`."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ collect_ignore_glob = [] if os.environ.get("TEST_PULUMI") else ["test_*"]
 
 
 class Aws:
-    """Clients of the embedded AWS in which the provider makes resources."""
+    """Clients of the embedded AWS in which the provider creates resources."""
 
     def __init__(self, embedded: EmbeddedAws) -> None:
         self.endpoint = embedded.endpoint
@@ -46,8 +46,8 @@ def engine(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Engi
 
 
 @pytest.fixture(scope="session")
-def standing(engine: Engine) -> Stack:
-    """The stack prod, deployed with the default settings; tests preview changes of it, and leave it as it is."""
+def deployed(engine: Engine) -> Stack:
+    """The stack prod, deployed with default settings. Tests only preview changes to it."""
     stack = engine.stack("prod", {})
     stack.up()
     return stack

@@ -1,5 +1,6 @@
-"""What changing each setting does to a deployed stack, as the engine shows it in a preview, against what the setting
-declares. `TEST_PULUMI=1 pytest -n0 -s tests/pulumi/test_changes.py` prints the table.
+"""Compares the preview of changing each setting of a deployed stack with the effect that the setting declares.
+
+`TEST_PULUMI=1 pytest -n0 -s tests/pulumi/test_changes.py` prints the table.
 """
 
 from collections.abc import Iterable
@@ -57,7 +58,7 @@ CHANGED: dict[str, Any] = {
     "workerImage": EVERYTHING_GIVEN["workerImage"],
     "workerImageTag": "v2",
 }
-"""Another value of each setting, or the settings that have to change together. Those of the network are made."""
+"""Another value of each setting, or of several settings that must change together. A fixture creates the network."""
 
 TASK = "vllm (aws:ecs/taskDefinition:TaskDefinition)"
 SERVICE = "vllm-service (aws:ecs/service:Service)"
@@ -68,12 +69,12 @@ RUN = {
 DATA = ("aws:s3/", "aws:ecr/repository")
 ROLES = ("aws:iam/",)
 REMOVING = ("vllmEnabled", "alarmsEnabled", "dashboardEnabled", "vllmMinInstances")
-"""Settings that remove resources: a minimum of instances removes what would switch them off."""
+"""Settings that remove resources: with a minimum of instances, nothing switches them off."""
 
 
 @pytest.fixture(scope="module")
 def network(aws: Aws) -> dict[str, Any]:
-    """Another VPC, and fewer subnets of the one that the stack is in."""
+    """Another VPC, and fewer subnets of the stack's VPC."""
     for bucket in ("calls", "access-logs"):
         aws.client("s3").create_bucket(Bucket=bucket)
     ec2 = aws.client("ec2")
@@ -93,7 +94,7 @@ def network(aws: Aws) -> dict[str, Any]:
     }
 
 
-def test_each_setting_changes_what_it_declares(standing: Stack, network: dict[str, Any]) -> None:
+def test_changing_each_setting_has_its_declared_effect(deployed: Stack, network: dict[str, Any]) -> None:
     declared = {
         key: section.model_json_schema()["properties"][key]["change"]
         for section in SECTIONS.values()
@@ -105,16 +106,16 @@ def test_each_setting_changes_what_it_declares(standing: Stack, network: dict[st
     print("\n| setting | declared | as the engine showed it |\n|---|---|---|")
     for key, change in declared.items():
         settings = changed[key] if isinstance(changed[key], dict) else {key: changed[key]}
-        standing.configure(settings)
-        steps, refusal = preview(standing)
+        deployed.configure(settings)
+        steps, refusal = preview(deployed)
         print(f"| {key} | {change} | {refusal or describe(steps)} |")
         problems += [f"{key}: {problem}" for problem in judge(key, Change(change), steps, refusal)]
-    standing.configure({})
+    deployed.configure({})
     assert problems == []
 
 
 def preview(stack: Stack) -> tuple[Steps, str]:
-    """The steps, and the sentence with which the preview was refused, if it was."""
+    """The steps of a preview, and the sentence with which it was rejected, if any."""
     try:
         return stack.preview(), ""
     except EngineError as error:
@@ -122,7 +123,7 @@ def preview(stack: Stack) -> tuple[Steps, str]:
 
 
 def judge(key: str, change: Change, steps: Steps, refusal: str) -> Iterable[str]:
-    """Where the steps of a preview differ from what the setting declares."""
+    """The differences between the steps of a preview and what the setting declares."""
     if change is Change.REFUSED:
         if f"ftm:{key}" not in refusal:
             yield f"it should be refused, and is not: {refusal or describe(steps)}"

@@ -1,4 +1,4 @@
-"""Stacks from first deployment to destruction: each variant, failures on the way, and GPUs and jobs at work."""
+"""Stacks from deployment to destruction: each variant, failed deployments, running GPUs and jobs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from testing.pulumi_provider.server import Provider
 from tests.pulumi.conftest import Aws
 
 pytestmark = pytest.mark.filterwarnings(
-    # A program whose deployment fails leaves its coroutines to the garbage collector.
+    # The coroutines of a program whose deployment fails are left to the garbage collector.
     "ignore::pytest.PytestUnraisableExceptionWarning",
     "ignore:coroutine:RuntimeWarning",
 )
@@ -20,7 +20,7 @@ UNPROTECTED = {"deletionProtection": False}
 
 @pytest.fixture(scope="module")
 def given(aws: Aws) -> dict[str, Any]:
-    """What the variants adopt, as far as the program looks it up: the buckets and the network."""
+    """The existing resources that the variants adopt and the program looks up: buckets and a network."""
     for bucket in (EVERYTHING_GIVEN["bucketName"], EVERYTHING_GIVEN["accessLogsBucket"]):
         aws.client("s3").create_bucket(Bucket=bucket)
     ec2, iam = aws.client("ec2"), aws.client("iam")
@@ -42,7 +42,7 @@ def given(aws: Aws) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "default"])
-def test_each_variant_is_deployed_stays_and_goes(
+def test_each_variant_is_deployed_unchanged_by_a_second_up_and_destroyed(
     engine: Engine, provider: Provider, given: dict[str, Any], variant: str
 ) -> None:
     settings = {key: given.get(key, value) for key, value in VARIANTS[variant].items()}
@@ -54,9 +54,9 @@ def test_each_variant_is_deployed_stays_and_goes(
 
 
 @pytest.fixture(scope="module")
-def mended(engine: Engine, standing: Stack, provider: Provider) -> tuple[Stack, set[str]]:
-    """A stack whose first deployment failed ten times, each time at another resource, and those resources."""
-    names = [f"{one['urn'].split('::')[-1]} ({one['type']})" for one in standing.resources() if one["custom"]]
+def mended(engine: Engine, deployed: Stack, provider: Provider) -> tuple[Stack, set[str]]:
+    """A stack whose first deployment failed ten times, at ten different resources, and those resources."""
+    names = [f"{one['urn'].split('::')[-1]} ({one['type']})" for one in deployed.resources() if one["custom"]]
     created = [name for name in names if "pulumi:providers" not in name]
     ten = {created[n * len(created) // 10] for n in range(10)}
     stack = engine.stack("mended", UNPROTECTED)
@@ -71,7 +71,7 @@ def mended(engine: Engine, standing: Stack, provider: Provider) -> tuple[Stack, 
     return stack, failed
 
 
-def test_a_deployment_that_failed_at_any_of_ten_creates_completes(mended: tuple[Stack, set[str]]) -> None:
+def test_a_deployment_completes_after_ten_failed_creations(mended: tuple[Stack, set[str]]) -> None:
     stack, failed = mended
     created = stack.up()
     assert len(failed) == 10
@@ -79,7 +79,9 @@ def test_a_deployment_that_failed_at_any_of_ten_creates_completes(mended: tuple[
     assert not stack.preview().changed
 
 
-def test_destroy_ends_with_gpus_and_jobs_at_work(mended: tuple[Stack, set[str]], provider: Provider, aws: Aws) -> None:
+def test_destroy_succeeds_while_gpus_and_jobs_are_running(
+    mended: tuple[Stack, set[str]], provider: Provider, aws: Aws
+) -> None:
     stack, _ = mended
     outputs = stack.outputs()
     start_gpu(aws, outputs)
@@ -89,7 +91,7 @@ def test_destroy_ends_with_gpus_and_jobs_at_work(mended: tuple[Stack, set[str]],
     assert aws.client("batch").describe_jobs(jobs=[job])["jobs"][0]["status"] != "RUNNING"
 
 
-def test_destroy_leaves_a_protected_bucket_as_it_was_and_a_later_up_adopts_it(engine: Engine, aws: Aws) -> None:
+def test_destroy_retains_a_protected_bucket_and_a_later_up_adopts_it(engine: Engine, aws: Aws) -> None:
     stack, s3 = engine.stack("kept", {}), aws.client("s3")
     stack.up()
     bucket = stack.outputs()["bucket"]
@@ -112,7 +114,7 @@ def test_destroy_leaves_a_protected_bucket_as_it_was_and_a_later_up_adopts_it(en
 
 
 def describe_protection(s3: Any, bucket: str) -> list[Any]:
-    """Everything that keeps a bucket private, encrypted and recoverable."""
+    """The configuration that keeps a bucket private, encrypted and recoverable."""
     return [
         s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"],
         s3.get_bucket_policy(Bucket=bucket)["Policy"],
@@ -123,7 +125,7 @@ def describe_protection(s3: Any, bucket: str) -> list[Any]:
 
 
 def start_gpu(aws: Aws, outputs: dict[str, Any]) -> None:
-    """Scale the stack's vLLM to one, as `ftm vllm scale 1` does."""
+    """Scale vLLM to one instance, as `ftm vllm scale 1` does."""
     aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName=outputs["vllm_asg_name"], DesiredCapacity=1)
     cluster, service = outputs["vllm_cluster_name"], outputs["vllm_service_name"]
     ecs = aws.client("ecs")
@@ -132,7 +134,7 @@ def start_gpu(aws: Aws, outputs: dict[str, Any]) -> None:
 
 
 def start_job(aws: Aws, outputs: dict[str, Any]) -> str:
-    """A job on the stack's queue that works until it is ended."""
+    """Start a job on the stack's queue that runs until it is terminated."""
     return aws.client("batch").submit_job(
         jobName="busy",
         jobQueue=outputs["job_queue_arn"],

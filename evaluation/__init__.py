@@ -1,4 +1,4 @@
-"""Is the naming good, and is vLLM fast? Tools that measure; each module with a `main` runs as its own process."""
+"""Tools that measure the quality of topic names and the speed of vLLM. Modules with a `main` run as processes."""
 
 # The exit codes of `ftm`, which passes them on.
 FAILED = 1

@@ -100,7 +100,7 @@ class Side(TypedDict):
     path: str
     """A Parquet file with the columns of `topic_names.COLUMNS`."""
     source: str
-    """What results and messages call it."""
+    """Its name in results and messages."""
 
 
 class Request(TypedDict):

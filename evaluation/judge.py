@@ -25,7 +25,7 @@ _IN_FLIGHT = 8
 _MAX_TOKENS = 64
 
 _TIMEOUTS = Timeouts(outage=20.0, retry=20.0, rate_limit=60.0, request=120.0, max_request=120.0, poll_interval=1.0)
-"""An operator is watching: a judge that is not there ends the command within half a minute."""
+"""An operator is waiting: an absent judge ends the command within half a minute."""
 
 _INSTRUCTIONS = """\
 Two labels were proposed for one topic of an earnings call. Which fits the topic's sentences better, as a label that
@@ -48,14 +48,14 @@ class Pair(TypedDict):
     a_name: str
     b_name: str
     sentences: list[str]
-    """Sentences of the topic, the most telling first."""
+    """Sentences of the topic, the most representative first."""
 
 
 class Request(TypedDict):
     url: str
     """Base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1."""
     model: str | None
-    """None: the only model that the server has."""
+    """None for the only model that the server has."""
     pairs: list[Pair]
 
 
@@ -64,14 +64,14 @@ class Verdicts(TypedDict):
 
     model: str
     pairs: int
-    """Pairs that the judge was asked about."""
+    """Pairs that were sent to the judge."""
     a: int
     b: int
     equal: int
     contradicted: int
-    """The reversed order gave another winner."""
+    """Pairs for which the reversed order gave another winner."""
     unanswered: int
-    """No usable answer in at least one of the orders."""
+    """Pairs without a usable answer in at least one of the orders."""
 
 
 def main() -> int:
@@ -86,7 +86,7 @@ def judge(url: str, model: str | None, pairs: Sequence[Pair], clock: Clock | Non
     Args:
         url: base URL of an OpenAI-compatible API.
         model: None for the only model that the server has.
-        pairs: what is judged.
+        pairs: the names to judge.
         clock: for tests that do not wait.
 
     Raises:

@@ -1,7 +1,8 @@
-"""`python -m evaluation.load_generator`: how fast an LLM names topics, measured from inside Batch jobs.
+"""`python -m evaluation.load_generator`: measures, inside Batch jobs, how fast an LLM names topics.
 
-Several such processes at once are what several Batch jobs are to the LLM. They share a start, so that their levels
-meet: level i begins at BENCH_START + i x (BENCH_SECONDS + BENCH_PAUSE_SECONDS). Each level prints one line of JSON.
+Several of these processes load the LLM like several Batch jobs of a run. They have a common start, so that they measure
+each level together: level i begins at BENCH_START + i x (BENCH_SECONDS + BENCH_PAUSE_SECONDS). Each level prints one
+line of JSON.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ def main(environ: Mapping[str, str]) -> int:
 
 
 def topic(number: int) -> Topic:
-    """A made-up topic of a usual size, eight sentences of some 25 words; no two are alike."""
+    """A generated topic of typical size: eight sentences of about 25 words. No two are the same."""
     chance = random.Random(number)  # noqa: S311 (made-up text)
     subjects: list[str] = chance.sample(_SUBJECTS, 6)
     sentences = [
@@ -100,8 +101,8 @@ async def _bench(environ: Mapping[str, str]) -> None:
         await llm.check_model()
         for number, in_flight in enumerate(levels):
             await asyncio.sleep(max(0.0, start + number * (seconds + env.BENCH_PAUSE_SECONDS) - time.time()))
-            # Each level has topics of its own: nothing but the instructions is in the prefix cache. By chance, since
-            # containers have nothing to tell them apart, not even the number of their process.
+            # Each level has its own topics, so that the prefix cache contains only the instructions. They are random
+            # because nothing distinguishes the containers, not even the process id.
             print(json.dumps(await level(llm, in_flight, seconds, first=secrets.randbelow(10**10))), flush=True)
 
 

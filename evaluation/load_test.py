@@ -1,6 +1,6 @@
-"""`python -m evaluation.load_test`: the stack's vLLM under load, from Batch jobs that measure at the same time.
+"""`python -m evaluation.load_test`: measures the stack's vLLM with Batch jobs that send requests at the same time.
 
-The jobs run `evaluation.load_generator`; this process submits them, waits for them, and adds up what they measured. The
+The jobs run `evaluation.load_generator`; this process submits them, waits for them and adds up their results. The
 request on stdin is a `Request`, the answer on stdout a `Load`; progress goes to stderr. SIGINT ends the jobs.
 """
 
@@ -33,7 +33,7 @@ class Measurement:
     jobs: Sequence[str]
     """Their ids."""
     start: float
-    """When they begin, in seconds since the epoch."""
+    """When they start measuring, in seconds since the epoch."""
     levels: Sequence[int]
 
 
@@ -44,12 +44,12 @@ class Level(TypedDict):
     requests: int
     errors: int
     retries: int
-    """Requests that were sent again; the wait before the retry is part of their latency."""
+    """Retries of requests; the pause before a retry is part of the latency."""
     requests_per_second: float
     p50: float | None
-    """Seconds: the median of the jobs' medians; None when no request was answered."""
+    """In seconds: the median of the medians of the jobs; None if no request was answered."""
     p95: float | None
-    """Seconds: the worst job's."""
+    """In seconds, of the slowest job."""
     tokens_per_second: float
     """Prompt and completion."""
     cached_share: float
@@ -71,7 +71,7 @@ class Request(TypedDict):
     """The stack to measure, and how. AWS credentials and region come from the environment."""
 
     name_prefix: str
-    """Of the jobs' names."""
+    """The prefix of the names of the jobs."""
     job_queue_arn: str
     job_definition_arn: str
     log_group: str
@@ -81,7 +81,7 @@ class Request(TypedDict):
     seconds: int
     """Duration of each level."""
     boot_seconds: int
-    """How long the jobs' hosts may take to start: the jobs begin together, by the clock."""
+    """Seconds that the hosts of the jobs may take to start; the jobs then start measuring at the same time."""
     poll_interval: float
 
 
@@ -140,7 +140,7 @@ class LoadTest:
                     "command": ["python", "-m", "evaluation.load_generator"],
                     "environment": [{"name": name, "value": value} for name, value in variables.items()],
                 },
-                # A job that starts again would measure alone.
+                # A job that Batch restarts would measure alone.
                 retryStrategy={"attempts": 1},
             )
             ids.append(job["jobId"])
@@ -168,7 +168,7 @@ class LoadTest:
             time.sleep(self._request["poll_interval"])
 
     def _levels(self, stream: str, asked: Sequence[int]) -> list[dict[str, Any]]:
-        """What a job that has ended measured at each level."""
+        """The results of an ended job for each level."""
         deadline = time.monotonic() + _LOG_SECONDS
         while True:
             levels = [json.loads(line) for line in self._log(stream) if line.startswith("{")]

@@ -1,9 +1,10 @@
-"""`python -m evaluation.name_sample OUT.parquet`: names some firms' topics with an LLM, and leaves the bucket alone.
+"""`python -m evaluation.name_sample OUT.parquet`: names the topics of some firms with an LLM, without changing the
+bucket.
 
-Firm ids come on stdin, one a line. The topics are found as a batch finds them, so they are the same ones, and the rows
-in OUT.parquet are those of a part: two namings of the same topics can be compared. The environment is that of a batch,
-less what belongs to one. Progress goes to stderr, and so does a firm that cannot be named: the others are paid for, and
-written, also when the LLM fails before all are done; without one name there is no file. The exit code is a batch's.
+It reads firm ids from stdin, one per line. It finds the same topics as a batch and writes the rows of a part to
+OUT.parquet, so that two sets of names for the same topics can be compared. The environment is that of the worker,
+without the variables of a batch. Progress and firms that cannot be named are reported on stderr. Completed firms are
+written even if the LLM fails midway; without any name there is no file. The exit codes are those of the worker.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> None:
     path = Path(arguments[0])
     half = path.with_name(f"{path.name}.half")
     try:
-        half.touch()  # what cannot be written is told before anything is paid for
+        half.touch()  # an unwritable file is reported before the first paid request
     except OSError as error:
         raise WorkerError(f"{path} cannot be written: {error.strerror}") from error
     outcomes: dict[str, Outcome] = {}
@@ -75,7 +76,7 @@ async def _name(
     embedding_model: str,
     outcomes: dict[str, "Outcome"],
 ) -> None:
-    """Leave in `outcomes` what came of each firm, as many of them under way at once as keep the LLM busy."""
+    """Store the outcome of each firm in `outcomes`; as many firms are in progress at once as keep the LLM busy."""
     from llm.client import Llm, Timeouts
     from worker.batch import do_firm
     from worker.naming.namer import Namer
@@ -90,7 +91,7 @@ async def _name(
         places.release()
         print(_line(outcome), file=sys.stderr)
 
-    # An operator is watching: a server that is not there ends the command within half a minute.
+    # An operator is waiting: an absent server ends the command within half a minute.
     async with Llm(settings, timeouts=Timeouts(outage=_OUTAGE_SECONDS)) as llm:
         await llm.check_model()
         namer = Namer(llm)

@@ -1,6 +1,6 @@
-"""How `ftm` talks to a tool: one JSON request on stdin, one JSON answer on stdout, progress on stderr.
+"""The interface between `ftm` and a tool: a JSON request on stdin, a JSON response on stdout, progress on stderr.
 
-The answer of a failure is `{"error": sentence}`, with one of the exit codes of `ftm`.
+After a failure the response is `{"error": sentence}`, and the exit code is one of `ftm`'s.
 """
 
 import json

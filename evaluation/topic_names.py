@@ -1,7 +1,7 @@
 """The topic names of a quarter, read from a Parquet file: one side of a comparison."""
 
 # pyright: basic
-# pyarrow ships no types; what leaves this module is typed.
+# pyarrow has no types; the interface of this module is typed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class NamedTopic:
     name: str
     summary: str
     is_fallback: bool
-    """Whether it carries its keywords instead of a name."""
+    """Whether it has its keywords instead of a name."""
     sentence_ids: frozenset[str]
 
 

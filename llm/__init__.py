@@ -10,7 +10,7 @@ class LlmUnavailableError(LlmError):
 
 
 class LlmAddressError(LlmError):
-    """What answers at the address is not an OpenAI-compatible server."""
+    """The server at the address is not OpenAI-compatible."""
 
 
 class LlmModelError(LlmError):
@@ -18,4 +18,4 @@ class LlmModelError(LlmError):
 
 
 class LlmKeyError(LlmError):
-    """The server refuses the key, or wants one."""
+    """The server rejects the key, or requires one."""

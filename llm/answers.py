@@ -1,7 +1,7 @@
-"""Reading an LLM's answer, whatever shape the server gives it: pure functions from JSON to text and objects.
+"""Reads the answer of an LLM from any common format: pure functions from JSON to text and objects.
 
-Servers differ in where they put the text (a string, a list of parts, a tool call, the field for reasoning) and models
-in what they put around the JSON object (thinking, code fences, a sentence, another object, a list).
+Servers put the text in different places (a string, a list of parts, a tool call, the field for reasoning), and models
+put different text around the JSON object (thinking, code fences, a sentence, another object, a list).
 """
 
 import html
@@ -20,12 +20,12 @@ class Unreadable:
 
     kind: FallbackKind
     reason: str
-    """In words, without a full stop; it completes "The answer cannot be used: "."""
+    """A phrase without a full stop that completes "The answer cannot be used: "."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """The server's count of tokens; 0 where it gives none."""
+    """The server's count of tokens; 0 if it gives none."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -46,7 +46,7 @@ _THINKING_BEGINS = re.compile(
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _MAX_DEPTH = 6
 _MAX_STARTS = 200
-"""Opening brackets that are tried as the beginning of JSON."""
+"""The maximum number of opening brackets that are tried as the beginning of JSON."""
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -82,7 +82,7 @@ def text_of(response: Any) -> str | Unreadable:
 
 
 def is_cut_off(response: Any) -> bool:
-    """Whether the answer ended because its tokens were used up."""
+    """Whether the answer ended because it reached its maximum of tokens."""
     choice = _first_choice(response) or {}
     reasons = (choice.get("finish_reason"), choice.get("native_finish_reason"))
     return any(str(reason).lower() in ("length", "max_tokens", "max_output_tokens") for reason in reasons)
@@ -102,7 +102,7 @@ def usage_of(response: Any) -> Usage:
 def read_object(text: str, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any] | Unreadable:
     """The first JSON object in the text that has a string at each of `keys`.
 
-    The object may stand after thinking, in a code fence, between sentences, inside another object or a list, or inside
+    The object may be after thinking, in a code fence, between sentences, inside another object or a list, or inside
     a JSON string; its keys may be in another case. HTML entities are decoded. Raw control characters are accepted.
 
     Returns:
@@ -111,7 +111,7 @@ def read_object(text: str, keys: Sequence[str], optional: Sequence[str] = ()) ->
     """
     answer = _after_thinking(text)
     if not answer.strip() and _THINKING_BEGINS.match(text):
-        # The model's whole answer stands in its thinking; take it only where it is nothing but the object.
+        # The whole answer is in the model's thinking; use it only if it is just the object.
         answer = _THINKING_ENDS.sub("", _THINKING_BEGINS.sub("", text, count=1)).strip()
         if not answer.startswith(("{", "[", "```")):
             return Unreadable(FallbackKind.UNREADABLE, "it holds thinking and no answer after it")
@@ -146,7 +146,7 @@ def _text(content: Any) -> str:
 
 
 def _after_thinking(text: str) -> str:
-    """What stands after the end of the last thinking; nothing where the thinking does not end."""
+    """The text after the end of the last thinking; empty if the thinking does not end."""
     ends = [found.end() for found in _THINKING_ENDS.finditer(text)]
     if ends:
         return text[ends[-1] :]

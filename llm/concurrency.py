@@ -1,4 +1,4 @@
-"""How many requests are in flight at once: few at first, more while throughput grows, half after an overload.
+"""Controls how many requests are in flight: few at first, more while throughput grows, half as many after an overload.
 
 The bound follows additive increase and multiplicative decrease (AIMD). It starts as TCP does: each answer raises it by
 one until latency is twice that of the first request; then it doubles while throughput grows. Throughput at a level is
@@ -15,10 +15,10 @@ from statistics import fmean
 
 FIRST_LEVEL = 4
 _GROWTH = 1.03
-"""A higher level is kept when throughput is at least so much higher; a doubling that gives less is noise."""
+"""A higher level is kept if throughput is higher by at least this factor; a smaller gain from doubling is noise."""
 _MIN_SAMPLES = 4
 _HOLD_SECONDS = 15.0
-"""How long a level that did not pay is not tried again."""
+"""Seconds for which a level that did not raise throughput is not tried again."""
 
 
 class Concurrency:
@@ -27,7 +27,7 @@ class Concurrency:
     def __init__(self, maximum: int, now: Callable[[], float]) -> None:
         self.maximum = maximum
         self.level = min(FIRST_LEVEL, maximum)
-        """How many requests may be in flight now."""
+        """The current maximum of requests in flight."""
         self._now = now
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -36,14 +36,14 @@ class Concurrency:
         """Until latency rises: each answer raises the level by one."""
         self._doubling = True
         self._epoch = 0
-        """Counts the changes of the level: a request that was sent before the last one says nothing of this level."""
+        """The number of changes of the level; requests sent before the last change do not count for it."""
         self._latencies: list[float] = []
         self._best = (0, 0.0)
-        """The last level that paid, and its throughput."""
+        """The last level that raised throughput, and its throughput."""
         self._hold_until = 0.0
         self._is_fixed = False
         self._disappointments = 0
-        """Windows in a row in which this level had no more throughput than the one before."""
+        """Consecutive windows in which this level had no higher throughput than the previous one."""
 
     @asynccontextmanager
     async def slot(self, first: bool = False) -> AsyncIterator[None]:
@@ -55,21 +55,21 @@ class Concurrency:
             self._release()
 
     def fix(self, level: int) -> None:
-        """Keep so many requests in flight from now on, whatever comes of them: for a load test of that level."""
+        """Keep this many requests in flight from now on, whatever their results, for a load test of that level."""
         self.level = level
         self._is_fixed = True
         self._wake()
 
     @property
     def epoch(self) -> int:
-        """To be read when a request is sent, and given back with what came of it."""
+        """To be read when a request is sent, and passed back with its result."""
         return self._epoch
 
     def succeeded(self, epoch: int, latency: float) -> None:
-        """A request was answered after `latency` seconds."""
+        """Record that a request was answered after `latency` seconds."""
         self._least_latency = min(latency, self._least_latency or latency)
         if epoch != self._epoch or not self._waiting or self._is_fixed:
-            return  # it was sent at another level, or the level is not what bounds throughput
+            return  # it was sent at another level, or the level does not limit throughput
         if self._is_fast:
             self._is_fast = self.level < self.maximum and latency <= 2 * self._least_latency
             self.level += self._is_fast
@@ -80,7 +80,7 @@ class Concurrency:
             self._judge_level(self.level / max(fmean(self._latencies), 1e-6))
 
     def overloaded(self, epoch: int) -> None:
-        """A request was refused for load, or not answered in time: half the level, once for all that were in flight."""
+        """Record that a request was rejected for load or timed out: halve the level, once for all in flight."""
         if epoch != self._epoch:
             return
         self._is_fast = self._doubling = False
@@ -94,7 +94,7 @@ class Concurrency:
             if self._disappointments < 2:  # the first may be noise
                 self._latencies.clear()
                 return
-            # After a doubling the level that suffices is in between.
+            # After a doubling, the level that suffices is between the two.
             level += level // 4 if self._doubling else 0
             self._doubling = False
             self._best = (level, throughput)

@@ -1,6 +1,7 @@
-"""How much of OpenAI's API a server knows: what a request contains, and what is left out when the server refuses it.
+"""How much of the OpenAI API a server supports: the fields of a request, and which to leave out if the server rejects
+it.
 
-Servers refuse what they do not know with 400, 422 or 500, and say so in words of their own.
+Servers reject unknown fields with 400, 422 or 500 and a text of their own.
 """
 
 import re
@@ -20,21 +21,21 @@ _FORMAT_WORDS = re.compile(
     r"|additionalproperties|json mode"
 )
 _EXTRA_WORDS = re.compile(r"chat_template_kwargs|enable_thinking|template[_ ]kwargs|maxlength|max_length")
-"""A server that refuses one of vLLM's extras mostly refuses both, and names one."""
+"""A server that rejects one of vLLM's extensions usually rejects both, and names one."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a request to this server contains beside the model and the messages."""
+    """The fields of a request to this server besides the model and the messages."""
 
     response_format: str = _FORMATS[0]
     length_field: str = _LENGTH_FIELDS[0]
-    """Which field bounds the answer's tokens."""
+    """The field that limits the tokens of the answer."""
     temperature: bool = True
     thinking_switch: bool = True
-    """Qwen3 thinks by default, at several times the cost, and a thinking answer is not bound by the schema."""
+    """Qwen3 thinks by default, which costs several times more, and the schema does not constrain a thinking answer."""
     length_bounds: bool = True
-    """Whether the schema bounds its strings."""
+    """Whether the schema limits the length of its strings."""
 
     def request(self, messages: list[dict[str, Any]], max_tokens: int, response_format: Any) -> dict[str, Any]:
         """The fields of a chat completion.
@@ -68,7 +69,7 @@ class Dialect:
                 return None
 
     def without_what_is_named(self, words: str) -> "Dialect | None":
-        """The dialect without the fields that the server names in its refusal; None when it names none of them.
+        """The dialect without the fields that the server names in its error; None if it names none of them.
 
         Args:
             words: the whole body of the answer.
@@ -87,7 +88,7 @@ class Dialect:
         return None
 
     def smaller(self) -> "Dialect | None":
-        """What to try next at a server that refuses a request and names no field; None when all was tried."""
+        """The next dialect to try if a server rejects a request without naming a field; None if all were tried."""
         if self.thinking_switch or self.length_bounds:
             return replace(self, thinking_switch=False, length_bounds=False)
         if self.response_format != "plain":
@@ -108,7 +109,7 @@ class Dialect:
 
 
 OPENAI_ONLY = Dialect(thinking_switch=False, length_bounds=False)
-"""For servers that are known to refuse what vLLM adds to OpenAI's API."""
+"""The dialect for servers that are known to reject vLLM's extensions of the OpenAI API."""
 
 
 def _after(steps: tuple[str, ...], step: str) -> str:
@@ -116,7 +117,7 @@ def _after(steps: tuple[str, ...], step: str) -> str:
 
 
 def _without_lengths(part: Any) -> Any:
-    """A request, or a part of one, whose schema bounds no string."""
+    """A request, or part of one, without limits for strings in the schema."""
     if not isinstance(part, dict):
         return part
     return {name: _without_lengths(value) for name, value in part.items() if name != "maxLength"}

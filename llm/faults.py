@@ -1,7 +1,7 @@
-"""What a server's refusal means: whose fault it is, whether it can pass, and how long to wait.
+"""Classifies the errors of a server: their cause, whether they are temporary, and how long to wait.
 
-Statuses alone do not say it: LiteLLM answers 400 for a wrong key and for an unknown model, llama-cpp-python 500 for a
-response format, OpenAI 429 for an account without money, gateways 200 with an error inside.
+The status alone is not enough: LiteLLM answers 400 for an invalid key and for an unknown model, llama-cpp-python 500
+for a response format, OpenAI 429 for an account without credit, and gateways 200 with an error inside.
 """
 
 import json
@@ -14,48 +14,48 @@ from enum import Enum, auto
 from typing import Any
 
 MAX_WORDS = 200
-"""Characters of the server's own words in a message."""
+"""The maximum number of characters of the server's text in a message."""
 
 
 class Fault(Enum):
-    """Whose fault it is that there is no completion."""
+    """The cause of a missing completion."""
 
     KEY = auto()
     QUOTA = auto()
-    """The account has no money left."""
+    """The account has no credit left."""
     MODEL = auto()
-    """The server has no such model, or no such path."""
+    """The server does not have the model, or the path."""
     MOVED = auto()
-    """A redirect: a POST that followed it would arrive as a GET."""
+    """A redirect, which would turn a POST into a GET."""
     NOT_AN_API = auto()
     """A success that is not JSON."""
     CONTEXT = auto()
     """The prompt, or prompt and answer, exceed the model's context."""
     FILTER = auto()
     REFUSED = auto()
-    """The request is refused for another reason, and will be the next time."""
+    """The request is rejected for another reason, and would be rejected again."""
     RATE = auto()
     BUSY = auto()
-    """The server is there and asks to be asked later."""
+    """The server is running and asks to repeat the request later."""
     FAILING = auto()
-    """The server fails, or is away."""
+    """The server fails, or is absent."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that is not a completion."""
+    """A response that is not a completion."""
 
     fault: Fault
     status: int
     words: str
-    """The status and the server's words, on one line."""
+    """The status and the server's text, on one line."""
     body: str
     retry_after: float | None = None
     """Seconds that the server asks to wait."""
     is_text: bool = False
-    """The body is plain text, which is neither an API's nor a load balancer's error."""
+    """Whether the body is plain text, which neither an API nor a load balancer sends as an error."""
     is_time_out: bool = False
-    """There was no answer in time."""
+    """Whether the request timed out."""
 
     def __str__(self) -> str:
         return self.words
@@ -89,13 +89,13 @@ _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?
 
 
 def read_refusal(status: int, headers: Mapping[str, str], body: str, key: str, now: datetime | None = None) -> Refusal:
-    """What an answer means that is not a completion.
+    """Classify a response that is not a completion.
 
     Args:
         status: HTTP status; of a success that holds an error, or is not JSON, too.
         headers: with lower-case names, or case-insensitive.
         body: as text.
-        key: the API key, which is removed from the server's words.
+        key: the API key, which is removed from the server's text.
         now: the current time, for dates in headers.
     """
     body = body.replace(key, "***") if key else body
@@ -118,7 +118,7 @@ def read_refusal(status: int, headers: Mapping[str, str], body: str, key: str, n
 
 
 def seconds_to_wait(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """What the headers ask to wait: `Retry-After`, or the reset of a rate limit of which nothing remains."""
+    """The delay that the headers request: `Retry-After`, or the reset of an exhausted rate limit."""
     if milliseconds := _number(headers.get("retry-after-ms", "")):
         return milliseconds / 1000
     if after := headers.get("retry-after", "").strip():
@@ -135,7 +135,7 @@ def seconds_to_wait(headers: Mapping[str, str], now: datetime | None = None) -> 
 
 
 def _fault(status: int, document: Any, body: str) -> Fault:
-    """The fault by the server's words, which say more than its status; then by the status."""
+    """The fault by the server's text, which is more precise than its status; otherwise by the status."""
     if 300 <= status < 400:
         return Fault.MOVED
     if status == 402 or _QUOTA.search(body):
@@ -162,7 +162,7 @@ def _fault(status: int, document: Any, body: str) -> Fault:
 
 
 def _inner_status(document: Any) -> int:
-    """The status that an error inside a success stands for; 0 where it names none."""
+    """The status named by an error inside a successful response; 0 if it names none."""
     error = document.get("error") if isinstance(document, dict) else None
     records = [record for record in (error, document) if isinstance(record, dict)]
     for record in records:
@@ -174,7 +174,7 @@ def _inner_status(document: Any) -> int:
 
 
 def _message(document: Any, body: str) -> str:
-    """The server's words in an error: what the usual shapes hold, or else the whole body without HTML's tags."""
+    """The server's text in an error: from the usual formats, otherwise the whole body without HTML tags."""
     match document:
         case {"error": {"message": str(message)}} | {"error": str(message)} | {"message": str(message)}:
             return message
@@ -203,7 +203,7 @@ def _number(value: Any) -> float | None:
 
 
 def _reset(text: str, now: datetime | None) -> float | None:
-    """Seconds until a reset that is given as a duration (`6m0s`), as seconds, as a time since 1970, or as a date."""
+    """Seconds until a reset given as a duration (`6m0s`), as seconds, as a Unix time, or as a date."""
     text = text.strip()
     number = _number(text)
     if number is not None:

@@ -1,4 +1,4 @@
-"""Which LLM server to use: read from the environment, without importing anything heavy."""
+"""The settings of the LLM client, read from the environment. This module imports nothing heavy."""
 
 import re
 from collections.abc import Mapping
@@ -17,25 +17,25 @@ DEFAULT_MAX_CONCURRENT = 16
 class LlmSettings:
     base_url: str
     model: str | None
-    """None: the only model that the server has."""
+    """None for the only model that the server has."""
     max_concurrent: int = DEFAULT_MAX_CONCURRENT
     api_key: str = field(default="", repr=False)
     url_option: str = env.LLM_BASE_URL
-    """What sets the address, for messages: a variable or an option."""
+    """The variable or option that sets the address, for messages."""
     model_option: str = env.LLM_MODEL_NAME
     key_option: str = env.LLM_API_KEY
 
     @property
     def hosted(self) -> bool:
-        """The xAI API, which wants a key, and refuses what vLLM knows beyond OpenAI's API."""
+        """The xAI API, which requires a key and rejects vLLM's extensions of the OpenAI API."""
         return self.base_url == XAI_BASE_URL
 
 
 def read_llm_settings(environ: Mapping[str, str], base_url: str | None = None) -> LlmSettings:
-    """The LLM's address is `base_url` if given, else LLM_BASE_URL, else the xAI API.
+    """Read the settings. The address of the LLM is `base_url` if given, else LLM_BASE_URL, else the xAI API.
 
     Raises:
-        LlmError: for an address that is none, or the xAI API without a key.
+        LlmError: for an invalid address, or the xAI API without a key.
         ContractError: for a key that cannot be sent.
     """
     address = (base_url or environ.get(env.LLM_BASE_URL) or XAI_BASE_URL).rstrip("/")

@@ -282,7 +282,7 @@ class Worker:
 
     def run(self, clock: Clock | None = None, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Run the worker in this process."""
-        return self.call(lambda environ: main(environ, clock), **changes)
+        return self.call(lambda environ: main(environ, clock), "", **changes)
 
     def call(
         self, work: Callable[[dict[str, str]], int], stdin: str = "", **changes: str | None

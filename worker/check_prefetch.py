@@ -24,7 +24,7 @@ _compute: Any = pc
 class Checked(TypedDict):
     sentences: int
     notes: list[str]
-    """What the job will read otherwise than it is written, a sentence for each column."""
+    """The values that the job reads differently than they are written, one sentence per column."""
 
 
 def check(quarter: str, folder: Path) -> Checked:

@@ -1,6 +1,6 @@
-"""What English words mean in an earnings call: which say nothing, which say little, and which belong together.
+"""English words in earnings calls: which are vacuous, which are generic, and which belong together.
 
-Plain lists, kept by hand. Words are compared by their stems, so one form of a word stands for all its forms.
+The lists are maintained by hand. Words are compared by their stems, so each list needs only one form of a word.
 """
 
 from functools import cache
@@ -54,7 +54,7 @@ VACUOUS = _stems(
     fourth last next half full
     """
 )
-"""Words that fit nearly any topic of any call. A name of nothing else says nothing."""
+"""Words that fit nearly any topic of any call. A name that consists of them is vacuous."""
 
 DIRECTIONS = _stems(
     """
@@ -70,7 +70,7 @@ DIRECTIONS = _stems(
     widen working long short term multi
     """
 )
-"""What happens to a subject, or is done about it. Without a subject they say nothing."""
+"""What happens to a subject, or is done about it. They mean nothing without a subject."""
 
 BROAD = _stems(
     """
@@ -81,7 +81,7 @@ BROAD = _stems(
     turnover unit volume
     """
 )
-"""Subjects of nearly every call. Alone they say nothing; with a direction they do."""
+"""Subjects of nearly every call. They mean something only with a direction."""
 
 _CONCEPTS = """
     labor labour wage salary payroll staff employee workforce worker headcount hire hiring recruit apprentice
@@ -238,7 +238,7 @@ _CONCEPTS = """
     medicare medicaid reimbursement payer payor insurer coverage plan enrollment
 """
 CONCEPTS = tuple(map(_stems, _CONCEPTS.split(";")))
-"""Words that speak of the same thing: a name may use one where the sentences use another."""
+"""Groups of related words: a name may use one if the sentences use another."""
 
 ACRONYMS = _words(
     """
@@ -248,7 +248,7 @@ ACRONYMS = _words(
     reit roa roe roi roic rpo saas sba sec sga sku smb sme ssl swap tam tv uk us usa usd va vat vc wacc yoy
     """
 )
-"""Abbreviations of the trade, which name nobody."""
+"""Financial abbreviations, which are not names."""
 
 KNOWN_NAMES = _words(
     """
@@ -272,11 +272,11 @@ KNOWN_NAMES = _words(
     draghi gates musk obama powell putin trump yellen zuckerberg
     """
 )
-"""Places, companies and persons that language models know best. Only a call that mentions one may be named by it."""
+"""Places, companies and persons that language models mention most. A name may contain one only if the call does."""
 
 
 def weight_of(one: str) -> float:
-    """How much a stem says of a topic: 1 for a specific one, less for generic ones, 0 for a vacuous one."""
+    """How specific a stem is: 1 for a specific one, less for a generic one, 0 for a vacuous one."""
     if one in VACUOUS:
         return 0.0
     if one in DIRECTIONS or one in BROAD:

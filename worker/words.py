@@ -1,10 +1,10 @@
-"""What a word and a line of text are, in any script. Topic discovery and naming share these definitions."""
+"""Defines words and lines of text in any script, for topic discovery and naming."""
 
 import re
 import unicodedata
 
-# Vowels of Hindi and Thai, and accents that follow their letter: to `re`, a word ends before them. The ideographs and
-# the Hangul, which lie between these ranges and after them, have none.
+# Vowels of Hindi and Thai, and accents that follow their letter: for `re`, a word ends before them. Ideographs and
+# Hangul, between and after these ranges, have none.
 _SCRIPTS = (*range(0x300, 0x3100), *range(0xA600, 0xAC00))
 _MARKS = "".join(c for c in map(chr, _SCRIPTS) if unicodedata.category(c) in ("Mn", "Mc"))
 _WORD = re.compile(rf"\w+(?:[{_MARKS}]+\w*)*")
@@ -14,7 +14,7 @@ _ASCII_LETTERS = re.compile(r"[a-z]{3,}")
 _KEPT_CONTROL = {"\n": " ", "\r": " ", "\t": " "}
 
 MAX_LETTERS = 40
-"""Twice the longest word of 42,000 real sentences: what is longer is an address, or a clause without spaces."""
+"""Twice the longest word in 42,000 real sentences; longer ones are addresses, or clauses without spaces."""
 
 
 def all_words(text: str) -> list[str]:

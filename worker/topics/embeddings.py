@@ -1,7 +1,7 @@
-"""Sentence embeddings instead of LSA: the variant of topic discovery that TOPIC_EMBEDDING_MODEL selects.
+"""Topic discovery with sentence embeddings instead of LSA, selected by TOPIC_EMBEDDING_MODEL.
 
-It needs the extra `embeddings` (torch), and a GPU to be as fast as LSA is on a CPU: MiniLM takes 3.4 s for a firm on
-one core, LSA a few hundredths of a second. `python -m worker.topics.embeddings MODEL` stores a model in the image.
+It needs the extra `embeddings` (torch). On one core MiniLM takes 3.4 s for a firm, and LSA a few hundredths of a
+second: only a GPU makes them equally fast. `python -m worker.topics.embeddings MODEL` stores a model in the image.
 """
 
 import errno
@@ -17,17 +17,17 @@ from contract import env
 from worker import TemporaryError, WorkerError
 
 Embed = Callable[[list[str]], np.ndarray]
-"""Texts to vectors of unit length: texts x dimensions."""
+"""Converts texts to vectors of unit length: texts x dimensions."""
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-"""Where the image keeps its model: a folder by the model's id."""
+"""The folder of models in the image, with a subfolder per model id."""
 
 _HUB_SECONDS = 15.0
 
 
 @lru_cache(maxsize=1)
 def load(model: str) -> Embed:
-    """The embeddings of a sentence-transformers model: the image's, a folder, or by its id on the Hugging Face hub.
+    """Load a sentence-transformers model: from the image, from a folder, or by its id from the Hugging Face hub.
 
     Raises:
         WorkerError: when sentence-transformers is not installed, or there is no such model.

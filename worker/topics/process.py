@@ -1,7 +1,7 @@
-"""The other process: it finds the topics of the next firms while names are awaited.
+"""The topic process, which finds the topics of the next firms while the worker waits for names.
 
-One is enough: it finds the topics of some 70 firms a second where a call has 90 sentences, and of a dozen where it has
-390. Either makes hundreds of topics, and a GPU names a few dozen at best.
+One process is enough: it finds the topics of about 70 firms per second if a call has 90 sentences, and of a dozen if it
+has 390. Both give hundreds of topics per second, and a GPU names at most a few dozen.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ class TopicProcess:
         self._pool.shutdown(cancel_futures=True)
 
     async def find_topics(self, firm: Firm) -> FirmTopics:
-        """The topics of a firm.
+        """Find the topics of a firm in the other process.
 
         Raises:
-            WorkerError: when the process is gone, most likely for want of memory, or lacks the embedding model.
+            WorkerError: when the process was killed, most likely for lack of memory, or lacks the embedding model.
         """
         try:
             return await asyncio.get_running_loop().run_in_executor(
@@ -55,7 +55,7 @@ def _find_topics(firm: Firm, embedding_model: str) -> FirmTopics:
 
 
 def _live_with_parent() -> None:
-    """Outlive neither a killed parent nor, by a signal to the whole group, precede it."""
+    """End when the parent is killed, and do not end before it when the whole process group gets a signal."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

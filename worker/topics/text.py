@@ -1,6 +1,6 @@
-"""What a call's sentences are made of: words that carry meaning, phrases that do not, and names.
+"""Analyses the text of a call: words that carry meaning, boilerplate, and names.
 
-Everything here is deterministic and looks at one firm only, so that a firm's topics never depend on its batch.
+Everything here is deterministic and uses only one firm, so that a firm's topics never depend on its batch.
 """
 
 import re
@@ -16,7 +16,7 @@ from worker.words import all_words, plain_words
 
 _FIGURE = re.compile(r"\d")
 
-# Words that scikit-learn counts as stop words and that mean something in a call about money.
+# Stop words of scikit-learn that have a meaning in a call about finances.
 _MEANINGFUL = {"amount", "bill", "bottom", "detail", "fire", "interest", "mill", "system", "thick", "thin", "top"}
 
 _CALL_WORDS = set(
@@ -50,7 +50,7 @@ _CALL_WORDS = set(
     """.split()  # noqa: SIM905
 )
 
-# What transcripts have that lost their apostrophes.
+# Contractions in transcripts that lost their apostrophes.
 _CONTRACTIONS = set(
     """
     aint arent cant cause cos couldnt couldve cuz didnt doesnt dont gimme gonna gotta hadnt hasnt havent heres hes
@@ -70,7 +70,7 @@ MIN_CONTENT_WORDS = 3
 
 
 class _Cued:
-    """A pattern that is tried only on texts with one of its cues, which costs less than to search all of them."""
+    """A pattern that is only tried on texts with one of its cues, which is faster than searching every text."""
 
     def __init__(self, pattern: str, *cues: str) -> None:
         self._pattern = re.compile(pattern)
@@ -133,7 +133,7 @@ _INTRODUCTION = _Cued(
     *("chief", "president", "officer", "chairman", "ceo", "cfo", "coo", "director", "treasurer", "controller"),
     *("head of", "investor relations"),
 )
-# What somebody is about to speak of is no more than a table of contents.
+# An announcement of what will be discussed is only a table of contents.
 _AGENDA = re.compile(
     r"^(?!as |while |.*\bwhich ).{0,60}[\w>]('ll| will| would like to|'d like to| am going to|'m going to|'re going to)"
     r"( then| now| also| first| next| briefly| just| start (off )?by| begin by)*"
@@ -147,7 +147,7 @@ _AGENDA_CUE = re.compile(
     r"|before (i|we|that)|in (more|greater) detail|on (today'?s|the|this) call)\b"
 )
 
-# A sentence that only greets, points or hands over is short; a longer one says something besides.
+# A sentence that only greets, refers or hands over is short; a longer one has other content as well.
 _MAX_POINTER_WORDS = 7
 
 
@@ -160,13 +160,13 @@ def content_words(sentence: Sentence) -> list[str]:
 
 
 def is_question(sentence: Sentence) -> bool:
-    """Whether an analyst asks it, or somebody unknown does so by a question mark."""
+    """Whether an analyst says it, or an unknown speaker asks it with a question mark."""
     speaker = sentence.speaker_type.casefold()
     return speaker == "analyst" or (speaker != "executive" and sentence.raw_text.rstrip().endswith("?"))
 
 
 def weight(term: str) -> float:
-    """What a term tells of a topic: 1, or less when it has generic words only, such as "growth" or "business"."""
+    """How specific a term is: 1, or less if all its words are generic, such as "growth" or "business"."""
     return max(weight_of(stem(word)) for word in term.split())
 
 
@@ -175,7 +175,7 @@ def has_figure(text: str) -> bool:
 
 
 def is_boilerplate(sentence: Sentence, words: int) -> bool:
-    """Whether a sentence with so many content words is said in every call: it drops about a fifth of the rows."""
+    """Whether a sentence with `count` content words is one of those said in every call, about a fifth of the rows."""
     raw = sentence.raw_text.lower()
     if sentence.speaker_type.casefold() == "operator" or _OPERATOR.search(raw):
         return True
@@ -188,7 +188,7 @@ def is_boilerplate(sentence: Sentence, words: int) -> bool:
     return words <= _MAX_POINTER_WORDS and any(p.search(raw) for p in (_POINTER, _HAND_OVER, _COURTESY))
 
 
-# After these words comes whoever is greeted, thanked or introduced.
+# These words precede the name of a person who is greeted, thanked or introduced.
 _GREETED = _Cued(
     r"(?:[Tt]hanks?(?: you)?(?: very much| so much| a lot)?|[Gg]ood (?:morning|afternoon|evening)|\b[Hh]i|[Hh]ello"
     r"|\b[Hh]ey|over to|back to|joined by|line of|question (?:comes |is )?from|my name is|\b(?:Mr|Ms|Mrs|Dr)\.?),? "
@@ -206,7 +206,7 @@ _COLLEAGUE = re.compile(
 )
 # iPhone, YouTube; or a word with a trade mark.
 _MARKED = re.compile(r"\b(?:(\w*[a-z][A-Z]\w*)|(\w+)\s?[®™])")
-# One capital word within a sentence, beside what is said of products and of firms that are bought.
+# A single capitalised word within a sentence that mentions products or acquired firms.
 _BRANDED = re.compile(
     r"\b(?:The|Our|[a-z]+,?) ([A-Z][a-z]{2,})(?:['’]s)? (?:acquisition|app|branded|brand|capsule|device|drug"
     r"|franchise|launch|merger|platform|prescription|product|rollout|software|tablet|trial)s?\b"
@@ -215,7 +215,7 @@ _BRANDED = re.compile(
     r" (?:the |our |new )*([A-Z][a-z]{2,})\b(?! [A-Z])"
 )
 _NAMES = (_GREETED, _ADDRESSED, _INTRODUCED, _COLLEAGUE, _MARKED, _BRANDED)
-# Capital words that are nobody's name: terms that are written like products or tickers, and places.
+# Capitalised words that are not names: terms written like products or tickers, and places.
 _TERMS = set(
     """
     adtech agtech ai ar biotech brexit capex ccaas cpaas ctdna devops dod doe doj dot ebitda ecommerce edtech er esports
@@ -235,7 +235,7 @@ _PLACES = set(
     """.split()  # noqa: SIM905
 )
 
-# Words of many firms' names, and of any call: a name only where the call itself writes it as one.
+# Words in the names of many firms and in any call: they count as names only if the call capitalises them.
 _TRADE_WORDS = set(
     """
     advertising auto automotive bank banks brands building capital chemical chemicals clean communications community
@@ -250,10 +250,10 @@ _TRADE_WORDS = set(
 
 
 def names(firm: Firm) -> frozenset[str]:
-    """Words in lower case of the names of the firm, of people who speak or are spoken of, of products and brands.
+    """The words, in lower case, of the names of the firm, of people, products and brands in the call.
 
-    A word that the call also writes in lower case is a common one ("credit" of a broker's name, "gap", "airlines"),
-    and no name. The firm's whole name is among them, its words joined by blanks: no word of AT&T tells it alone.
+    A word that the call also has in lower case is a common word and not a name ("credit" in a broker's name, "gap",
+    "airlines"). The firm's whole name is included, its words joined by blanks, as no single word identifies AT&T.
     """
     texts = [sentence.raw_text for sentence in firm.sentences]
     lower = Counter(word for text in texts for word in re.findall(r"\b[a-z]{2,}\b", text))
@@ -267,20 +267,20 @@ def names(firm: Firm) -> frozenset[str]:
     own -= {word for word in _TRADE_WORDS if not capital[word]}
     of_the_firm = {word for word in own if len(word) > 1 and not word.isdigit() and lower[word] * 2 <= capital[word]}
 
-    told = (match for text in texts for pattern in _NAMES for match in pattern.finditer(text))
-    found = {word for match in told for word in plain_words(" ".join(filter(None, match.groups())))}
+    matches = (match for text in texts for pattern in _NAMES for match in pattern.finditer(text))
+    found = {word for match in matches for word in plain_words(" ".join(filter(None, match.groups())))}
     of_others = {word for word in found - _PLACES - STOP_WORDS if not lower[word]}
     return frozenset((of_the_firm | of_others) - _TERMS)
 
 
 def call_words(firm: Firm) -> frozenset[str]:
-    """All words of a call and of its firm's name, in lower case."""
+    """All words of a call and of the firm's name, in lower case."""
     texts = [firm.firm_name, *(sentence.raw_text for sentence in firm.sentences)]
     return frozenset(word for text in texts for word in all_words(text))
 
 
 def with_one_number(words: list[list[str]]) -> list[list[str]]:
-    """The words of each sentence, singulars and plurals as one: as the one of them that the call says more often."""
+    """The words of each sentence, with singular and plural replaced by the form that is more frequent in the call."""
     said = Counter(word for sentence in words for word in sentence)
     one = {word: word for word in said}
     for plural in said:
@@ -293,7 +293,7 @@ def with_one_number(words: list[list[str]]) -> list[list[str]]:
 
 
 def _singulars(word: str) -> list[str]:
-    """What an English word may be the plural of."""
+    """The possible singulars of an English word."""
     if word.endswith("ies"):
         return [f"{word[:-3]}y"]
     if not word.endswith("s") or word.endswith("ss"):

@@ -38,6 +38,8 @@ from llm.settings import LlmSettings
 _MAX_ASCII_PER_TOKEN = 7
 _MAX_OTHER_BYTES_PER_TOKEN = 10
 """No tokenizer in use packs prose so densely (English has 4 to 5 bytes a token): fewer tokens mean a cut prompt."""
+_TYPICAL_MARGIN = 7 / 6
+"""One prompt may be nearly as dense as that. If all prompts together are, the server cuts them."""
 
 _LEARNING_SECONDS = 5.0
 """How long the others wait for the first request, which learns what the server knows."""
@@ -153,6 +155,8 @@ class Llm:
         """Until the first success one request at a time finds out what the server knows."""
         self._slowest = 0.0
         self._answers = 0
+        self._least_tokens = self._counted_tokens = 0
+        """Of all answered prompts: their tokens by the lower bound, and as the server counted them."""
         self._timed_out = 0.0
         """The longest time limit that was exceeded since the last answer."""
         self._paused_until = 0.0
@@ -280,7 +284,7 @@ class Llm:
         if seconds := seconds_to_wait(headers):
             self._paused_until = self._clock.now() + min(seconds, self._timeouts.rate_limit)
         text, usage = text_of(document), usage_of(document)
-        problem = text if isinstance(text, Unreadable) else _problem(document, usage, request)
+        problem = text if isinstance(text, Unreadable) else self._problem(document, usage, request)
         return Completion(
             content="" if isinstance(text, Unreadable) else text,
             problem=problem,
@@ -289,6 +293,34 @@ class Llm:
             completion_tokens=usage.completion_tokens,
             retries=retries,
         )
+
+    def _problem(self, document: Any, usage: Usage, request: dict[str, Any]) -> Unreadable | None:
+        """What is wrong with an answer apart from its content."""
+        sent = "".join(str(message["content"]) for message in request["messages"][:2])
+        if self._is_cut(_least_tokens(sent), usage.prompt_tokens + usage.cached_tokens):
+            return Unreadable(
+                FallbackKind.PROMPT_TRUNCATED,
+                f"the server cut the prompt: it read {usage.prompt_tokens} tokens of {len(sent)} characters",
+            )
+        if is_cut_off(document):
+            limit = request.get("max_tokens") or request.get("max_completion_tokens") or 0
+            if 0 < usage.completion_tokens < limit:
+                return Unreadable(
+                    FallbackKind.CONTEXT_TOO_SMALL,
+                    f"the model's context is too small: {usage.prompt_tokens} tokens of the prompt leave room for"
+                    f" {usage.completion_tokens} of the answer",
+                )
+            return Unreadable(FallbackKind.CUT_OFF, "it is too long, and was cut off")
+        return None
+
+    def _is_cut(self, at_least: int, counted: int) -> bool:
+        """Whether the server has read less of a prompt than it was sent; a server that does not count never has."""
+        if not counted:
+            return False
+        self._least_tokens += at_least
+        self._counted_tokens += counted
+        all_are_dense = self._counted_tokens < _TYPICAL_MARGIN * self._least_tokens
+        return counted < at_least * (_TYPICAL_MARGIN if all_are_dense else 1)
 
     async def _send(self, path: str, request: dict[str, Any] | None = None) -> tuple[int, httpx2.Headers, str]:
         """Status, headers and body of the answer to a POST, or to a GET without a request.
@@ -551,27 +583,6 @@ def _models(document: Any) -> list[str] | None:
     if not isinstance(records, list):
         return None
     return [str(record.get("id")) for record in records if isinstance(record, dict)]
-
-
-def _problem(document: Any, usage: Usage, request: dict[str, Any]) -> Unreadable | None:
-    """What is wrong with an answer apart from its content."""
-    at_least = _least_tokens("".join(str(message["content"]) for message in request["messages"][:2]))
-    counted = usage.prompt_tokens + usage.cached_tokens
-    if 0 < counted < at_least:
-        return Unreadable(
-            FallbackKind.PROMPT_TRUNCATED,
-            f"the server cut the prompt: it read {usage.prompt_tokens} tokens of at least {at_least}",
-        )
-    if is_cut_off(document):
-        limit = request.get("max_tokens") or request.get("max_completion_tokens") or 0
-        if 0 < usage.completion_tokens < limit:
-            return Unreadable(
-                FallbackKind.CONTEXT_TOO_SMALL,
-                f"the model's context is too small: {usage.prompt_tokens} tokens of the prompt leave room for"
-                f" {usage.completion_tokens} of the answer",
-            )
-        return Unreadable(FallbackKind.CUT_OFF, "it is too long, and was cut off")
-    return None
 
 
 def _least_tokens(text: str) -> int:

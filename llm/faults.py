@@ -85,6 +85,7 @@ _MODEL = re.compile(
     r"|not (?:support|allow)\w* (?:chat|generat)|no healthy deployments? for this model"
 )
 _RATE = re.compile(r"rate[_ ]?limit|too many requests|throttl|resource_?exhausted|tokens per min|requests per min")
+_BEHIND = "llm_provider-"
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
@@ -118,7 +119,13 @@ def read_refusal(status: int, headers: Mapping[str, str], body: str, key: str, n
 
 
 def seconds_to_wait(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """The delay that the headers request: `Retry-After`, or the reset of an exhausted rate limit."""
+    """The delay that the headers request: `Retry-After`, or the reset of an exhausted rate limit.
+
+    LiteLLM passes on the headers of the server behind it with `llm_provider-` before their names.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    behind = {name.removeprefix(_BEHIND): value for name, value in lower.items() if name.startswith(_BEHIND)}
+    headers = behind | lower
     if milliseconds := _number(headers.get("retry-after-ms", "")):
         return milliseconds / 1000
     if after := headers.get("retry-after", "").strip():

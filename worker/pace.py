@@ -51,6 +51,6 @@ def describe(pace: Pace) -> str:
     """One line for a log."""
     limited = f" ({pace.rate_limited:,} refused because of a rate limit)" if pace.rate_limited else ""
     return (
-        f"{pace.topics_per_minute:,.0f} topics a minute, {pace.in_flight} requests in flight{limited}, about"
+        f"{pace.topics_per_minute:,.0f} topics a minute, {pace.in_flight} in flight{limited}, about"
         f" {dt.timedelta(seconds=round(pace.seconds_left))} to go"
     )

@@ -43,6 +43,11 @@ def print_end(stack: Stack, report: Report, as_json: bool) -> None:
         _print_last_line(stack, failure)
         batch = f"--run {report['run']} --batch {failure['batch_id']}"
         output.hint(f"see its log: {stack.command} logs {report['quarter']} {batch}")
+    elif report["fallbacks"]:
+        search = '--search "keep their keywords"'
+        output.hint(
+            f"see the reasons batch by batch: {stack.command} logs {report['quarter']} --run {report['run']} {search}"
+        )
     failed = report["status"] != "SUCCEEDED"
     if failed:
         _print_next_step(stack, report)

@@ -12,7 +12,8 @@ from cli.services.preflight import Plan, QuarterPlan
 from cli.services.quarters import QuartersReport, QuartersSnapshot
 from cli.services.resumption import IncompleteRun
 from cli.services.runs import Report, RunSnapshot
-from contract.fallbacks import FallbackRecord
+from contract.batch import Counts
+from contract.fallbacks import FallbackRecord, fallback_lines
 from contract.run import Failure
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def render_run(snapshot: RunSnapshot) -> "RenderableType":
     ended = batches["succeeded"] + batches["failed"]
     bars.add_row("batches", _bar(batches["total"], ended, batches["failed"]), _batches_line(snapshot))
     bars.add_row("firms", _bar(firms["total"], _accounted(snapshot), firms["failed"]), _firms_line(snapshot))
-    bars.add_row("topics", "", f"{snapshot.counts.topics:,}, {snapshot.counts.named:,} named by the LLM")
+    bars.add_row("topics", "", _topics_line(snapshot.counts))
     parts: list[RenderableType] = [head, bars, Text(_pace(snapshot), style="dim")]
     parts += [Text(warning, style="yellow") for warning in (snapshot.cause, snapshot.overrun) if warning]
     if not snapshot.jobs:
@@ -206,7 +207,8 @@ def describe_run(snapshot: RunSnapshot) -> tuple[str, str]:
     ]
     if snapshot.overrun:
         steps.append(snapshot.overrun)
-    counts = [f"firms {_firms_line(snapshot)}; topics {snapshot.counts.topics:,}", _pace(snapshot), snapshot.cause]
+    topics = _topics_line(snapshot.counts)
+    counts = [f"firms {_firms_line(snapshot)}; topics {topics}", _pace(snapshot), snapshot.cause]
     return "; ".join(steps), "; ".join(filter(None, counts))
 
 
@@ -289,7 +291,7 @@ def _pace(snapshot: RunSnapshot) -> str:
         left = duration(max(pace.seconds_left for pace in paces))
         words.append(f"about {left} to go for the batches that run")
     if paces:
-        words.append(f"{sum(pace.in_flight for pace in paces):,} requests in flight")
+        words.append(f"{output.count(sum(pace.in_flight for pace in paces), 'request')} in flight")
     if limited := sum(pace.rate_limited for pace in paces):
         words.append(f"{limited:,} refused because of a rate limit")
     words.append(f"last progress {duration((datetime.now(UTC) - snapshot.last_progress).total_seconds())} ago")
@@ -309,6 +311,12 @@ def _batches_line(snapshot: RunSnapshot) -> str:
     if snapshot.retried:
         words.append(f"{snapshot.retried:,} retried")
     return ", ".join(words)
+
+
+def _topics_line(counts: Counts) -> str:
+    """How many topics there are, and the most frequent reason why some have no name."""
+    line = f"{counts.topics:,}, {counts.named:,} named by the LLM"
+    return "; ".join([line, *fallback_lines(counts.fallbacks)[:1]])
 
 
 def _firms_line(snapshot: RunSnapshot) -> str:

@@ -8,6 +8,7 @@ request to the target is cancelled too.
 import asyncio
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ IDLE_TIMEOUT = 300
 same limit."""
 
 _CONNECT_SECONDS = 10
+_CLIENTS_HEADERS = re.compile(r"(llm_provider-)?(retry-after|(x-)?rate-?limit-)|location$", re.IGNORECASE)
+_MAX_WORDS = 200
+"""Characters of a server's own words in a message."""
 _MAX_BODY_BYTES = 16 * 1024**2
 
 
@@ -45,6 +49,8 @@ class Response:
     status: int
     body: bytes
     content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of the server's own headers, those that a client acts on."""
 
 
 class Target(Protocol):
@@ -100,7 +106,8 @@ class LocalAlb:
             headers = {name.lower(): value for name, value in request.headers.items()}
             asked = Request(request.method, request.path_qs, await request.read(), headers)
             answer = await self._target.answer(asked)
-        return web.Response(status=answer.status, body=answer.body, headers={"content-type": answer.content_type})
+        headers = {**answer.headers, "content-type": answer.content_type}
+        return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 class RealServer:
@@ -155,14 +162,25 @@ class RealServer:
             raise LocalError(f"the LLM server at {url} does not answer: {error}") from error
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             key = f"the key in {env.LLM_API_KEY}" if self._key else f"a request without a key: set {env.LLM_API_KEY}"
-            raise LocalError(f"the LLM server at {url} refuses {key} (HTTP {answer.status})")
+            raise LocalError(f"the LLM server at {url} refuses {key} ({self._words(answer)})")
         try:
             return [str(model["id"]) for model in json.loads(answer.body)["data"]]
         except (ValueError, LookupError, TypeError) as error:
             raise LocalError(
-                f"the LLM server at {url} answered GET /v1/models with HTTP {answer.status} and no list of models: "
+                f"the LLM server at {url} answered GET /v1/models without a list of models ({self._words(answer)}): "
                 f"give the base URL of an OpenAI-compatible server, and its key, if it needs one, in {env.LLM_API_KEY}"
             ) from error
+
+    def _words(self, answer: Response) -> str:
+        """The status and the server's own words, on one line and without the key."""
+        body = answer.body.decode(errors="replace")
+        body = body.replace(self._key, "***") if self._key else body
+        try:
+            error = json.loads(body)["error"]
+            body = str(error["message"] if isinstance(error, dict) else error)
+        except (ValueError, LookupError, TypeError):
+            body = re.sub(r"<[^>]*>", " ", body)
+        return f"HTTP {answer.status}: {' '.join(body.split())[:_MAX_WORDS]}".removesuffix(": ")
 
     async def _fetch_models(self) -> Response:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_CONNECT_SECONDS)) as session:
@@ -175,7 +193,8 @@ class RealServer:
         url, body = self._base + path, request.body or None
         async with session.request(request.method, url, data=body, headers=headers, allow_redirects=False) as answer:
             content_type = answer.headers.get("content-type", "application/json")
-            return Response(answer.status, await answer.read(), content_type)
+            passed_on = {name: value for name, value in answer.headers.items() if _CLIENTS_HEADERS.match(name)}
+            return Response(answer.status, await answer.read(), content_type, passed_on)
 
 
 def _html(status: HTTPStatus) -> Response:

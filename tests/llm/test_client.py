@@ -5,14 +5,16 @@ import json
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from components.vllm_cluster import SHUTDOWN_SECONDS
 from contract import env
+from contract.fallbacks import FallbackKind
 from llm import LlmError, LlmUnavailableError
-from llm.client import Completion, Llm, RequestFailed, Timeouts
+from llm.client import Clock, Completion, Llm, RequestFailed, Timeouts
 from llm.settings import XAI_BASE_URL, XAI_MODEL, LlmSettings, read_llm_settings
 from testing.worker import MODEL, FakeTime, LlmServer, Reply, completion
 from worker.naming.prompt import RESPONSE_FORMAT
@@ -106,6 +108,14 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() + self.skipped
+
+
+class LoopTime(FakeTime):
+    """A clock that shows the event loop's time."""
+
+    @property
+    def clock(self) -> Clock:
+        return replace(super().clock, now=lambda: asyncio.get_running_loop().time())
 
 
 def skip(seconds: float) -> None:
@@ -240,6 +250,48 @@ def test_the_timeout_of_a_request_begins_when_it_is_sent() -> None:
     wire.on_completion = lambda: skip(0.8 * TIMEOUTS.request)
     completions = wire.run(lambda llm: ask_many(llm, 3), loop=SkippingLoop, max_concurrent=1)
     assert [completion.retries for completion in completions] == [0, 0, 0]
+
+
+def test_a_requests_time_limit_follows_what_the_server_has_needed() -> None:
+    """The first answer takes nearly all of the initial limit; later ones may take four times as long."""
+    wire = Wire()
+    needed = [0.9 * TIMEOUTS.request, 3 * TIMEOUTS.request, 1.5 * TIMEOUTS.request]
+    wire.on_completion = lambda: skip(needed.pop(0))
+    completions = wire.run(lambda llm: ask_many(llm, 3), LoopTime(), SkippingLoop, max_concurrent=1)
+    assert [completion.retries for completion in completions] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("characters", "counted", "is_cut"),
+    [
+        (1700, 256, True),
+        (1700, 390, False),
+        (2700, 256, True),
+        (1300, 256, False),
+        (1700, 0, False),
+        (1700, 1700, False),
+    ],
+)
+def test_a_prompt_that_the_server_cut_is_found_by_its_count_of_tokens(
+    llm: LlmServer, characters: int, counted: int, is_cut: bool
+) -> None:
+    answer = completion("{}") | {"usage": {"prompt_tokens": counted, "completion_tokens": 9}}
+    llm.behave = lambda _number, _request: Reply(body=answer)
+    asked = run(llm, lambda client: ask(client, "word " * (characters // 5)))
+    assert bool(asked.problem) == is_cut
+    if is_cut:
+        assert asked.problem.kind == FallbackKind.PROMPT_TRUNCATED
+        assert f"it read {counted} tokens of " in asked.problem.reason
+
+
+def test_one_dense_prompt_among_others_is_not_taken_for_a_cut_one(llm: LlmServer) -> None:
+    answer = completion("{}") | {"usage": {"prompt_tokens": 400, "completion_tokens": 9}}
+    llm.behave = lambda _number, _request: Reply(body=answer)
+
+    async def work(client: Llm) -> list[Completion]:
+        return [await ask(client, "word " * words) for words in (360, 360, 360, 520)]
+
+    assert [asked.problem for asked in run(llm, work)] == [None] * 4
 
 
 def test_idle_connections_are_not_reused() -> None:

@@ -50,6 +50,8 @@ def test_the_text_of_an_error_counts_more_than_its_status(status: int, body: str
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m12s"}, 72),
         ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "1m12s"}, None),
         ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "250ms"}, 0.25),
+        ({"llm_provider-retry-after": "60"}, 60),
+        ({"llm_provider-retry-after": "60", "Retry-After": "5"}, 5),
         ({}, None),
     ],
 )

@@ -280,6 +280,29 @@ def test_an_abandoned_request_is_cancelled_at_the_server(serve: Callable[..., st
     assert silent.cancelled.wait(10)
 
 
+class Limited:
+    """A server whose rate limit is used up."""
+
+    model = "limited"
+
+    async def answer(self, request: Request) -> Response:
+        if request.path == "/v1/models":
+            return json_response(200, {"data": [{"id": self.model}]})
+        return Response(429, b"{}", headers={"retry-after": "7", "x-ratelimit-remaining-requests": "0", "x-other": "1"})
+
+    async def close(self) -> None:
+        pass
+
+
+def test_how_long_a_server_asks_to_wait_reaches_the_client(serve: Callable[..., str]):
+    url = serve(RealServer(serve(Limited())))
+    with pytest.raises(openai.RateLimitError) as refusal:
+        complete(url)
+    headers = refusal.value.response.headers
+    assert (headers["retry-after"], headers["x-ratelimit-remaining-requests"]) == ("7", "0")
+    assert "x-other" not in headers
+
+
 class Listing:
     """A server that lists the given models."""
 
@@ -331,14 +354,14 @@ def test_a_model_that_cannot_be_chosen_is_reported_in_one_sentence(
 
 def test_a_server_that_refuses_the_key_names_the_variable(serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     url = serve(Keyed())
-    with pytest.raises(LocalError, match=r"refuses a request without a key: set LLM_API_KEY \(HTTP 401\)"):
+    with pytest.raises(LocalError, match=r"without a key: set LLM_API_KEY \(HTTP 401: wrong key\)"):
         RealServer(url)
     monkeypatch.setenv("LLM_API_KEY", "wrong")
-    with pytest.raises(LocalError, match=r"refuses the key in LLM_API_KEY \(HTTP 401\)") as error:
+    with pytest.raises(LocalError, match=r"refuses the key in LLM_API_KEY \(HTTP 401: \*\*\* key\)") as error:
         RealServer(url)
     assert "wrong" not in str(error.value)
 
 
 def test_a_server_that_is_not_an_llm_is_reported_in_one_sentence(serve: Callable[..., str]):
-    with pytest.raises(LocalError, match=r"answered GET /v1/models with HTTP 404 and no list of models"):
+    with pytest.raises(LocalError, match=r"without a list of models \(HTTP 404: .*Not Found.*\): give the base URL"):
         RealServer(serve(FakeVllm()) + "/elsewhere")

@@ -41,4 +41,4 @@ def test_a_server_of_five_requests_a_minute_names_all_and_the_end_is_estimated(
     assert estimates[last].in_flight == 1
     assert estimates[last].rate_limited > 0
     assert bucket.progress().pace is None
-    assert "topics a minute, 1 requests in flight" in done.stdout
+    assert "topics a minute, 1 in flight" in done.stdout

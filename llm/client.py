@@ -51,6 +51,8 @@ _SAME_FAILURES = 4
 
 _NO_ANSWER = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError)
 """The transport lets some of its own errors through, such as that for an answer that is no HTTP."""
+_OVERLOADED = (408, 503, 504, 529)
+"""Statuses of a server, or of a gateway before it, that cannot take so many requests at once."""
 _OF_THE_REQUEST = {
     Fault.CONTEXT: FallbackKind.CONTEXT_TOO_SMALL,
     Fault.FILTER: FallbackKind.CONTENT_FILTER,
@@ -270,7 +272,7 @@ class Llm:
         refusal = read_refusal(status, headers, body, self.settings.api_key)
         if refusal.fault is Fault.RATE:
             self._limit_rate(refusal, epoch)
-        elif refusal.status in (503, 529):
+        elif refusal.status in _OVERLOADED:
             self.concurrency.overloaded(epoch)
         return refusal
 

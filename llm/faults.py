@@ -108,12 +108,15 @@ def read_refusal(status: int, headers: Mapping[str, str], body: str, key: str, n
     else:
         said = " ".join(_message(document, body).split())[:MAX_WORDS]
         words = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    fault, retry_after = _fault(effective, document, body.lower()), seconds_to_wait(headers, now)
+    if retry_after and fault in (Fault.BUSY, Fault.FAILING):
+        fault = Fault.RATE  # whoever says when to come back has not failed
     return Refusal(
-        fault=_fault(effective, document, body.lower()),
+        fault=fault,
         status=effective,
         words=words,
         body=body,
-        retry_after=seconds_to_wait(headers, now),
+        retry_after=retry_after,
         is_text=document is None and bool(body.strip()) and not body.lstrip().startswith("<"),
     )
 
@@ -135,7 +138,8 @@ def seconds_to_wait(headers: Mapping[str, str], now: datetime | None = None) -> 
         seconds
         for prefix in ("x-ratelimit-", "ratelimit-", "x-rate-limit-")
         for what in ("-requests", "-tokens", "")
-        if _number(headers.get(f"{prefix}remaining{what}", "")) == 0
+        if (left := _number(headers.get(f"{prefix}remaining{what}", ""))) is not None
+        and left <= 0
         and (seconds := _reset(headers.get(f"{prefix}reset{what}", ""), now)) is not None
     ]
     return max(resets, default=None)

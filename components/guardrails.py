@@ -106,7 +106,7 @@ class Guardrails(pulumi.ComponentResource):
         )
         text = (
             "Batch cannot start the job <job> of ftm: <reason>. Batch cancels it if that lasts. Check "
-            f"ftm:batchMaxVcpus and ftm:batchInstanceTypes. {alarms.RUNBOOK}: The run goes on, but nothing moves"
+            f"ftm:batchMaxVcpus and ftm:batchInstanceTypes. {alarms.RUNBOOK}: The run makes no progress"
         )
         aws.cloudwatch.EventTarget(
             "jobs-waiting",

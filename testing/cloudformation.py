@@ -51,12 +51,6 @@ def write_template(resources: Iterable[Resource], region: str) -> dict[str, Any]
     return {"AWSTemplateFormatVersion": "2010-09-09", "Resources": written}
 
 
-def create_only(type_: str, region: str) -> set[str]:
-    """The properties of a Pulumi type that AWS cannot change in place, such as `ComputeResources/Type`."""
-    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, _MAPPINGS[type_].type).schema
-    return {path.removeprefix("/properties/") for path in schema.get("createOnlyProperties", [])}
-
-
 def _properties(mapping: TypeMapping, resource: Resource, region: str) -> Inputs:
     inputs = mapping.reshape({key: item for key, item in resource.inputs.items() if key not in mapping.dropped})
     renamed = {mapping.renamed.get(key, key): item for key, item in inputs.items()}

@@ -76,7 +76,6 @@ class Stack:
 
     def __init__(self, engine: Engine, name: str, settings: Mapping[str, Any], program: Path) -> None:
         self.name = name
-        self._engine = engine
         self.folder = engine.folder / f"work-{name}"
         """The folder with the project's file and the stack's settings."""
         self.folder.mkdir(exist_ok=True)

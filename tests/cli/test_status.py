@@ -25,8 +25,6 @@ from .conftest import (
 )
 from .test_watch import put_record
 
-OLD = "20230101_000000"
-
 
 @pytest.fixture
 def quarters(aws: Aws) -> Aws:

@@ -17,7 +17,6 @@ TOPIC = EVERYTHING_GIVEN["snsTopicArn"]
 
 # Series in periods of five minutes. None: CloudWatch has no value, as for the requests of an idle load balancer.
 COLD_START = 3
-HOUR = 12
 
 IDLE_SERIES: dict[str, tuple[Series, Series, Series, int | None]] = {
     # what happens: instances (the minimum of each period), requests, answers of the load balancer itself, and the

@@ -616,6 +616,8 @@ def _innermost(error: BaseException) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds >= 7200:
+        return f"{round(seconds / 3600)} hours"
     return f"{round(seconds / 60)} minutes" if seconds >= 120 else f"{round(seconds)} seconds"
 
 

@@ -76,6 +76,8 @@ class Reply:
     """Close the connection without a response."""
 
 
+NOT_FOUND = Reply(status=404, body={"detail": "Not Found"})
+
 Behaviour = Callable[[int, dict[str, Any]], Reply]
 """Returns the reaction to a request, from its number (from 0) and its JSON."""
 
@@ -145,11 +147,11 @@ def serving(server: LlmServer) -> Iterator[None]:
         )
 
         def do_GET(self) -> None:
-            self.send(server.models)
+            self.send(server.models if self.path == "/v1/models" else NOT_FOUND)
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            reply = server.answer(request)
+            reply = server.answer(request) if self.path == "/v1/chat/completions" else NOT_FOUND
             if reply.status == 200 and reply.body is None and not reply.close:
                 reply = Reply(body=completion(good_name(request), reply.finish_reason))
             self.send(reply)

@@ -22,6 +22,7 @@ from worker.naming.prompt import RESPONSE_FORMAT
 UNAVAILABLE = Reply(status=503, body=b"<html>503 Service Temporarily Unavailable</html>")
 FAILING = Reply(status=500, body={"error": {"message": "EngineCore encountered an issue"}})
 FULL = Reply(status=503, body={"error": {"message": "the queue is full"}})
+LIMITED = Reply(status=429, body={"error": {"message": "5 a minute"}})
 TIMEOUTS = Timeouts()
 HANGING = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
 """The beginning of a response, after which the connection stays open."""
@@ -158,6 +159,42 @@ def test_the_only_model_of_a_server_is_used_and_several_need_a_choice(llm: LlmSe
     llm.models = Reply(body={"data": [{"id": "one"}, {"id": "two"}]})
     with pytest.raises(LlmError, match=r"serves several models \(one, two\): choose one with LLM_MODEL_NAME"):
         asyncio.run(model(LlmSettings(llm.url, None)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "served", "chosen"),
+    [
+        (None, ["nomic-embed-text:latest", "qwen3:latest"], "qwen3:latest"),
+        ("qwen3", ["llama3:latest", "qwen3:latest"], "qwen3:latest"),
+        ("qwen3-8b", ["/models/Qwen3-8B.gguf", "bge-m3"], "/models/Qwen3-8B.gguf"),
+    ],
+)
+def test_the_model_is_found_as_the_server_spells_it(
+    llm: LlmServer, wanted: str | None, served: list[str], chosen: str
+) -> None:
+    llm.models = Reply(body={"data": [{"id": model} for model in served]})
+    checked = asyncio.run(first_answer(LlmSettings(llm.url, wanted)))
+    assert (checked, llm.requests[0]["model"]) == (chosen, chosen)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
+def test_the_base_url_may_lack_v1(llm: LlmServer, path: str) -> None:
+    settings = read_llm_settings({env.LLM_BASE_URL: llm.url.removesuffix("/v1") + path})
+    assert asyncio.run(first_answer(settings)) == MODEL
+
+
+def test_a_url_without_an_api_is_reported_with_the_setting(llm: LlmServer) -> None:
+    settings = replace(read_llm_settings({env.LLM_BASE_URL: f"{llm.url[:-3]}/elsewhere"}), url_option="--llm-url")
+    with pytest.raises(LlmError, match=r"\(HTTP 404: .*with and without /v1\): check --llm-url"):
+        asyncio.run(first_answer(settings))
+
+
+async def first_answer(settings: LlmSettings) -> str:
+    """The model that has given the first answer."""
+    async with Llm(settings, FakeTime().clock) as client:
+        await client.check_model()
+        await ask(client)
+        return client.model
 
 
 @pytest.mark.parametrize(
@@ -433,6 +470,21 @@ def test_a_redirect_is_reported(is_asked: bool) -> None:
     with pytest.raises(LlmError, match=r"HTTP 301, it sends its callers to https://llm\.example/v1/"):
         wire.run(ask if is_asked else lambda llm: llm.check_model())
     assert len(wire.heads) == 1
+
+
+def test_a_rate_limit_that_admits_nothing_ends_the_attempt_with_that_reason(llm: LlmServer) -> None:
+    llm.behave = lambda _number, _request: LIMITED
+    time = FakeTime()
+    with pytest.raises(LlmUnavailableError, match=r"for 10 minutes because of its rate limit \(HTTP 429: 5 a minute\)"):
+        run(llm, ask, time)
+    assert TIMEOUTS.rate_limit <= sum(time.slept) < TIMEOUTS.rate_limit + 120
+    assert len(llm.requests) < 25
+
+
+def test_a_server_that_asks_for_a_longer_wait_than_a_job_can_take_ends_the_work() -> None:
+    wire = Wire(b"HTTP/1.1 429 -\r\nRetry-After: 86400\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(LlmError, match="asks to wait 24 hours"):
+        wire.run(ask)
 
 
 def test_no_more_requests_than_allowed_are_in_flight(llm: LlmServer) -> None:

@@ -36,6 +36,12 @@ def quarters_of(text: str) -> list[str]:
     return [f"{number // 4}Q{number % 4 + 1}" for number in range(start, end + 1)]
 
 
+def quarter_before(quarter: str) -> str:
+    """The quarter before: `2022Q4` of `2023Q1`."""
+    number = _number(quarter) - 1
+    return f"{number // 4}Q{number % 4 + 1}"
+
+
 def _number(quarter: str) -> int:
     year, _, part = check_quarter(quarter).partition("Q")
     return int(year) * 4 + int(part) - 1

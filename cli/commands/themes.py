@@ -15,7 +15,7 @@ from contract.quarter import quarters_of
 from contract.themes import ThemesRef
 
 
-def _parse_range(text: str) -> str:
+def parse_range(text: str) -> str:
     """The range as it is written in the bucket; `2021q2..2021q4` is understood."""
     quarters = quarters_of(text.strip().upper())
     return quarters[0] if len(quarters) == 1 else f"{quarters[0]}..{quarters[-1]}"
@@ -25,7 +25,7 @@ def themes(
     ctx: typer.Context,
     range_: Annotated[
         str,
-        typer.Argument(metavar="QUARTERS", callback=_parse_range, help="A quarter or a range: 2021Q2..2021Q4."),
+        typer.Argument(metavar="QUARTERS", callback=parse_range, help="A quarter or a range: 2021Q2..2021Q4."),
     ],
     run: Annotated[
         str | None, typer.Option(metavar="RUN", help="Show the results of this themes run, or of the `last` one.")
@@ -47,7 +47,7 @@ def themes(
     """
     stack = connect(ctx.obj)
     if run:
-        ref = service.latest(stack, range_) if run == "last" else ThemesRef(range_, check_run(run))
+        ref = service.latest(stack, range_).ref if run == "last" else ThemesRef(range_, check_run(run))
     else:
         found = _find(stack, range_, detach=detach, dry_run=dry_run, yes=yes, as_json=as_json)
         if found is None:

@@ -54,7 +54,7 @@ def name_sample(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm
         env.QUARTER: quarter,
         env.TOPIC_EMBEDDING_MODEL: _embedding_model(stack),
     }
-    environment = {**os.environ, **_aws_environment(stack), **llm, **batch}
+    environment = {**os.environ, **processes.aws_environment(stack), **llm, **batch}
     command = [sys.executable, "-m", "evaluation.name_sample", str(out)]
     done = subprocess.run(command, env=environment, input="\n".join(firms), text=True, check=False)
     if done.returncode:
@@ -125,7 +125,7 @@ def load_test(stack: Stack, jobs: int, levels: Sequence[int], seconds: int) -> d
         "boot_seconds": _BOOT_SECONDS if stack.endpoint is None else 10,
         "poll_interval": stack.poll_interval,
     }
-    return processes.ask("evaluation.load_test", request, _aws_environment(stack))
+    return processes.ask("evaluation.load_test", request, processes.aws_environment(stack))
 
 
 def sample_firms(stack: Stack, quarter: str, count: int) -> list[str]:
@@ -182,12 +182,3 @@ def _embedding_model(stack: Stack) -> str:
         raise NotFoundError(f"the job definition {arn} does not exist: is the stack deployed in this region?")
     variables = definitions[0].get("containerProperties", {}).get("environment", [])
     return next((item.get("value", "") for item in variables if item.get("name") == env.TOPIC_EMBEDDING_MODEL), "")
-
-
-def _aws_environment(stack: Stack) -> dict[str, str]:
-    """The environment variables with which an SDK reaches the stack's AWS."""
-    if stack.endpoint:
-        keys = {name.upper(): value for name, value in stack.credentials.items()}
-        return {"AWS_ENDPOINT_URL": stack.endpoint, "AWS_DEFAULT_REGION": stack.region or "", **keys}
-    found = {"AWS_PROFILE": stack.profile, "AWS_DEFAULT_REGION": stack.region}
-    return {name: value for name, value in found.items() if value}

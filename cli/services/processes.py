@@ -9,6 +9,7 @@ from typing import Any
 
 from cli.errors import CliError, ExitCode
 from cli.services import executions
+from cli.stack import Stack
 
 _CLEANUP_SECONDS = 30
 
@@ -42,3 +43,12 @@ def ask(
         return answer
     code = ExitCode(process.returncode) if process.returncode in set(ExitCode) else ExitCode.FAILED
     raise CliError(str(answer.get("error") or f"{module} ended with exit code {process.returncode}"), code)
+
+
+def aws_environment(stack: Stack) -> dict[str, str]:
+    """The environment variables with which an SDK reaches the stack's AWS."""
+    if stack.endpoint:
+        keys = {name.upper(): value for name, value in stack.credentials.items()}
+        return {"AWS_ENDPOINT_URL": stack.endpoint, "AWS_DEFAULT_REGION": stack.region or "", **keys}
+    found = {"AWS_PROFILE": stack.profile, "AWS_DEFAULT_REGION": stack.region}
+    return {name: value for name, value in found.items() if value}

@@ -124,8 +124,8 @@ def check_succeeded(ref: ThemesRef, job: ThemesJob) -> None:
     raise CliError(f"the themes run {ref.run} of {ref.range} failed: {reason}")
 
 
-def latest(stack: Stack, range_: str) -> ThemesRef:
-    """The newest themes run of a range that succeeded.
+def latest(stack: Stack, range_: str) -> ThemesRecord:
+    """The record of the newest themes run of a range that succeeded.
 
     Raises:
         NotFoundError: when there is none.
@@ -134,7 +134,7 @@ def latest(stack: Stack, range_: str) -> ThemesRef:
         ref = ThemesRef(range_, run)
         record = _read_record(stack, ref)
         if record and record.state == "complete":
-            return ref
+            return record
     raise NotFoundError(f"{range_} has no themes: find them with `{stack.command} themes {range_}`")
 
 

@@ -38,6 +38,42 @@ class Topic(TypedDict):
     naming_method: str
 
 
+class FirmWithoutTopics(TypedDict):
+    """A firm of a run that has no topics; `ftm topics --skipped --json` prints a list of them."""
+
+    firm_id: str
+    outcome: str
+    """`skipped` or `failed`."""
+    reason: str
+
+
+def without_topics(stack: Stack, quarter: str, run: str, firm: str | None = None) -> list[FirmWithoutTopics]:
+    """The firms of a run that were skipped or have failed, or the one of them that is named.
+
+    Raises:
+        NotFoundError: when there is no such run.
+    """
+    return [
+        {"firm_id": each, "outcome": outcome, "reason": reason}
+        for record in runs.records_of(stack, quarter, run).values()
+        for outcome, firms in (("skipped", record.skipped), ("failed", record.failed))
+        for each, reason in firms.items()
+        if firm in (None, each)
+    ]
+
+
+def select(found: Sequence[Topic], *, search: str | None = None, unnamed: bool = False) -> list[Topic]:
+    """The topics whose name, summary or keywords hold a text, in any case of its letters; or that keep their keywords
+    as their name."""
+    wanted = (search or "").casefold()
+    return [
+        topic
+        for topic in found
+        if (not unnamed or topic["naming_method"] != "llm")
+        and wanted in "\n".join((topic["name"], topic["summary"], *topic["keywords"])).casefold()
+    ]
+
+
 def read(stack: Stack, quarter: str, *, run: str | None = None, firm: str | None = None) -> list[Topic]:
     """The topics of `run`, or of the last run that succeeded, by firm and topic.
 

@@ -171,7 +171,7 @@ def put_themes(aws: Aws, range_: str, run: str = RUN) -> None:
 def read_by_all(path: Path) -> list[list[dict[str, Any]]]:
     """The rows as pandas, polars and duckdb read them."""
     kind = path.suffix[1:]
-    text = {"gvkey": str}
+    text: Any = {"gvkey": str}
     by_pandas = {
         "parquet": lambda: pd.read_parquet(path),
         "csv": lambda: pd.read_csv(path, dtype=text),

@@ -34,7 +34,11 @@ def main(environ: Mapping[str, str] = os.environ, clock: "Clock | None" = None) 
 
 
 def exit_code(work: Callable[[], None]) -> int:
-    """Do `work`, and report its errors in one sentence each on stderr."""
+    """Do `work`, and report its errors in one sentence each on stderr.
+
+    The image starts Python with SIGTERM blocked: one that was sent while the interpreter started is handled here.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         work()
     except (TemporaryError, LlmUnavailableError, S3UnavailableError) as error:

@@ -17,7 +17,7 @@ from contract import env
 from contract.layout import RunRef, chunk_key, prefetch_manifest_key
 from contract.topics import TOPIC_COLUMNS
 from llm.client import Clock
-from testing.faulty_s3 import FaultyS3
+from testing.faulty_s3 import Fault, FaultyS3
 from testing.virtual_time import virtual_time
 from testing.worker import (
     BATCH,
@@ -432,6 +432,26 @@ def test_a_temporary_error_of_s3_is_left_to_another_attempt(
 
     assert done.returncode == exit_code
     assert code in one_sentence(done.stderr)
+
+
+@pytest.mark.parametrize("fault", ["cut", "cut and reset"])
+@pytest.mark.parametrize(("times", "exit_code"), [(2, 0), (math.inf, 75)])
+def test_a_404_whose_body_is_cut_is_not_the_answer_that_there_is_no_record(
+    bucket: Bucket, worker: Worker, proxy: FaultyS3, fault: Fault, times: float, exit_code: int
+) -> None:
+    """The code NoSuchKey is in the body: without it, S3 has not said whether an earlier attempt left a record."""
+    bucket.put_firms({"ALPHA": call("ALPHA")})
+    proxy.fail("GET", "progress/", fault, times)
+
+    with virtual_time():
+        done = worker.run(AWS_ENDPOINT_URL=proxy.url)
+
+    assert done.returncode == exit_code
+    if exit_code:
+        assert f"S3 failed to read s3://{BUCKET}/{RUN.progress_key(BATCH)}" in one_sentence(done.stderr)
+        assert not bucket.keys("intermediate/")
+    else:
+        assert len(bucket.topics()) == 5
 
 
 def test_missing_credentials_are_reported_in_one_sentence(bucket: Bucket, worker: Worker) -> None:

@@ -1,5 +1,6 @@
 """The worker's image, as far as it can be tested without Docker."""
 
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from testing.worker import Bucket, Worker, call
+from testing.worker import Worker
 from worker.requirements import read
 
 ROOT = Path(__file__).parents[2]
@@ -113,18 +114,27 @@ def test_the_copied_packages_start_alone_and_report_missing_variables(tmp_path: 
     assert (alone.stdout, alone.stderr) == ("[]\n", "")
 
 
-def test_sigterm_in_the_first_second_asks_for_another_attempt(bucket: Bucket, worker: Worker) -> None:
-    """SIGTERM arrives as soon as the process handles it, which is before heavy imports."""
-    bucket.put_firms({"ALPHA": call("ALPHA")})
-    process = worker.start()
+@pytest.mark.parametrize("module", ["worker", "worker.themes"])
+def test_sigterm_while_the_interpreter_starts_leaves_the_work_to_another_attempt(worker: Worker, module: str) -> None:
+    """As Batch starts a job: the image's entry point with the job definition's command."""
+    entry_point: list[str] = json.loads(re.findall(r"^ENTRYPOINT (.+)$", DOCKERFILE, re.M)[0])
+    process = subprocess.Popen(
+        [*entry_point, sys.executable, "-m", module],
+        env=worker.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     status = Path(f"/proc/{process.pid}/status")
-    while not int(re.findall(r"SigCgt:\s+(\w+)", status.read_text())[0], 16) >> (signal.SIGTERM - 1) & 1:
-        time.sleep(0.005)
+    while not int(re.findall(r"SigBlk:\s+(\w+)", status.read_text())[0], 16) >> (signal.SIGTERM - 1) & 1:
+        time.sleep(0.0001)
     process.terminate()
     _, stderr = process.communicate(timeout=240)
 
     assert process.returncode == os.EX_TEMPFAIL
     assert stderr == "worker: stopped by SIGTERM before the work began; another attempt does it\n"
+
+
+def test_both_stages_have_the_same_base_image_pinned_by_its_digest() -> None:
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.M) == ["${BASE}", "${BASE}"]
+    assert re.search(r"^ARG BASE=python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}$", DOCKERFILE, re.M)
 
 
 def test_building_and_pushing_the_image_checks_prerequisites_first(tmp_path: Path) -> None:

@@ -2,18 +2,11 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from boto3.session import Session
-from botocore.stub import Stubber
 
-from cli.errors import ConflictError
-from cli.services import resumption
-from cli.stack import Stack
 from contract import layout
 from contract.batch import BatchLine, BatchProgress
-from testing.virtual_time import virtual_time
 
 from .conftest import (
     BUCKET,
@@ -193,37 +186,3 @@ def test_the_shell_completes_run_ids(ready: Aws, ftm: Ftm, monkeypatch: pytest.M
     monkeypatch.setenv("COMP_CWORD", "3")
 
     assert ftm().stdout.split() == [RUN]
-
-
-def stack_with_jobs(snapshots: list[bool]) -> Stack:
-    """A stack whose Batch responses list a running job of the run at the given calls."""
-    batch: Any = Session("key", "secret", region_name="us-east-1").client("batch")
-    stub = Stubber(batch)
-    name = f"ftm-local-{RUN}-{layout.batch_id(Q, 1)}"
-    job = {"jobId": "1", "jobName": name}
-    for is_running in snapshots:
-        for status in ("SUBMITTED", "RUNNABLE", "STARTING", "RUNNING"):
-            jobs = [job] if is_running and status == "RUNNING" else []
-            stub.add_response("list_jobs", {"jobSummaryList": jobs}, {"jobQueue": "queue", "jobStatus": status})
-        if is_running:
-            described = {**job, "status": "RUNNING", "jobQueue": "queue", "jobDefinition": "worker", "startedAt": 1}
-            stub.add_response("describe_jobs", {"jobs": [described]}, {"jobs": ["1"]})
-    stub.activate()
-    stack = Stack("local", {"job_queue_arn": "queue"}, endpoint="http://127.0.0.1:9")
-    stack.__dict__["batch"] = batch  # the value of the cached property
-    return stack
-
-
-def test_resume_waits_for_jobs_that_are_still_ending() -> None:
-    lines: list[str] = []
-    with virtual_time():
-        resumption.wait_for_jobs(stack_with_jobs([True, True, False]), RUN, lines.append)
-    assert lines == [f"waiting for jobs of run {RUN} that are still ending: {layout.batch_id(Q, 1)}"]
-
-
-def test_a_run_whose_jobs_do_not_end_is_not_resumed() -> None:
-    with (
-        virtual_time(),
-        pytest.raises(ConflictError, match=r"still has jobs that have not ended \(2023Q1_batch_0001\)"),
-    ):
-        resumption.wait_for_jobs(stack_with_jobs([True] * 150), RUN, lambda _: None)

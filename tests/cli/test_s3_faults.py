@@ -1,4 +1,4 @@
-"""`ftm` on an S3 that fails, at the level of HTTP: requests are repeated, and a fault that persists is reported as S3's."""
+"""`ftm` on an S3 that fails, at the level of HTTP: a fault that persists is reported as S3's, and passes."""
 
 import math
 from collections.abc import Iterator

@@ -32,22 +32,27 @@ class Ended:
 
 
 @pytest.fixture(scope="session")
-def ftm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftm]:
-    directory = tmp_path_factory.mktemp("local")
-    environment = os.environ | {
+def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment variables with which `ftm` finds the stack."""
+    directory = str(tmp_path_factory.mktemp("local"))
+    return {
         "FTM_STACK": "local",
-        "FTM_LOCAL_DIR": str(directory),
+        "FTM_LOCAL_DIR": directory,
         "NO_COLOR": "1",
         # The tests must not see stacks of a Pulumi CLI on this machine.
         "PULUMI_BACKEND_URL": f"file://{directory}",
     }
+
+
+@pytest.fixture(scope="session")
+def ftm(variables: dict[str, str]) -> Iterator[Ftm]:
     command = Path(sys.executable).with_name("ftm")
 
     def call(*arguments: object) -> Ended:
         ended = subprocess.run(
             [command, *map(str, arguments)],
-            env=environment,
-            cwd=directory,
+            env=os.environ | variables,
+            cwd=variables["FTM_LOCAL_DIR"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -70,8 +75,13 @@ def stack(ftm: Ftm) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def s3(stack: dict[str, Any]) -> Any:
-    return boto3.client(
-        "s3",
+    return client(stack, "s3")
+
+
+def client(stack: dict[str, Any], service: str) -> Any:
+    make_client: Any = boto3.client  # its stub has a signature for each service
+    return make_client(
+        service,
         endpoint_url=stack["endpoint"],
         region_name="us-east-1",
         aws_access_key_id="local",

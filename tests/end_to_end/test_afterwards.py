@@ -1,12 +1,18 @@
 """Commands after the first run of a quarter, in order: resuming, lists of quarters, other names, load tests."""
 
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from cli.main import app
 from contract import layout
-from tests.end_to_end.conftest import Ftm
+from contract.resource_names import batch_job_name
+from testing.virtual_time import virtual_time
+from tests.end_to_end.conftest import Ftm, client
 
 FIRST, SECOND = "2022Q1", "2022Q2"
 
@@ -42,6 +48,40 @@ def test_a_list_of_quarters_continues_after_a_failed_one_which_is_then_resumed(
     assert resumed.json["firms"]["completed"] + resumed.json["firms"]["skipped"] == 5
     assert "nothing to resume" in ftm("resume", FIRST).err
     assert ftm("topics", FIRST, "--json").json
+
+
+def test_a_run_is_resumed_only_when_its_jobs_have_ended(
+    ftm: Ftm, stack: dict[str, Any], variables: dict[str, str], s3: Any
+) -> None:
+    run = ftm("runs", SECOND, "--json").json[0]["run"]
+    batch = layout.batch_id(SECOND, 0)
+    record = layout.RunRef(SECOND, run).progress_key(batch)
+    s3.delete_object(Bucket=stack["outputs"]["bucket"], Key=record)
+    queue = client(stack, "batch")
+    job = queue.submit_job(
+        jobName=batch_job_name("ftm-local", run, batch),
+        jobQueue=stack["outputs"]["job_queue_arn"],
+        jobDefinition=stack["outputs"]["job_definition_arn"],
+        containerOverrides={"command": ["python", "-c", "import time; time.sleep(600)"]},
+    )["jobId"]
+
+    def resume() -> Result:
+        return CliRunner().invoke(app, ["resume", SECOND, run, "--yes"], prog_name="ftm", env=variables)
+
+    with virtual_time():  # `ftm` waits for a minute
+        refused = resume()
+    assert refused.exit_code == 5
+    assert f"run {run} still has jobs that have not ended ({batch})" in refused.stderr
+
+    def sleep(_seconds: float) -> None:
+        queue.terminate_job(jobId=job, reason="it ends while ftm waits for it")
+        pause(0.05)
+
+    pause = time.sleep
+    with patch("time.sleep", sleep):
+        resumed = resume()
+    assert resumed.exit_code == 0, resumed.stderr
+    assert resumed.stderr.count(f"waiting for jobs of run {run} that are still ending: {batch}\n") == 1
 
 
 def test_names_from_another_llm_are_compared_with_the_results(ftm: Ftm, tmp_path: Path) -> None:

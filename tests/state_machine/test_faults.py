@@ -1,0 +1,95 @@
+"""Each function of the state machine fails, once and for good; `make faults` prints a table."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import layout
+
+from .conftest import BUCKET, QUARTER, Stack
+
+pytestmark = pytest.mark.faults
+
+STATES = {
+    "CheckPrefetch": "ftm-prefetch-check",
+    "CreateBatchManifest": "ftm-create-batch-manifest",
+    "SummarizeResults": "ftm-summarize-results",
+    "NotifyCompletion": "ftm-notify-completion",
+}
+TOPICS = [(f"FIRM{firm}", topic) for firm in range(3) for topic in range(3)]
+
+FAILS_ONCE = """
+import json, pathlib, boto3
+
+class S3UnavailableError(Exception):
+    pass
+
+def handler(event, context):
+    failed = pathlib.Path({flag!r})
+    if not failed.exists():
+        failed.touch()
+        raise S3UnavailableError("S3 failed to read s3://pipeline/key for 60 s; try again later")
+    answer = boto3.client("lambda").invoke(FunctionName={function!r}, Payload=json.dumps(event))
+    return json.load(answer["Payload"])
+"""
+FAILS = """
+def handler(event, context):
+    raise RuntimeError("the function is broken")
+"""
+
+
+@pytest.fixture
+def machine_with(stack: Stack) -> Callable[[str, str], str]:
+    """The machine in which a function of this source takes the place of a state's own."""
+
+    def create(state: str, source: str) -> str:
+        name = f"{STATES[state]}-{uuid.uuid4().hex[:8]}"
+        document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])
+        document["States"][state]["Resource"] = stack.create_function(name, source)
+        return stack.create_machine(document)
+
+    return create
+
+
+def topics(stack: Stack) -> Iterator[tuple[str, int]]:
+    """Those of the quarter's latest run."""
+    latest = json.loads(stack.s3.get_object(Bucket=BUCKET, Key=layout.latest_key(QUARTER))["Body"].read())
+    for batch in latest["batches"]:
+        for firm, counts in stack.progress(latest["run"], batch["batch_id"]).completed.items():
+            yield from ((firm, topic) for topic in range(counts.topics))
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_function_fails_once(
+    stack: Stack, machine_with: Callable[[str, str], str], survives: Callable[..., None], tmp_path: Path, state: str
+) -> None:
+    stack.put_prefetch(firms=3)
+    source = FAILS_ONCE.format(flag=str(tmp_path / "failed"), function=STATES[state])
+
+    ended = stack.run(machine=machine_with(state, source), batch_size=2)
+
+    assert (ended.status, (tmp_path / "failed").exists()) == ("SUCCEEDED", True), ended.cause
+    survives(f"{state} fails once", 1, TOPICS, topics(stack), "SUCCEEDED")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_function_fails_for_good(
+    stack: Stack, machine_with: Callable[[str, str], str], survives: Callable[..., None], state: str
+) -> None:
+    """When it works again, the run is resumed, or started if it has not got as far as a batch manifest."""
+    stack.put_prefetch(firms=3)
+
+    ended = stack.run(machine=machine_with(state, FAILS), batch_size=2)
+
+    assert "the function is broken" in ended.cause or ended.status == "SUCCEEDED"
+    outcome = ended.status
+    if ended.status == "FAILED":
+        runs = [layout.run_of_manifest(key).run for key in stack.keys("manifests/") if key.endswith(".jsonl")]
+        rest: dict[str, Any] = {"resume": runs[0]} if runs else {}
+        repaired = stack.run(batch_size=2, **rest)
+        outcome += f", {'resumed' if runs else 'started again'}: {repaired.status}"
+    survives(f"{state} fails for good", 1, TOPICS, topics(stack), outcome)

@@ -1,0 +1,186 @@
+"""Faults around one batch: whatever happens, it ends with each of its topics once. `make faults` prints a table."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Hashable
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from contract.layout import chunk_key
+from llm.client import Timeouts
+from testing.faulty_s3 import FaultyS3
+from testing.virtual_time import virtual_time
+from testing.worker import QUARTER, RUN, Bucket, FakeTime, LlmServer, Reply, Worker, call, completion, kill
+
+pytestmark = pytest.mark.faults
+
+FIRMS = [f"FIRM{number:02}" for number in range(8)]
+TOPICS = [(firm, number) for firm in FIRMS for number in range(5)]
+
+TIMES = int(os.environ.get("FAULT_TIMES", "0"))
+"""How often each signal ends a job. 0 is the short form, with one signal and all of the LLM's faults in one batch."""
+
+AS_IN_THE_IMAGE = ("env", "--block-signal=TERM")
+
+
+@pytest.fixture(autouse=True)
+def prefetch(bucket: Bucket) -> None:
+    bucket.put_firms({firm: call(firm) for firm in FIRMS})
+
+
+def topics(bucket: Bucket) -> list[Hashable]:
+    return [(row["firm_id"], row["local_topic_id"]) for row in bucket.topics()]
+
+
+def outcome(bucket: Bucket, *codes: int) -> str:
+    progress = bucket.progress()
+    named = f"{progress.counts.named} of {progress.counts.topics} topics named"
+    return f"{progress.state} after exit codes {', '.join(map(str, codes))}; {named}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL] if TIMES else [signal.SIGKILL])
+def test_a_job_is_killed_at_a_random_moment(
+    bucket: Bucket, llm: LlmServer, worker: Worker, survives: Any, number: signal.Signals
+) -> None:
+    """The moment is that of a random request to the LLM, or the process's start, and some hundredths of a second."""
+    dice, codes, killed, batches, found = random.Random(number), Counter[int](), 0, 0, list[Hashable]()
+    llm.behave = lambda _number, _request: time.sleep(0.05) or Reply()
+    times = TIMES or 1
+    while killed < times or bucket.progress().state != "complete":
+        process = worker.start(AS_IN_THE_IMAGE)
+        try:
+            moment = len(llm.requests) + (dice.randrange(0, len(TOPICS)) if killed < times else 10**9)
+            while process.poll() is None and len(llm.requests) < moment:
+                time.sleep(0.01)
+            time.sleep(dice.random() / 20)
+            killed += process.poll() is None
+            process.send_signal(number)
+            _, stderr = process.communicate(timeout=240)
+        finally:
+            kill(process)
+        codes[process.returncode] += 1
+        assert "Traceback" not in stderr
+        if process.returncode == 0:
+            batches += 1
+            found += [(batches, topic) for topic in topics(bucket)]
+            if killed < times:
+                for key in [*bucket.keys("progress/"), *bucket.keys("intermediate/")]:
+                    bucket.s3.delete_object(Bucket="worker-tests", Key=key)
+                bucket.put(RUN.progress_key("none"), b"")
+    assert codes.keys() <= {0, os.EX_TEMPFAIL, -signal.SIGKILL}
+    ends = ", ".join(f"{code} ({count} times)" for code, count in sorted(codes.items()))
+    expected = [(batch + 1, topic) for batch in range(batches) for topic in TOPICS]
+    survives(f"job killed ({number.name})", killed, expected, found, f"{batches} batches complete; exit codes {ends}")
+
+
+VACUOUS = completion(json.dumps({"name": "Business update", "summary": "The company discusses its business."}))
+
+ANSWERS = {
+    "429": Reply(429, {"error": {"message": "rate limit reached"}}),
+    "500": Reply(500, {"error": {"message": "internal error"}}),
+    "503": Reply(503, b"<html>503 Service Temporarily Unavailable</html>"),
+    "connection cut": Reply(close=True),
+    "broken answer": Reply(body=b'{"choices": [{"mess'),
+    "answer that is not JSON": Reply(body=completion("I am sorry.")),
+    "vacuous answer": Reply(body=VACUOUS),
+    "no answer in time": Reply(),
+}
+
+
+@pytest.mark.parametrize("fault", ANSWERS if TIMES else ["any of these"])
+def test_the_llm_fails_at_a_fifth_of_the_requests(
+    bucket: Bucket, llm: LlmServer, worker: Worker, survives: Any, fault: str
+) -> None:
+    failed = 0
+
+    def behave(number: int, _request: dict[str, Any]) -> Reply:
+        nonlocal failed
+        dice = random.Random(f"{fault} {number}")
+        if dice.random() >= 0.2:
+            return Reply()
+        failed += 1
+        chosen = fault if fault in ANSWERS else dice.choice(list(ANSWERS))
+        if chosen == "no answer in time":
+            time.sleep(1)
+        return ANSWERS[chosen]
+
+    llm.behave = behave
+    with patch("llm.client.Timeouts", lambda: Timeouts(request=0.5, min_request=0.5)):
+        done = worker.run(FakeTime().clock)
+
+    assert done.returncode == 0, done.stderr
+    survives(f"LLM: {fault}", failed, TOPICS, topics(bucket), outcome(bucket, done.returncode))
+
+
+@pytest.mark.parametrize("minutes", [12, 60] if TIMES else [12])
+def test_vllm_is_gone_and_comes_back(
+    bucket: Bucket, llm: LlmServer, worker: Worker, survives: Any, minutes: int
+) -> None:
+    """Within the same attempt, or after it has ended with 75."""
+    up = llm.models
+
+    def come_back(slept: float) -> None:
+        if slept > minutes * 60:
+            llm.models, llm.behave = up, lambda _number, _request: Reply()
+
+    def vanish(number: int, _request: dict[str, Any]) -> Reply:
+        if number < 12:
+            return Reply()
+        llm.models = Reply(503, b"<html>503 Service Temporarily Unavailable</html>")
+        return Reply(close=True)
+
+    llm.behave = vanish
+    codes, clock = list[int](), FakeTime(come_back).clock
+    while not codes or codes[-1] == os.EX_TEMPFAIL:
+        codes.append(worker.run(clock).returncode)
+
+    assert len(codes) == (1 if minutes < 25 else 3)
+    survives(f"vLLM gone for {minutes} minutes", 1, TOPICS, topics(bucket), outcome(bucket, *codes))
+
+
+def test_a_chunk_is_corrupt_until_it_is_uploaded_again(bucket: Bucket, worker: Worker, survives: Any) -> None:
+    key = chunk_key(QUARTER, "chunk_0000.parquet")
+    good = bucket.get(key)
+    bucket.put(key, good[: len(good) // 2] + b"\0" * 100 + good[len(good) // 2 + 100 :])
+    first = worker.run().returncode
+    assert first == 1
+    bucket.put(key, good)
+    second = worker.run().returncode
+
+    survives("chunk corrupt", 1, TOPICS, topics(bucket), outcome(bucket, first, second))
+
+
+def test_the_clock_jumps(
+    bucket: Bucket, worker: Worker, proxy: FaultyS3, survives: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 refuses what is signed for another hour, until the clock is right again; the record's times stay in order."""
+    rules = [
+        proxy.fail(method, "progress/", "answer", 3, skip=1, status=403, code="RequestTimeTooSkewed")
+        for method in ("GET", "PUT")
+    ]
+    jumps = iter([0, 3600, -7200, 86400, -86400])
+    now, monotonic = time.time, time.monotonic
+    monkeypatch.setattr(time, "time", lambda: now() + next(jumps, 0))
+    with virtual_time():
+        done = worker.run(AWS_ENDPOINT_URL=proxy.url)
+
+    assert done.returncode == 0, done.stderr
+    assert 0 < bucket.progress().seconds < monotonic()
+    refused = sum(3 - int(rule.times) for rule in rules)
+    survives("clock jumps", refused, TOPICS, topics(bucket), outcome(bucket, done.returncode))
+
+
+def test_the_disk_is_full(bucket: Bucket, worker: Worker, survives: Any) -> None:
+    """No file may hold a byte: the process that finds topics cannot be started."""
+    process = worker.start(("prlimit", "--fsize=0"))
+    _, stderr = process.communicate(timeout=240)
+    assert stderr == "worker: this machine refuses: [Errno 27] File too large\n"
+    second = worker.run().returncode
+
+    survives("disk full", 1, TOPICS, topics(bucket), outcome(bucket, process.returncode, second))

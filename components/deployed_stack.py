@@ -26,9 +26,10 @@ def check_changes(settings: Settings, account: Account) -> list[str]:
     Raises:
         SettingsError: one sentence for each change that cannot be made, with the way around.
     """
+    vpc_ids = _find_own_vpcs(settings.stack)
     problems = [
-        *_moved_to_another_vpc(settings, account),
-        *_bucket_replaced(settings, account),
+        *_moved_to_another_vpc(settings, account, vpc_ids),
+        *_bucket_replaced(settings, account, deployed=bool(vpc_ids)),
         *_repository_dropped(settings, account),
     ]
     if problems:
@@ -50,13 +51,17 @@ def bucket_marker(stack: StackSettings) -> str:
     return f"/{stack.prefix}/bucket/created"
 
 
-def _moved_to_another_vpc(settings: Settings, account: Account) -> Iterator[str]:
-    name = settings.stack.name("batch", 255)
+def _find_own_vpcs(stack: StackSettings) -> set[str]:
+    """The VPC in which the stack is deployed; empty when it is not."""
     filters = [
-        aws.ec2.GetSecurityGroupsFilterArgs(name="group-name", values=[name]),
-        aws.ec2.GetSecurityGroupsFilterArgs(name="tag:Stack", values=[settings.stack.stack]),
+        aws.ec2.GetSecurityGroupsFilterArgs(name="group-name", values=[stack.name("batch", 255)]),
+        aws.ec2.GetSecurityGroupsFilterArgs(name="tag:Stack", values=[stack.stack]),
     ]
-    for vpc_id in set(aws.ec2.get_security_groups(filters=filters).vpc_ids):
+    return set(aws.ec2.get_security_groups(filters=filters).vpc_ids)
+
+
+def _moved_to_another_vpc(settings: Settings, account: Account, vpc_ids: set[str]) -> Iterator[str]:
+    for vpc_id in vpc_ids:
         if vpc_id != account.vpc_id:
             key = "ftm:vpcId is not given, which means" if settings.adopted.vpc_id is None else "ftm:vpcId is"
             yield (
@@ -66,7 +71,7 @@ def _moved_to_another_vpc(settings: Settings, account: Account) -> Iterator[str]
             )
 
 
-def _bucket_replaced(settings: Settings, account: Account) -> Iterator[str]:
+def _bucket_replaced(settings: Settings, account: Account, *, deployed: bool) -> Iterator[str]:
     own = bucket_name(settings.stack, account)
     given = settings.adopted.bucket_name
     marker = bucket_marker(settings.stack)
@@ -77,7 +82,8 @@ def _bucket_replaced(settings: Settings, account: Account) -> Iterator[str]:
                 f"ftm:bucketName is {given}, but the stack created its own bucket, {own}, which this would remove from "
                 f"the stack: unset it with `pulumi config rm ftm:bucketName`, or follow the steps in {TEARDOWN}"
             )
-    elif not given and own in [bucket.name for bucket in aws.s3.get_buckets(prefix=own).buckets]:
+    # A stack of ftm 0.1.0 has its bucket and no marker, which the next deployment creates.
+    elif not given and not deployed and own in [bucket.name for bucket in aws.s3.get_buckets(prefix=own).buckets]:
         yield (
             f"the bucket {own} exists already, left by an earlier deployment of this stack: use it with "
             f"`pulumi config set ftm:bucketName {own}`, or delete it"

@@ -448,7 +448,10 @@ class AdoptedResources(Section):
         None, Change.IN_PLACE, "An existing SNS topic that receives alarms and how each run ended."
     )
     access_logs_bucket: BucketName | None = setting(
-        None, Change.IN_PLACE, "An existing bucket for the access logs of the load balancer and of the bucket."
+        None,
+        Change.IN_PLACE,
+        "An existing bucket for the access logs of the load balancer and of the bucket. Its policy must let "
+        "`logging.s3.amazonaws.com` and `logdelivery.elasticloadbalancing.amazonaws.com` put objects.",
     )
     vllm_instance_profile_arn: ProfileArn | None = setting(
         None, Change.IN_PLACE, "The GPU instances' profile.", note="for instances started afterwards"

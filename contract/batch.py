@@ -9,6 +9,9 @@ from contract import ContractError
 from contract.fallbacks import Fallback, add_fallbacks, fallback_records, parse_fallbacks
 from contract.layout import RunRef
 
+LLM_OUTAGE_SECONDS = 25 * 60
+"""How long a worker waits for an absent LLM before it gives up. A Spot GPU is replaced and warm in 9 to 14 minutes."""
+
 State = Literal["running", "complete", "failed"]
 
 

@@ -26,6 +26,7 @@ import httpx2
 import openai
 
 from contract import ContractError
+from contract.batch import LLM_OUTAGE_SECONDS
 from contract.fallbacks import FallbackKind
 from contract.served_models import choose_model
 from llm import LlmAddressError, LlmError, LlmKeyError, LlmModelError, LlmUnavailableError
@@ -64,7 +65,7 @@ _OF_THE_REQUEST = {
 class Timeouts:
     """All in seconds."""
 
-    outage: float = 1500.0
+    outage: float = LLM_OUTAGE_SECONDS
     """How long a server may be absent: a Spot GPU is replaced and warm in 9 to 14 minutes, and if it is not, the job's
     next attempt waits again."""
     retry: float = 90.0

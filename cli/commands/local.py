@@ -1,7 +1,7 @@
 """`ftm local`: the stack `local`, on an embedded AWS on this machine."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -12,6 +12,28 @@ from contract import env
 
 if TYPE_CHECKING:
     from local.state import LocalState
+
+
+class LocalStatus(TypedDict):
+    """What `ftm local up --json` and `ftm local status --json` print."""
+
+    pid: int
+    endpoint: str
+    region: str
+    outputs: dict[str, Any]
+    llm: dict[str, Any]
+    """`model`, `fake` and `url`."""
+    started_at: str
+
+
+class StoppedLocal(TypedDict):
+    """What `ftm local down --json` prints."""
+
+    pid: int | None
+    """The process that was stopped; null when the embedded AWS was not up."""
+    stale: bool
+    """Whether it had died before."""
+
 
 app = typer.Typer(no_args_is_help=True, help="Start and stop the stack `local`, an AWS on this machine.")
 
@@ -63,7 +85,13 @@ def up(
 
 @app.command()
 def status(as_json: JsonOption = False) -> None:
-    """Show the embedded AWS and what is deployed on it."""
+    """Show the embedded AWS and what is deployed on it.
+
+    \b
+    Examples:
+      ftm local status
+      ftm local status --json | jq -r .endpoint
+    """
     from local import daemon
 
     found = daemon.status()
@@ -76,12 +104,18 @@ def status(as_json: JsonOption = False) -> None:
 
 @app.command()
 def down(as_json: JsonOption = False) -> None:
-    """Stop the embedded AWS; everything in it is in memory, and is lost."""
+    """Stop the embedded AWS; everything in it is in memory, and is lost.
+
+    \b
+    Example:
+      ftm local down
+    """
     from local import daemon
 
     result = daemon.down()
     if as_json:
-        output.print_json({"pid": result.pid, "stale": result.stale})
+        stopped: StoppedLocal = {"pid": result.pid, "stale": result.stale}
+        output.print_json(stopped)
     elif result.pid is not None:
         output.print_line(f"stopped the embedded AWS (process {result.pid}); everything in it is gone")
     elif result.stale:
@@ -92,8 +126,15 @@ def down(as_json: JsonOption = False) -> None:
 
 def _print(state: "LocalState", as_json: bool) -> None:
     if as_json:
-        document = {"pid": state.pid, "endpoint": state.endpoint, "region": state.region, "outputs": state.outputs}
-        output.print_json({**document, "llm": vars(state.llm), "started_at": state.started_at})
+        document: LocalStatus = {
+            "pid": state.pid,
+            "endpoint": state.endpoint,
+            "region": state.region,
+            "outputs": state.outputs,
+            "llm": vars(state.llm),
+            "started_at": state.started_at,
+        }
+        output.print_json(document)
         return
     source = "the fake vLLM, which names topics from their keywords" if state.llm.fake else state.llm.url
     rows = [

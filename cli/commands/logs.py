@@ -11,7 +11,7 @@ from cli.errors import UsageError
 from cli.options import JsonOption, QuarterArgument, RunOption
 from cli.services import executions
 from cli.services import logs as service
-from cli.services.logs import Filter, Line
+from cli.services.logs import Filter, Line, LoggedAttempt
 from cli.stack import Stack, connect
 from contract import resource_names as names
 
@@ -53,13 +53,20 @@ def logs(
             raise UsageError("--follow has no end, and --json prints one document: leave one of them out")
         _print_lines(_followed(stack, group, quarter, run, batch, wanted), with_source=True)
         return
-    document: list[dict[str, object]] = []
+    document: list[LoggedAttempt] = []
     for attempt in service.attempts_of(stack, quarter, run, batch):
         source = f"{attempt.batch_id} attempt {attempt.number}"
         lines = service.lines_of(stack, group, attempt.log_stream, source, wanted) if attempt.log_stream else iter(())
         if as_json:
-            texts = [{"at": line.at.isoformat(), "text": line.text} for line in lines]
-            document.append({**vars(attempt), "lines": texts})
+            document.append(
+                {
+                    "batch_id": attempt.batch_id,
+                    "number": attempt.number,
+                    "log_stream": attempt.log_stream,
+                    "status": attempt.status,
+                    "lines": [{"at": line.at.isoformat(), "text": line.text} for line in lines],
+                }
+            )
             continue
         output.print_line(f"== {source}: {attempt.status or 'no reason given'}")
         if not _print_lines(lines, with_source=False):

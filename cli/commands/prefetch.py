@@ -91,7 +91,7 @@ def make(
 
     \b
     Example:
-      ftm prefetch make 2016Q2 calls.csv --map firm_id=ticker --map raw_text=text --out exports/2016Q2
+      ftm prefetch make 2016Q2 calls.csv --out exports/2016Q2 --map raw_text=text
     """
     made = table.make(quarter, files, dict(_pair(text) for text in mapping or []), language, out)
     if made.other_quarters:

@@ -1,6 +1,6 @@
 """`ftm run-quarter` and its relatives: start, resume, watch and stop runs."""
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -25,6 +25,15 @@ from cli.services.preflight import Plan
 from cli.stack import Stack, connect
 from contract.quarter import quarters_of
 from contract.run import QuarterInput
+
+
+class StoppedRun(TypedDict):
+    """What `ftm stop --json` prints."""
+
+    quarter: str | None
+    """Null for a list of quarters."""
+    execution_arn: str
+    stopped: bool
 
 
 def run_quarter(
@@ -174,7 +183,8 @@ def stop(
     output.confirm(f"Stop {execution.name} and its jobs?", yes=yes)
     executions.stop(stack, execution)
     if as_json:
-        output.print_json({"quarter": quarter, "execution_arn": execution.arn, "stopped": True})
+        document: StoppedRun = {"quarter": quarter, "execution_arn": execution.arn, "stopped": True}
+        output.print_json(document)
     else:
         output.print_line(f"stopped {execution.arn}")
     output.hint(f"process the batches that are not complete: {stack.command} resume {quarter or 'QUARTER'}")

@@ -1,7 +1,7 @@
 """`ftm report`: a run as one HTML page."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -11,6 +11,14 @@ from cli.options import JsonOption, QuarterArgument, RunOption
 from cli.rendering import report as rendering
 from cli.services import report as service
 from cli.stack import connect
+
+
+class WrittenReport(TypedDict):
+    """What `ftm report --json` prints."""
+
+    quarter: str
+    run: str | None
+    file: str
 
 
 def report(
@@ -33,6 +41,7 @@ def report(
     found = service.collect(connect(ctx.obj), quarter, run)
     out.write_text(rendering.to_html(found), encoding="utf-8")
     if as_json:
-        output.print_json({"quarter": quarter, "run": found.report["run"], "file": str(out)})
+        document: WrittenReport = {"quarter": quarter, "run": found.report["run"], "file": str(out)}
+        output.print_json(document)
     else:
         output.print_line(str(out))

@@ -1,6 +1,6 @@
 """`ftm doctor`, `ftm outputs` and `ftm console`: the stack itself."""
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -10,6 +10,13 @@ from cli.options import JsonOption
 from cli.services import doctor as service
 from cli.services import executions, history, runs
 from cli.stack import Stack, connect
+
+
+class ConsoleAddress(TypedDict):
+    """What `ftm console --json` prints."""
+
+    url: str
+
 
 _SIGNS = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE"}
 
@@ -82,7 +89,8 @@ def console(
     arn = _execution_of(stack, what) if what else stack.output("state_machine_arn")
     url = f"{base}#/{'v2/executions/details' if what else 'statemachines/view'}/{arn}"
     if as_json:
-        output.print_json({"url": url})
+        document: ConsoleAddress = {"url": url}
+        output.print_json(document)
     else:
         output.print_line(url)
 

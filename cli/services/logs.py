@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from cli.errors import NotFoundError, UsageError
 from cli.services import resumption, runs
@@ -30,6 +30,21 @@ class Attempt:
     """Empty when the host was lost before the first line, or Batch no longer knows the job."""
     status: str
     """What Batch says of it: its reason and exit code; Batch's own words matter most when the host is gone."""
+
+
+class LoggedLine(TypedDict):
+    at: str
+    text: str
+
+
+class LoggedAttempt(TypedDict):
+    """An attempt with its lines, as `ftm logs --json` prints it."""
+
+    batch_id: str
+    number: int
+    log_stream: str
+    status: str
+    lines: list[LoggedLine]
 
 
 @dataclass(frozen=True)

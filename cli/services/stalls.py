@@ -6,15 +6,13 @@ from datetime import UTC, datetime
 
 from cli.services import vllm
 from cli.stack import Stack
+from contract.batch import LLM_OUTAGE_SECONDS
 
 QUIET_SECONDS = 90.0
 """Workers write a checkpoint more often than this, unless something is wrong or the firms are very long."""
 
 _ASK_SECONDS = 15.0
 """How often vLLM and the logs are asked while a run does not move."""
-
-REQUEST_TIMEOUT_MINUTES = 25
-"""How long a worker waits for an absent LLM before it gives up; `llm` has the same number."""
 
 
 class StallFinder:
@@ -52,7 +50,7 @@ class StallFinder:
         if found.healthy:
             return f"vLLM is healthy on {found.healthy} of {found.desired} GPUs"
         return (
-            f"vLLM is not healthy (0 of {found.desired}), and the workers give up {REQUEST_TIMEOUT_MINUTES} minutes "
+            f"vLLM is not healthy (0 of {found.desired}), and the workers give up {LLM_OUTAGE_SECONDS // 60} minutes "
             "after it went away"
         )
 

@@ -20,7 +20,7 @@ from local.deploy.program import Resource, plain
 from local.deploy.resources import EmbeddedCloud
 from local.deploy.resources.calls import Aws
 from local.state import REGION
-from testing.pulumi_provider import deletes, rules
+from testing.pulumi_provider import deletes, rules, updates
 from testing.pulumi_provider.rules import Live
 
 ALB_ADDRESS = "127.0.0.1:9"
@@ -130,16 +130,21 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         except Exception as error:
             _fail(context, f"{asked}: {error}")
 
-    def Update(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
-        """Update the recorded resource, also in a preview; the resource in the embedded AWS is not changed."""
+    def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
         outputs = json_format.MessageToDict(request.olds) | json_format.MessageToDict(request.news)
         type_ = rules.type_of(request.urn)
-        for key in rules.revised(type_):
-            outputs[key] = rpc.UNKNOWN if request.preview else _next_revision(outputs[key])
-        if not request.preview:
-            inputs = plain(json_format.MessageToDict(request.news))
-            with self._lock:
-                self._live[type_, request.id] = Live(request.urn, request.id, inputs, outputs)
+        if request.preview:
+            return provider_pb2.UpdateResponse(
+                properties=_struct(outputs | dict.fromkeys(rules.revised(type_), rpc.UNKNOWN))
+            )
+        inputs = plain(rpc.deserialize_properties(request.news))
+        try:
+            changed = updates.update(self._aws, self.cloud, Live(request.urn, request.id, inputs, outputs))
+        except Exception as error:
+            _fail(context, f"{rules.describe(request.urn)}: {error}")
+        outputs |= changed
+        with self._lock:
+            self._live[type_, request.id] = Live(request.urn, request.id, inputs, outputs)
         return provider_pb2.UpdateResponse(properties=_struct(outputs))
 
     def Read(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
@@ -204,11 +209,3 @@ def _without_paths(value: Any) -> Any:
             return [_without_paths(item) for item in value]
         case _:
             return value
-
-
-def _next_revision(value: Any) -> Any:
-    """The next version number, or the ARN of the next revision."""
-    if not isinstance(value, str):
-        return value + 1
-    stem, _, revision = value.rpartition(":")
-    return f"{stem}:{int(revision) + 1}"

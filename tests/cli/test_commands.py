@@ -2,8 +2,11 @@
 
 import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -11,18 +14,21 @@ from cli.main import app
 from .conftest import FAILS, SUCCEEDS, Aws, Ftm, make_vllm_healthy, put_manifest, put_run
 from .terminal import CTRL_C, on_terminal
 
-COMMANDS = [
-    *("run-quarter", "resume", "run-quarters", "watch", "stop", "status", "runs", "logs", "cost", "topics", "name"),
-    *("compare", "doctor", "outputs", "console", "prefetch put", "prefetch sample", "prefetch list", "prefetch show"),
-    *("vllm status", "vllm scale", "vllm bench", "vllm logs", "functions logs", "local up"),
-]
+
+def list_commands(group: Any, *path: str) -> Iterator[str]:
+    """Every command as an operator writes it, such as `vllm scale`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from list_commands(command, *path, name)
+        else:
+            yield " ".join((*path, name))
 
 
 def help_of(*command: str) -> str:
     return CliRunner().invoke(app, [*command, "--help"], prog_name="ftm", env={"COLUMNS": "80"}).stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", list_commands(typer.main.get_command(app)))
 def test_every_help_has_an_example_and_fits_80_columns(command: str) -> None:
     text = help_of(*command.split())
 

@@ -6,7 +6,8 @@ from typing import get_type_hints
 
 import pytest
 
-from cli.services import cost, history, prefetch, quarters, runs, topics
+from cli.commands import local, quarter, report, stack
+from cli.services import cost, doctor, history, logs, prefetch, preflight, quarters, runs, themes, topics, vllm
 from evaluation import compare, judge, load_test
 
 PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
@@ -19,6 +20,18 @@ SHAPES: dict[str, type] = {
     "A batch in status": history.BatchItem,
     "cost: estimate": cost.Estimate,
     "cost: last_run": cost.Spent,
+    "run-quarter, resume, run-quarters --dry-run": preflight.Plan,
+    "A quarter in --dry-run": preflight.QuarterPlan,
+    "stop": quarter.StoppedRun,
+    "logs": logs.LoggedAttempt,
+    "report": report.WrittenReport,
+    "doctor": doctor.Finding,
+    "console": stack.ConsoleAddress,
+    "vllm status, vllm scale": vllm.Vllm,
+    "local up, local status": local.LocalStatus,
+    "local down": local.StoppedLocal,
+    "themes": themes.Themes,
+    "A theme": themes.Theme,
     "topics": topics.Topic,
     "prefetch list": prefetch.InventoryItem,
     "prefetch show": prefetch.Description,

@@ -67,6 +67,13 @@ def test_a_bucket_left_by_a_destroyed_stack_is_adopted_by_name(deploy: Deploy, c
     assert not [resource for resource in deployed.custom if resource.type.startswith("aws:s3/")]
 
 
+def test_a_stack_of_the_first_release_has_its_bucket_without_a_marker(
+    deploy: Deploy, deployed_cloud: PaperCloud
+) -> None:
+    deployed_cloud.parameters = ()
+    assert deploy(preview=True).run.warnings == []
+
+
 def test_removing_the_stacks_own_images_is_rejected(deploy: Deploy, deployed_cloud: PaperCloud) -> None:
     sentence = refusal(deploy, workerImage="registry.example.com/worker:v3")
     assert "its own image repository, ftm-worker, which would be deleted with its images" in sentence

@@ -1,9 +1,11 @@
 """Stacks from deployment to destruction: each variant, failed deployments, running GPUs and jobs."""
 
+import json
 from typing import Any
 
 import pytest
 
+from local.deploy.program import read_config
 from testing.paper_cloud import EVERYTHING_GIVEN, VARIANTS
 from testing.pulumi_engine import Engine, EngineError, Stack
 from testing.pulumi_provider.server import Provider
@@ -17,12 +19,33 @@ pytestmark = pytest.mark.filterwarnings(
 
 UNPROTECTED = {"deletionProtection": False}
 
+CHANGED: dict[str, Any] = {
+    "batchVcpus": 4,
+    "logRetentionDays": 90,
+    "mapConcurrency": 6,
+    "minNamedPercent": 90,
+    "vllmImage": "vllm/vllm-openai:v0.33.0",
+    "vllmMaxInstances": 3,
+    "vllmRootVolumeGib": 150,
+}
+"""Another value of settings that change resources of different types."""
+
 
 @pytest.fixture(scope="module")
 def given(aws: Aws) -> dict[str, Any]:
     """The existing resources that the variants adopt and the program looks up: buckets and a network."""
     for bucket in (EVERYTHING_GIVEN["bucketName"], EVERYTHING_GIVEN["accessLogsBucket"]):
         aws.client("s3").create_bucket(Bucket=bucket)
+    delivery = {
+        "Effect": "Allow",
+        "Principal": {"Service": "logging.s3.amazonaws.com"},
+        "Action": "s3:PutObject",
+        "Resource": f"arn:aws:s3:::{EVERYTHING_GIVEN['accessLogsBucket']}/*",
+    }
+    aws.client("s3").put_bucket_policy(
+        Bucket=EVERYTHING_GIVEN["accessLogsBucket"],
+        Policy=json.dumps({"Version": "2012-10-17", "Statement": [delivery]}),
+    )
     ec2, iam = aws.client("ec2"), aws.client("iam")
     vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     subnets = [
@@ -41,14 +64,27 @@ def given(aws: Aws) -> dict[str, Any]:
     return {**EVERYTHING_GIVEN, "vpcId": vpc, "subnetIds": subnets, "vllmCertificateArn": certificate}
 
 
-@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "default"])
+DEPLOYED: dict[str, dict[str, Any]] = {
+    "everything-given": VARIANTS["everything given"],
+    "kms-and-certificate": VARIANTS["HTTPS"]
+    | {key: EVERYTHING_GIVEN[key] for key in ("kmsKeyArn", "accessLogsBucket", "snsTopicArn")},
+    "embeddings-with-gpus": VARIANTS["GPU Batch"] | {"topicEmbeddingModel": "all-MiniLM-L6-v2"},
+    "on-demand-floor": VARIANTS["on-demand floor"],
+    "no-vllm": VARIANTS["vLLM disabled"],
+    "notifications": VARIANTS["notifications"],
+    "local": {key.removeprefix("ftm:"): value for key, value in read_config("local").items() if key.startswith("ftm:")},
+}
+"""The ways in which a stack can be set up that differ in what is created, by the stack's name."""
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
 def test_each_variant_is_deployed_unchanged_by_a_second_up_and_destroyed(
-    engine: Engine, provider: Provider, given: dict[str, Any], variant: str
+    engine: Engine, provider: Provider, given: dict[str, Any], name: str
 ) -> None:
-    settings = {key: given.get(key, value) for key, value in VARIANTS[variant].items()}
-    stack = engine.stack(variant.lower().replace(" ", "-"), settings | UNPROTECTED)
+    settings = {key: given.get(key, value) for key, value in DEPLOYED[name].items()}
+    stack = engine.stack(name, settings | UNPROTECTED)
     stack.up()
-    assert not stack.preview().changed
+    assert not stack.up().changed
     stack.destroy()
     assert provider.live(stack.name) == []
 
@@ -76,6 +112,45 @@ def test_a_deployment_completes_after_ten_failed_creations(mended: tuple[Stack, 
     created = stack.up()
     assert len(failed) == 10
     assert not created.of("replace", "delete", "update")
+    assert not stack.preview().changed
+
+
+def test_changed_settings_change_what_is_deployed(mended: tuple[Stack, set[str]], aws: Aws) -> None:
+    """In place: each change is in the embedded AWS, in resources that keep their ids."""
+    stack, _ = mended
+    before = {one["urn"]: one["id"] for one in stack.resources() if one["custom"]}
+    stack.configure(UNPROTECTED | CHANGED)
+    steps = stack.up()
+    assert steps.of("create", "delete", "replace") <= {"vllm (aws:ecs/taskDefinition:TaskDefinition)"}
+    after = {one["urn"]: one["id"] for one in stack.resources() if one["custom"]}
+    assert after == before
+
+    name, outputs = f"ftm-{stack.name}", stack.outputs()
+    (group,) = aws.client("logs").describe_log_groups(logGroupNamePrefix=f"/aws/batch/{name}")["logGroups"]
+    assert group["retentionInDays"] == 90
+    (asg,) = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[f"{name}-vllm-asg"])[
+        "AutoScalingGroups"
+    ]
+    assert asg["MaxSize"] == 3
+    function = aws.client("lambda").get_function_configuration(FunctionName=f"{name}-summarize-results")
+    assert "0.9" in function["Environment"]["Variables"].values()
+    machine = aws.client("stepfunctions").describe_state_machine(stateMachineArn=outputs["state_machine_arn"])
+    assert json.loads(machine["definition"])["States"]["ProcessBatches"]["MaxConcurrency"] == 6
+    (job,) = aws.client("batch").describe_job_definitions(jobDefinitions=[outputs["job_definition_arn"]])[
+        "jobDefinitions"
+    ]
+    assert {"type": "VCPU", "value": "4"} in job["containerProperties"]["resourceRequirements"]
+    (service,) = aws.client("ecs").describe_services(cluster=f"{name}-vllm-cluster", services=[f"{name}-vllm-service"])[
+        "services"
+    ]
+    task = aws.client("ecs").describe_task_definition(taskDefinition=service["taskDefinition"])["taskDefinition"]
+    assert task["containerDefinitions"][0]["image"] == CHANGED["vllmImage"]
+    version = aws.client("ec2").describe_launch_template_versions(
+        LaunchTemplateName=f"{name}-vllm", Versions=["$Latest"]
+    )["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    assert version["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] == 150
+    parameter = aws.client("ssm").get_parameter(Name=f"/{name}/outputs")["Parameter"]["Value"]
+    assert json.loads(parameter)["map_concurrency"] == 6
     assert not stack.preview().changed
 
 

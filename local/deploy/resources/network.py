@@ -1,5 +1,6 @@
 """EC2: lookups of the existing network, security groups, launch templates."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from local.deploy.program import Resource
@@ -40,6 +41,17 @@ def egress_rule(aws: Aws, resource: Resource) -> Created:
 @creates("aws:ec2/launchTemplate:LaunchTemplate")
 def launch_template(aws: Aws, resource: Resource) -> Created:
     inputs, name = resource.inputs, physical_name(resource)
+    data = launch_template_data(aws, inputs)
+    made = aws.client("ec2").create_launch_template(
+        LaunchTemplateName=name, LaunchTemplateData=data, TagSpecifications=_tags("launch-template", inputs)
+    )["LaunchTemplate"]
+    identity = made["LaunchTemplateId"]
+    arn = f"arn:aws:ec2:{aws.region}::launch-template/{identity}"
+    return identity, {"name": name, "arn": arn, "latestVersion": 1, "defaultVersion": 1}
+
+
+def launch_template_data(aws: Aws, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a version of a launch template holds, from Pulumi's inputs."""
     without = (
         "name",
         "namePrefix",
@@ -55,12 +67,7 @@ def launch_template(aws: Aws, resource: Resource) -> Created:
         {"ResourceType": launched["resourceType"], "Tags": tag_list(launched["tags"])}
         for launched in inputs.get("tagSpecifications") or []
     ]
-    made = aws.client("ec2").create_launch_template(
-        LaunchTemplateName=name, LaunchTemplateData=data, TagSpecifications=_tags("launch-template", inputs)
-    )["LaunchTemplate"]
-    identity = made["LaunchTemplateId"]
-    arn = f"arn:aws:ec2:{aws.region}::launch-template/{identity}"
-    return identity, {"name": name, "arn": arn, "latestVersion": 1, "defaultVersion": 1}
+    return data
 
 
 @answers("aws:ec2/getSecurityGroups:getSecurityGroups")

@@ -89,7 +89,7 @@ check: $(INSTALLED)
 	$(BIN)/pyright
 	$(BIN)/python -m components.definition build/definitions
 	$(BIN)/statelint build/definitions/*.json
-	npx --yes asl-validator@4.0.0 $(foreach name,quarter quarter-at-most quarters,--json-path build/definitions/$(name).asl.json)
+	npx --yes asl-validator@4.0.0 $(foreach name,quarter quarter-at-most quarter-with-vllm quarters quarters-with-vllm,--json-path build/definitions/$(name).asl.json)
 	npm install --silent --no-save --prefix build/node aws-local-stepfunctions@3.0.0
 	NODE_PATH=build/node/node_modules node tests/asl/scenarios.cjs build/definitions
 

@@ -58,6 +58,9 @@ quarter = QuarterStateMachine(
         batch_timeout_hours=settings.batch.timeout_hours,
         job_queue_arn=batch.queue_arn,
         job_definition_family=batch.job_definition_family,
+        llm_concurrency=settings.llm_concurrency,
+        vllm=vllm,
+        vllm_settings=settings.vllm,
     ),
 )
 
@@ -95,6 +98,11 @@ if vllm:
         "vllm_base_url": vllm.base_url,
         "vllm_log_group": vllm.log_group,
     }
+    if settings.llm.max_concurrent is None:  # otherwise every batch sends that many, whatever the number of GPUs
+        outputs["vllm_requests_per_gpu"] = settings.vllm.concurrent_requests
+        outputs["vllm_tokens_per_request"] = settings.vllm.tokens_per_request
+    if settings.vllm.on_demand_fallback_minutes:
+        outputs["vllm_on_demand_fallback_minutes"] = settings.vllm.on_demand_fallback_minutes
 for name, value in outputs.items():
     pulumi.export(name, value)
 # `ftm` reads the outputs here, so that an operator needs AWS credentials only, and no access to Pulumi's backend.

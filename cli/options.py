@@ -76,8 +76,10 @@ BatchSizeOption = Annotated[
     typer.Option(metavar="N", min=1, max=MAX_BATCH_SIZE, help="Firms per batch; by default a share for each job."),
 ]
 VllmOption = Annotated[
-    int | None, typer.Option("--vllm", metavar="N", min=1, help="Scale vLLM to N first, and wait for it.")
+    int | None,
+    typer.Option("--vllm", metavar="N", min=1, help="AWS starts N GPUs first, and switches them off at the end."),
 ]
+KeepVllmOption = Annotated[bool, typer.Option("--keep-vllm", help="With --vllm: leave the GPUs on at the end.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Start it and return at once.")]

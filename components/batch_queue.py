@@ -67,7 +67,7 @@ class BatchQueueArgs:
 
 
 class BatchQueue(pulumi.ComponentResource):
-    """The compute environment, its queue, the worker's job definition and the repository for its image."""
+    """The compute environments, their queue, the worker's job definition and the repository for its image."""
 
     queue_arn: pulumi.Output[str]
     job_definition_arn: pulumi.Output[str]
@@ -135,14 +135,27 @@ class BatchQueue(pulumi.ComponentResource):
 
     def _create_queue(self, security_group: aws.ec2.SecurityGroup, rules: list[pulumi.Resource]) -> aws.batch.JobQueue:
         stack = self._stack
-        environment = self._create_compute_environment(security_group, rules, self._create_launch_template())
+        profile_arn = roles.instance_profile_arn(
+            self,
+            stack,
+            self._args.account,
+            "batch-instance",
+            given=self._args.adopted.batch_instance_profile_arn,
+            cluster="*",  # Batch names its ECS clusters itself
+        )
+        template = self._create_launch_template()
+        kinds = ["SPOT", "EC2"] if self._batch.on_demand_fallback else ["SPOT"]
+        environments = [
+            self._create_compute_environment(kind, security_group, rules, template, profile_arn) for kind in kinds
+        ]
         return aws.batch.JobQueue(
             "batch",
             name=stack.name("batch", 128),
             state="ENABLED",
             priority=1,
             compute_environment_orders=[
-                aws.batch.JobQueueComputeEnvironmentOrderArgs(order=1, compute_environment=environment.arn)
+                aws.batch.JobQueueComputeEnvironmentOrderArgs(order=order, compute_environment=environment.arn)
+                for order, environment in enumerate(environments, 1)
             ],
             job_state_time_limit_actions=[
                 aws.batch.JobQueueJobStateTimeLimitActionArgs(
@@ -182,28 +195,29 @@ class BatchQueue(pulumi.ComponentResource):
         )
 
     def _create_compute_environment(
-        self, security_group: aws.ec2.SecurityGroup, rules: list[pulumi.Resource], template: aws.ec2.LaunchTemplate
+        self,
+        kind: str,
+        security_group: aws.ec2.SecurityGroup,
+        rules: list[pulumi.Resource],
+        template: aws.ec2.LaunchTemplate,
+        profile_arn: pulumi.Output[str],
     ) -> aws.batch.ComputeEnvironment:
-        """Depends on the rules (and by its profile on the instances' permissions): without them Batch could not end its
+        """The instances of a kind, SPOT or, on demand, EC2.
+
+        Depends on the rules (and by its profile on the instances' permissions): without them Batch could not end its
         instances when `pulumi destroy` deletes it."""
         stack, batch, account = self._stack, self._batch, self._args.account
-        profile_arn = roles.instance_profile_arn(
-            self,
-            stack,
-            account,
-            "batch-instance",
-            given=self._args.adopted.batch_instance_profile_arn,
-            cluster="*",  # Batch names its ECS clusters itself
-        )
+        spot = kind == "SPOT"
+        name = "batch" if spot else "batch-on-demand"
         return aws.batch.ComputeEnvironment(
-            "batch",
+            name,
             # A prefix instead of a name, so that a replacement can exist beside the one that the queue still uses.
-            name_prefix=f"{stack.name('batch', 80)}-",
+            name_prefix=f"{stack.name(name, 80)}-",
             type="MANAGED",
             # Without a service role Batch uses its service-linked role, which updates in place require.
             compute_resources=aws.batch.ComputeEnvironmentComputeResourcesArgs(
-                type="SPOT",
-                allocation_strategy="SPOT_PRICE_CAPACITY_OPTIMIZED",
+                type=kind,
+                allocation_strategy="SPOT_PRICE_CAPACITY_OPTIMIZED" if spot else "BEST_FIT_PROGRESSIVE",
                 min_vcpus=0,
                 max_vcpus=batch.max_vcpus,
                 instance_types=batch.instance_types,
@@ -218,7 +232,7 @@ class BatchQueue(pulumi.ComponentResource):
                 launch_template=aws.batch.ComputeEnvironmentComputeResourcesLaunchTemplateArgs(
                     launch_template_id=template.id, version=template.latest_version.apply(str)
                 ),
-                tags={**stack.tags, "Name": stack.name("batch")},
+                tags={**stack.tags, "Name": stack.name(name)},
             ),
             update_policy=aws.batch.ComputeEnvironmentUpdatePolicyArgs(
                 job_execution_timeout_minutes=60, terminate_jobs_on_update=False

@@ -7,15 +7,14 @@ DIR` writes samples for the linters.
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from components.asl import Document, catch, choose, is_present, negate, retry
+from components.vllm_states import VllmCalls, kept, read_stopped, scale_down, scale_up
 from contract import env
 from contract.bucket import S3UnavailableError
 from contract.resource_names import batch_job_name
-
-Document = dict[str, Any]
 
 _DAY = 24 * 60 * 60
 
@@ -39,6 +38,8 @@ class QuarterCalls:
     job_definition: str
     """The name without a revision: a batch that starts after a deployment runs the new revision."""
     job_name_prefix: str
+    sets_concurrency: bool = False
+    """Whether a run decides how many requests each job sends to the LLM at once."""
     partition: str = "aws"
     """AWS's partition, which is part of the ARNs of service integrations."""
 
@@ -58,7 +59,7 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
         "States": {
             "CheckPrefetch": _function(calls.prefetch_check, 180)
             | {"ResultPath": "$.prefetch", "Next": "PrefetchExists?"},
-            "PrefetchExists?": _if("$.prefetch.exists", True, "CreateBatchManifest", otherwise="PrefetchRequired"),
+            "PrefetchExists?": choose("$.prefetch.exists", True, "CreateBatchManifest", otherwise="PrefetchRequired"),
             "PrefetchRequired": {"Type": "Fail", "ErrorPath": "$.prefetch.error", "CausePath": "$.prefetch.cause"},
             "CreateBatchManifest": _function(calls.create_batch_manifest, 5 * 60)
             | {
@@ -68,7 +69,7 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
                     "started_at.$": "$$.Execution.StartTime",
                 },
                 "ResultPath": "$.manifest",
-                "Catch": _catch("$.manifest", "SummarizeResults"),
+                "Catch": catch("$.manifest", "SummarizeResults"),
                 "Next": "ProcessBatches",
             },
             "ProcessBatches": {
@@ -81,10 +82,11 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
                     "quarter.$": "$.quarter",
                     "run.$": "$.manifest.run",
                     "manifest_key.$": "$.manifest.manifest_key",
+                    **({"llm_concurrency.$": "$.manifest.llm_concurrency"} if calls.sets_concurrency else {}),
                 },
                 "ItemProcessor": _batch(calls, batch_timeout),
                 "ResultPath": "$.batches",
-                "Catch": _catch("$.batches", "SummarizeResults"),
+                "Catch": catch("$.batches", "SummarizeResults"),
                 "Next": "SummarizeResults",
             },
             # Only the summary is needed from here on: a run of full size would otherwise reach the state's size limit.
@@ -92,7 +94,7 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
             | {
                 "Parameters": {"state.$": "$", "execution.$": "$$.Execution.Id"},
                 "ResultSelector": {"summary.$": "$"},
-                "Catch": _catch("$.summary", "NotifyCompletion"),
+                "Catch": catch("$.summary", "NotifyCompletion"),
                 "Next": "NotifyCompletion",
             },
             # Returns the summary too: after a failure of SummarizeResults it is one that says so.
@@ -103,10 +105,10 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
                     "quarter.$": "$$.Execution.Input.quarter",
                     "execution.$": "$$.Execution.Id",
                 },
-                "Catch": _catch("$.notification", "CheckForFailures"),
+                "Catch": catch("$.notification", "CheckForFailures"),
                 "Next": "CheckForFailures",
             },
-            "CheckForFailures": _if(
+            "CheckForFailures": choose(
                 "$.summary.has_failures",
                 False,
                 "QuarterCompletedSuccessfully",
@@ -122,96 +124,141 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
     }
 
 
-def quarters(quarter_machine: str, partition: str = "aws") -> Document:
+def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | None = None) -> Document:
     """The machine that runs a list of quarters with the machine of one quarter.
 
     Its input is `{"quarters": [{"quarter": ..., "bucket": ...}, ...], "at_once": 1}`. Each item is an input of the
-    machine of one quarter.
+    machine of one quarter. With `"vllm": {"size": 1, "keep": false}`, vLLM is switched on first, and switched off at
+    the end, also when the quarters fail or the execution is stopped, unless it is to be kept.
 
     Args:
         quarter_machine: The other machine's ARN.
+        vllm: None for a stack without vLLM.
     """
+    after = "VllmKept?" if vllm else "QuartersRun?"
+    states = _check_quarters(begin="VllmWanted?" if vllm else "ProcessQuarters") | {
+        "ProcessQuarters": {
+            "Type": "Map",
+            "ItemsPath": "$.quarters",
+            "MaxConcurrencyPath": "$.at_once",
+            "ItemSelector": {
+                "input.$": "$$.Map.Item.Value",
+                # The console links an execution to the one that started it by this key.
+                "started_by": {"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID.$": "$$.Execution.Id"},
+            },
+            "ItemProcessor": _one_quarter(quarter_machine, partition),
+            "ResultPath": "$.outcomes",
+            "Catch": catch("$.problem", after),
+            "Next": after,
+        },
+        "QuartersRun?": {
+            "Type": "Choice",
+            "Choices": [
+                {**is_present("$.problem"), "Next": "QuartersNotRun"},
+                {**is_present("$.outcomes"), "Next": "SummarizeQuarters"},
+            ],
+            "Default": "CleanedUpAfterStop",
+        },
+        "QuartersNotRun": {"Type": "Fail", "ErrorPath": "$.problem.Error", "CausePath": "$.problem.Cause"},
+        "CleanedUpAfterStop": {"Type": "Succeed"},
+        "SummarizeQuarters": {
+            "Type": "Pass",
+            "Parameters": {
+                "total.$": "States.ArrayLength($.outcomes)",
+                "succeeded.$": "$.outcomes[*].succeeded",
+                "failed.$": "$.outcomes[*].failed",
+            },
+            "ResultPath": "$.summary",
+            "Next": "AnyQuarterFailed?",
+        },
+        "AnyQuarterFailed?": {
+            "Type": "Choice",
+            "Choices": [
+                {
+                    "Not": {"Variable": "$.summary.failed[0]", "IsPresent": True},
+                    "Next": "QuartersCompletedSuccessfully",
+                }
+            ],
+            "Default": "QuartersCompletedWithFailures",
+        },
+        "QuartersCompletedWithFailures": {
+            "Type": "Fail",
+            "Error": "QuartersCompletedWithFailures",
+            "CausePath": (
+                "States.Format('of {} quarters these failed: {}', "
+                "$.summary.total, States.JsonToString($.summary.failed))"
+            ),
+        },
+        "QuartersCompletedSuccessfully": {"Type": "Succeed"},
+    }
+    if vllm:
+        states |= {
+            **read_stopped(bracketed="BeginScaleDown", otherwise="QuartersGiven?"),
+            "VllmWanted?": {
+                "Type": "Choice",
+                "Choices": [
+                    {**negate(is_present("$.vllm")), "Next": "ProcessQuarters"},
+                    {
+                        "And": [
+                            is_present("$.vllm.size"),
+                            {"Variable": "$.vllm.size", "IsNumeric": True},
+                            {"Variable": "$.vllm.size", "NumericGreaterThanEquals": 1},
+                        ],
+                        "Next": "ScaleGroupUp",
+                    },
+                ],
+                "Default": "QuartersRequired",
+            },
+            # Without a healthy vLLM, the instances that were asked for must not be left, even if vLLM was to be kept.
+            **scale_up(vllm, partition, then="ProcessQuarters", failed="BeginScaleDown"),
+            "VllmKept?": kept("QuartersRun?", otherwise="BeginScaleDown"),
+            **scale_down(vllm, quarter_machine, partition, then="QuartersRun?"),
+        }
     return {
         "Comment": "Several quarters, one at a time or a few at once",
         "TimeoutSeconds": 360 * _DAY,
-        "StartAt": "QuartersGiven?",
-        "States": {
-            "QuartersGiven?": {
-                "Type": "Choice",
-                "Choices": [
-                    {"Not": {"Variable": "$.quarters[0].quarter", "IsPresent": True}, "Next": "QuartersRequired"},
-                    {"Not": {"Variable": "$.at_once", "IsPresent": True}, "Next": "OneAtATime"},
-                ],
-                "Default": "CheckAtOnce",
-            },
-            # A Choice cannot tell 1.5 from a whole number, with which Step Functions would end as States.Runtime.
-            "CheckAtOnce": {
-                "Type": "Pass",
-                "Parameters": {
-                    "quarters.$": "$.quarters",
-                    "at_once.$": "$.at_once",
-                    "allowed.$": f"States.ArrayContains(States.ArrayRange(1, {MAX_CONCURRENCY}, 1), $.at_once)",
-                },
-                "Next": "AtOnceAllowed?",
-            },
-            "AtOnceAllowed?": _if("$.allowed", True, "ProcessQuarters", otherwise="QuartersRequired"),
-            "QuartersRequired": {
-                "Type": "Fail",
-                "Error": "InvalidInput",
-                "Cause": (
-                    'the input is {"quarters": [{"quarter": "2022Q1", "bucket": "..."}, ...], "at_once": 1}, '
-                    f"with at least one quarter, and at_once, if given, a whole number from 1 to {MAX_CONCURRENCY}"
-                ),
-            },
-            "OneAtATime": {"Type": "Pass", "Result": 1, "ResultPath": "$.at_once", "Next": "ProcessQuarters"},
-            "ProcessQuarters": {
-                "Type": "Map",
-                "ItemsPath": "$.quarters",
-                "MaxConcurrencyPath": "$.at_once",
-                "ItemSelector": {
-                    "input.$": "$$.Map.Item.Value",
-                    # The console links an execution to the one that started it by this key.
-                    "started_by": {"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID.$": "$$.Execution.Id"},
-                },
-                "ItemProcessor": _one_quarter(quarter_machine, partition),
-                "ResultPath": "$.outcomes",
-                "Next": "SummarizeQuarters",
-            },
-            "SummarizeQuarters": {
-                "Type": "Pass",
-                "Parameters": {
-                    "total.$": "States.ArrayLength($.outcomes)",
-                    "succeeded.$": "$.outcomes[*].succeeded",
-                    "failed.$": "$.outcomes[*].failed",
-                },
-                "ResultPath": "$.summary",
-                "Next": "AnyQuarterFailed?",
-            },
-            "AnyQuarterFailed?": {
-                "Type": "Choice",
-                "Choices": [
-                    {
-                        "Not": {"Variable": "$.summary.failed[0]", "IsPresent": True},
-                        "Next": "QuartersCompletedSuccessfully",
-                    }
-                ],
-                "Default": "QuartersCompletedWithFailures",
-            },
-            "QuartersCompletedWithFailures": {
-                "Type": "Fail",
-                "Error": "QuartersCompletedWithFailures",
-                "CausePath": (
-                    "States.Format('of {} quarters these failed: {}', "
-                    "$.summary.total, States.JsonToString($.summary.failed))"
-                ),
-            },
-            "QuartersCompletedSuccessfully": {"Type": "Succeed"},
+        "StartAt": "Stopped?" if vllm else "QuartersGiven?",
+        "States": states,
+    }
+
+
+def _check_quarters(*, begin: str) -> dict[str, Document]:
+    """Check the input, fill in `at_once`, and go on with `begin`."""
+    at_once = f"States.ArrayContains(States.ArrayRange(1, {MAX_CONCURRENCY}, 1), $.at_once)"
+    return {
+        "QuartersGiven?": {
+            "Type": "Choice",
+            "Choices": [
+                {**negate(is_present("$.quarters[0].quarter")), "Next": "QuartersRequired"},
+                {**negate(is_present("$.at_once")), "Next": "OneAtATime"},
+            ],
+            "Default": "CheckAtOnce",
         },
+        # A Choice cannot tell 1.5 from a whole number, with which Step Functions would end as States.Runtime.
+        "CheckAtOnce": {
+            "Type": "Pass",
+            "Parameters": {"allowed.$": at_once},
+            "ResultPath": "$.checked",
+            "Next": "AtOnceAllowed?",
+        },
+        "AtOnceAllowed?": choose("$.checked.allowed", True, begin, otherwise="QuartersRequired"),
+        "QuartersRequired": {
+            "Type": "Fail",
+            "Error": "InvalidInput",
+            "Cause": (
+                'the input is {"quarters": [{"quarter": "2022Q1", "bucket": "..."}, ...], "at_once": 1}, '
+                f"with at least one quarter, and at_once, if given, a whole number from 1 to {MAX_CONCURRENCY}; with a "
+                'stack that has vLLM also "vllm": {"size": 1, "keep": false}'
+            ),
+        },
+        "OneAtATime": {"Type": "Pass", "Result": 1, "ResultPath": "$.at_once", "Next": begin},
     }
 
 
 def _batch(calls: QuarterCalls, timeout: int) -> Document:
     """One iteration: a job. Only the batch's outcome is kept, since 2,000 of them must fit into the state."""
+    of_run = {"Name": env.LLM_MAX_CONCURRENT, "Value.$": "States.Format('{}', $.llm_concurrency)"}
+    concurrency = [of_run] if calls.sets_concurrency else []
     job_name = batch_job_name(calls.job_name_prefix, "{}", "{}")
     return {
         "ProcessorConfig": {"Mode": "INLINE"},
@@ -231,13 +278,14 @@ def _batch(calls: QuarterCalls, timeout: int) -> Document:
                             {"Name": env.QUARTER, "Value.$": "$.quarter"},
                             {"Name": env.BATCH_ID, "Value.$": "$.batch_id"},
                             {"Name": env.MANIFEST_S3_KEY, "Value.$": "$.manifest_key"},
+                            *concurrency,
                         ]
                     },
                 },
                 "ResultSelector": {"job_id.$": "$.JobId"},
                 "ResultPath": "$.job",
                 "Retry": [_BATCH_RETRY],
-                "Catch": _catch("$.error", "JobFailed"),
+                "Catch": catch("$.error", "JobFailed"),
                 "Next": "JobSucceeded",
             },
             "JobSucceeded": {
@@ -283,8 +331,8 @@ def _one_quarter(quarter_machine: str, partition: str) -> Document:
                 },
                 "ResultSelector": {"execution.$": "$.ExecutionArn"},
                 "ResultPath": "$.result",
-                "Retry": [_retry("StepFunctions.AWSStepFunctionsException", "StepFunctions.SdkClientException")],
-                "Catch": _catch("$.error", "QuarterFailed"),
+                "Retry": [retry("StepFunctions.AWSStepFunctionsException", "StepFunctions.SdkClientException")],
+                "Catch": catch("$.error", "QuarterFailed"),
                 "Next": "QuarterSucceeded",
             },
             "QuarterSucceeded": {
@@ -301,19 +349,7 @@ def _one_quarter(quarter_machine: str, partition: str) -> Document:
     }
 
 
-def _retry(*errors: str) -> Document:
-    """Try again up to ten times when a service is busy, after random delays of up to 60 seconds."""
-    return {
-        "ErrorEquals": list(errors),
-        "IntervalSeconds": 2,
-        "BackoffRate": 2.0,
-        "MaxDelaySeconds": 60,
-        "MaxAttempts": 10,
-        "JitterStrategy": "FULL",
-    }
-
-
-_LAMBDA_RETRY = _retry(
+_LAMBDA_RETRY = retry(
     "Lambda.ServiceException",
     "Lambda.AWSLambdaException",
     "Lambda.SdkClientException",
@@ -325,7 +361,7 @@ _LAMBDA_RETRY = _retry(
 )
 
 # SubmitJob is limited to 50 calls a second. A job that ran and failed is States.TaskFailed: Batch itself retries that.
-_BATCH_RETRY = _retry(
+_BATCH_RETRY = retry(
     "Batch.AWSBatchException",
     "Batch.ServerException",
     "Batch.TooManyRequestsException",
@@ -338,34 +374,9 @@ def _function(arn: str, timeout: int) -> Document:
     return {"Type": "Task", "Resource": arn, "TimeoutSeconds": timeout, "Retry": [_LAMBDA_RETRY]}
 
 
-def _catch(path: str, goto: str) -> list[Document]:
-    # States.ALL does not match States.DataLimitExceeded, and must be alone in its list.
-    return [
-        {"ErrorEquals": [error], "ResultPath": path, "Next": goto}
-        for error in ("States.DataLimitExceeded", "States.ALL")
-    ]
-
-
-def _if(path: str, value: bool, goto: str, *, otherwise: str) -> Document:
-    """Choose by a boolean. A missing value, a text or a number goes the other way."""
-    return {
-        "Type": "Choice",
-        "Choices": [
-            {
-                "And": [
-                    {"Variable": path, "IsPresent": True},
-                    {"Variable": path, "IsBoolean": True},
-                    {"Variable": path, "BooleanEquals": value},
-                ],
-                "Next": goto,
-            }
-        ],
-        "Default": otherwise,
-    }
-
-
 def _write_samples(directory: Path) -> None:
-    """Write both definitions with ARNs of some account, for one batch at once and for as many as possible."""
+    """Write the definitions with ARNs of some account: for one batch at once and for as many as possible, without and
+    with vLLM."""
     function = "arn:aws:lambda:us-east-1:123456789012:function:ftm"
     calls = QuarterCalls(
         prefetch_check=f"{function}-prefetch-check",
@@ -376,10 +387,15 @@ def _write_samples(directory: Path) -> None:
         job_definition="ftm-worker",
         job_name_prefix="ftm",
     )
+    machine = "arn:aws:states:us-east-1:123456789012:stateMachine:ftm-quarter-processor"
+    target_group = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/ftm-vllm/0123456789abcdef"
+    vllm = VllmCalls("ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", target_group, fallback_minutes=20)
     samples = {
         "quarter": quarter(calls, 1, _DAY),
         "quarter-at-most": quarter(calls, MAX_CONCURRENCY, _DAY),
-        "quarters": quarters("arn:aws:states:us-east-1:123456789012:stateMachine:ftm-quarter-processor"),
+        "quarter-with-vllm": quarter(replace(calls, sets_concurrency=True), 5, _DAY),
+        "quarters": quarters(machine),
+        "quarters-with-vllm": quarters(machine, vllm=vllm),
     }
     directory.mkdir(parents=True, exist_ok=True)
     for name, document in samples.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from components import policies
 from components.account import Account
+from components.vllm_states import VllmCalls
 
 _ACCOUNT = Account("123456789012", "us-east-1", "aws", "amazonaws.com", "", [])
 _BUCKET = _ACCOUNT.bucket_arn("BUCKET")
@@ -42,7 +43,8 @@ def _roles() -> Iterator[str]:
     image = f"{_ACCOUNT.id}.dkr.ecr.{_ACCOUNT.region}.amazonaws.com/ftm-worker"
     secret = _ACCOUNT.arn("secretsmanager", "secret:SECRET")
     instance = policies.trust("ec2.amazonaws.com")
-    states = policies.trust("states.amazonaws.com", _ACCOUNT)
+    # EventBridge starts the machine that cleans up after an execution that was stopped.
+    states = policies.trust(["events.amazonaws.com", "states.amazonaws.com"], _ACCOUNT)
     yield from _role("vllmInstanceProfileArn", instance, policies.container_instance(_ACCOUNT, "ftm-vllm-cluster"))
     yield from _role(
         "vllmExecutionRoleArn", own, policies.task_execution(_ACCOUNT, "/ecs/ftm-vllm", "vllm/vllm-openai", [secret])
@@ -70,6 +72,9 @@ def _state_machines() -> Iterator[policies.Statement]:
     queue, family = _ACCOUNT.arn("batch", "job-queue/ftm-batch"), _ACCOUNT.arn("batch", "job-definition/ftm-worker")
     yield from policies.quarter_state_machine(_ACCOUNT, functions, queue, family)
     yield from policies.quarters_state_machine(_ACCOUNT, "ftm-quarter-processor")
+    vllm = VllmCalls("ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", "", fallback_minutes=1)
+    yield from policies.switch_vllm(_ACCOUNT, vllm, ["ftm-quarter-processor", "ftm-quarters"])
+    yield from policies.start_quarters(_ACCOUNT, "ftm-quarters")
 
 
 def _role(key: str, trust: str, policy: str) -> Iterator[str]:

@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from components.account import Account
+from components.vllm_states import VllmCalls
 
 Condition = Mapping[str, Mapping[str, str | list[str]]]
 
 NO_NARROWER_RESOURCE = {
     "batch:DescribeJobs": "Batch has no permission for describing a single job",
     "batch:ListJobs": "Batch has no permission for listing a single queue's jobs",
+    "autoscaling:DescribeAutoScalingGroups": "Auto Scaling describes no single group",
+    "autoscaling:DescribeScalingActivities": "as above",
     "ecr:GetAuthorizationToken": "the token belongs to the account, not to a repository",
     "ecs:DiscoverPollEndpoint": "asks ECS for an address and concerns no resource",
+    "elasticloadbalancing:DescribeTargetHealth": "Elastic Load Balancing describes no single target group",
     "logs:CreateLogDelivery": "log deliveries, through which Step Functions logs, have no ARN",
     "logs:DeleteLogDelivery": "as above",
     "logs:DescribeLogGroups": "as above",
@@ -49,8 +53,8 @@ def allow(actions: Sequence[str], resources: Sequence[str], condition: Condition
     return {**statement, "Condition": condition} if condition else statement
 
 
-def trust(service: str, account: Account | None = None) -> str:
-    """Let an AWS service, such as `ec2.amazonaws.com`, assume a role; with `account`, only on its behalf."""
+def trust(service: str | list[str], account: Account | None = None) -> str:
+    """Let AWS services, such as `ec2.amazonaws.com`, assume a role; with `account`, only on its behalf."""
     statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": ["sts:AssumeRole"]}
     if account:
         statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account.id}}
@@ -284,6 +288,32 @@ def quarters_state_machine(account: Account, quarter_machine: str) -> list[State
         _follow(account, "StepFunctionsGetEventsForStepFunctionsExecutionRule"),
         *_state_machine_logs(),
     ]
+
+
+def switch_vllm(account: Account, vllm: VllmCalls, machines: Sequence[str]) -> list[Statement]:
+    """Switch vLLM on and off, see whether it is healthy, and find the executions of `machines` that may use it."""
+    group = account.arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{vllm.group}")
+    scale = ["autoscaling:SetDesiredCapacity"]
+    if vllm.fallback_minutes:
+        scale.append("autoscaling:UpdateAutoScalingGroup")
+    return [
+        allow(scale, [group]),
+        allow(["ecs:UpdateService"], [account.arn("ecs", f"service/{vllm.cluster}/{vllm.service}")]),
+        allow(
+            [
+                "autoscaling:DescribeAutoScalingGroups",
+                "autoscaling:DescribeScalingActivities",
+                "elasticloadbalancing:DescribeTargetHealth",
+            ],
+            ["*"],
+        ),
+        allow(["states:ListExecutions"], [account.arn("states", f"stateMachine:{name}") for name in machines]),
+    ]
+
+
+def start_quarters(account: Account, quarters_machine: str) -> list[Statement]:
+    """Start the machine of a list of quarters, which cleans up after an execution that was stopped."""
+    return [allow(["states:StartExecution"], [account.arn("states", f"stateMachine:{quarters_machine}")])]
 
 
 def _read(bucket_arn: str, *keys: str) -> list[Statement]:

@@ -11,7 +11,9 @@ import pulumi_aws as aws
 from components import definition, policies, roles
 from components.account import Account
 from components.batch_queue import ATTEMPTS
-from components.settings import AdoptedResources, RunSettings, StackSettings
+from components.settings import AdoptedResources, RunSettings, StackSettings, VllmSettings
+from components.vllm_cluster import VllmCluster
+from components.vllm_states import VllmCalls
 from contract import env
 
 _ROOT = Path(__file__).parent.parent
@@ -38,6 +40,10 @@ class QuarterStateMachineArgs:
     job_queue_arn: pulumi.Input[str]
     job_definition_family: pulumi.Input[str]
     """ARN of the job definition without its revision: a batch always runs the newest revision."""
+    llm_concurrency: int
+    """Requests in flight from one job, unless a run's input has another number."""
+    vllm: VllmCluster | None
+    vllm_settings: VllmSettings
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class QuarterStateMachine(pulumi.ComponentResource):
                 policies.create_batch_manifest_function(bucket, key),
                 timeout=240,
                 memory=512,
+                environment={env.LLM_MAX_CONCURRENT: str(args.llm_concurrency)} if args.vllm else {},
             ),
             _Function(
                 "summarize_results",
@@ -151,12 +158,65 @@ class QuarterStateMachine(pulumi.ComponentResource):
         return self._create_machine("quarter-processor", document, policy)
 
     def _create_quarters_machine(self, quarter_machine_arn: pulumi.Output[str]) -> aws.sfn.StateMachine:
-        args = self._args
-        document = quarter_machine_arn.apply(lambda arn: json.dumps(definition.quarters(arn, args.account.partition)))
-        policy = policies.document(
-            *policies.quarters_state_machine(args.account, self._stack.name("quarter-processor", 80))
+        account, vllm = self._args.account, self._args.vllm
+        names = [self._stack.name(name, 80) for name in ("quarter-processor", "quarters")]
+        statements = policies.quarters_state_machine(account, names[0])
+        if vllm is None:
+            document = quarter_machine_arn.apply(lambda arn: json.dumps(definition.quarters(arn, account.partition)))
+            return self._create_machine("quarters", document, policies.document(*statements))
+        document = pulumi.Output.all(quarter_machine_arn, vllm.target_group_arn).apply(
+            lambda known: json.dumps(definition.quarters(known[0], account.partition, self._vllm_calls(vllm, known[1])))
         )
-        return self._create_machine("quarters", document, policy)
+        statements += policies.switch_vllm(account, self._vllm_calls(vllm, ""), names)
+        machine = self._create_machine("quarters", document, policies.document(*statements))
+        self._clean_up_after_stop(machine)
+        return machine
+
+    def _vllm_calls(self, vllm: VllmCluster, target_group_arn: str) -> VllmCalls:
+        settings = self._args.vllm_settings
+        return VllmCalls(
+            vllm.asg_name,
+            vllm.cluster_name,
+            vllm.service_name,
+            target_group_arn,
+            minimum=settings.min_instances,
+            on_demand=settings.on_demand_instances,
+            fallback_minutes=settings.on_demand_fallback_minutes,
+        )
+
+    def _clean_up_after_stop(self, machine: aws.sfn.StateMachine) -> None:
+        """A stopped or timed-out execution cannot switch vLLM off: its end starts another one that does."""
+        stack, account = self._stack, self._args.account
+        rule = aws.cloudwatch.EventRule(
+            "quarters-stopped",
+            name=stack.name("quarters-stopped"),
+            description="A list of quarters was stopped or timed out",
+            event_pattern=pulumi.Output.json_dumps(
+                {
+                    "source": ["aws.states"],
+                    "detail-type": ["Step Functions Execution Status Change"],
+                    "detail": {"status": ["ABORTED", "TIMED_OUT"], "stateMachineArn": [machine.arn]},
+                }
+            ),
+            tags=stack.tags,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        role_arn = roles.role_arn(
+            self,
+            stack,
+            "quarters-stopped",
+            given=self._args.adopted.state_machine_role_arn,
+            trust=policies.trust("events.amazonaws.com", account),
+            policy=policies.document(*policies.start_quarters(account, stack.name("quarters", 80))),
+        )
+        aws.cloudwatch.EventTarget(
+            "quarters-stopped",
+            rule=rule.name,
+            arn=machine.arn,
+            role_arn=role_arn,
+            input_path="$.detail",
+            opts=pulumi.ResourceOptions(parent=self),
+        )
 
     def _quarter_document(self, functions: Mapping[str, str], job_queue: str, family: str) -> str:
         args = self._args
@@ -165,6 +225,7 @@ class QuarterStateMachine(pulumi.ComponentResource):
             job_queue=job_queue,
             job_definition=family.split("/")[-1],
             job_name_prefix=args.stack.prefix,
+            sets_concurrency=args.vllm is not None,
             partition=args.account.partition,
         )
         # All attempts, and a day to wait for a Spot host.

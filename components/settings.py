@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from components import alarms, gpu
+from components import gpu
+from components.alarms import COLD_START_MINUTES
 from components.resource_names import fit
 from components.setting_types import (
     BucketName,
@@ -39,6 +40,9 @@ from components.setting_types import (
 )
 from contract import resource_names
 from contract.run import DEFAULT_MIN_NAMED_SHARE
+
+DEFAULT_MAX_NUM_SEQS = 256
+"""vLLM's own default on most GPUs."""
 
 LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3653)
 """The numbers of days that CloudWatch Logs offers."""
@@ -183,6 +187,14 @@ class VllmSettings(Section):
         ge=0,
         le=20,
     )
+    on_demand_fallback_minutes: int = setting(
+        0,
+        Change.IN_PLACE,
+        "Minutes without any Spot instance after which `run-quarter --vllm` starts on-demand ones, at about three "
+        "times the price, until the end of its runs; 0: never.",
+        ge=0,
+        le=COLD_START_MINUTES - 15,
+    )
     root_volume_gib: int = setting(
         120,
         Change.IN_PLACE,
@@ -201,16 +213,17 @@ class VllmSettings(Section):
         4096, Change.RESTARTS_VLLM, "Tokens of the longest prompt and its answer together.", ge=512, le=131_072
     )
     tokens_per_request: int = setting(
-        1024,
-        Change.RESTARTS_VLLM,
-        "Tokens of a usual prompt and its answer. The number of concurrent requests follows from it.",
+        640,
+        Change.NEXT_RUN,
+        "Tokens of a usual prompt and its answer, from which follows how many requests a GPU holds at once. Recorded "
+        "runs take about 490 and 40, and a fifth is added for long ones. `ftm doctor` compares it with your own runs.",
         ge=128,
         le=131_072,
     )
     max_num_seqs: int | None = setting(
         None,
         Change.RESTARTS_VLLM,
-        "Requests that vLLM processes at once. Default: as many as the KV cache holds.",
+        "Requests that vLLM processes at once. Default: as many as find room in the KV cache, at most 256.",
         ge=1,
         le=1024,
     )
@@ -257,11 +270,18 @@ class VllmSettings(Section):
 
     @property
     def concurrent_requests(self) -> int:
-        """Requests that vLLM processes at once: `--max-num-seqs`."""
+        """Requests that one GPU holds at once: as many as a run sends to it."""
         if self.max_num_seqs:
             return self.max_num_seqs
         # For an unknown model this is a guess, which `Settings.warnings` mentions.
-        return self.model_fit.requests_at_once(self.tokens_per_request) if self.model_fit else 16
+        held = self.model_fit.requests_at_once(self.tokens_per_request) if self.model_fit else 16
+        return min(held, self.sequences)
+
+    @property
+    def sequences(self) -> int:
+        """`--max-num-seqs`. It does not depend on the tokens of a request, so that a measurement can show whether the
+        GPU takes more requests than these let expect; vLLM itself takes no more than its KV cache has room for."""
+        return self.max_num_seqs or DEFAULT_MAX_NUM_SEQS
 
     @property
     def _smallest_host_gib(self) -> int:
@@ -336,6 +356,12 @@ class BatchSettings(Section):
     vcpus: int = setting(2, Change.NEXT_RUN, "vCPUs of a batch job.", ge=1, le=96)
     memory_mib: int = setting(3500, Change.NEXT_RUN, "Memory of a batch job in MiB.", ge=512, le=393_216)
     max_vcpus: int = setting(32, Change.IN_PLACE, "vCPUs that all batch jobs may use together.", ge=1, le=5000)
+    on_demand_fallback: bool = setting(
+        False,
+        Change.IN_PLACE,
+        "A second compute environment with on-demand instances, at about three times the price, for jobs for which "
+        "there is no Spot instance.",
+    )
     timeout_hours: int = setting(
         12, Change.NEXT_RUN, "Hours after which an attempt of a batch job is ended.", ge=1, le=168
     )
@@ -379,7 +405,7 @@ class GuardrailSettings(Section):
         60,
         Change.IN_PLACE,
         f"Minutes without a request after which AWS switches the GPUs off; 0: never. At least "
-        f"{alarms.COLD_START_MINUTES}, the time that a cold start may take, in steps of 5. Without effect while "
+        f"{COLD_START_MINUTES}, the time that a cold start may take, in steps of 5. Without effect while "
         "`vllmMinInstances` is above 0.",
         ge=0,
         le=1440,
@@ -408,10 +434,10 @@ class GuardrailSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if 0 < self.vllm_idle_minutes < alarms.COLD_START_MINUTES:
+        if 0 < self.vllm_idle_minutes < COLD_START_MINUTES:
             raise ValueError(
                 f"ftm:vllmIdleMinutes is {self.vllm_idle_minutes}: it should be 0 or at least "
-                f"{alarms.COLD_START_MINUTES}, since vLLM would be switched off while it starts"
+                f"{COLD_START_MINUTES}, since vLLM would be switched off while it starts"
             )
         return self
 

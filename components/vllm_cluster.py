@@ -412,9 +412,9 @@ install -d -o {USER.split(":")[0]} -g {USER.split(":")[1]} -m 0770 {HOST_HOME}
             "--served-model-name": vllm.model_name,
             "--port": str(PORT),
             "--max-model-len": str(vllm.max_model_len),
-            "--max-num-seqs": str(vllm.concurrent_requests),
+            "--max-num-seqs": str(vllm.sequences),
             # More than all batches send at once. Beyond it vLLM answers 503, and the client tries again.
-            "--max-num-queued-reqs": str(4 * vllm.concurrent_requests),
+            "--max-num-queued-reqs": str(4 * vllm.sequences),
             "--gpu-memory-utilization": f"{gpu.MEMORY_UTILISATION:.2f}",
             # Without this, Qwen3 writes out its reasoning before each name, at several times the cost.
             "--default-chat-template-kwargs": json.dumps({"enable_thinking": False}),

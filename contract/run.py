@@ -1,6 +1,7 @@
 """A run of a quarter: the state machine's input, the events and answers of its functions, and the record of its end."""
 
 import math
+from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 from contract.fallbacks import FallbackRecord
@@ -18,6 +19,9 @@ MAX_BATCHES = 2_000
 MAX_FIRMS = 200_000
 """Upper bound on the firms of a run: their prefetch manifest is read within the 256 MB of a function."""
 
+MAX_LLM_CONCURRENCY = 1024
+"""Upper bound on the requests that one batch sends at once."""
+
 DEFAULT_MIN_NAMED_SHARE = 0.98
 """A run fails when the LLM has named less than this share of its topics."""
 
@@ -33,6 +37,25 @@ class QuarterInput(TypedDict):
     batch_size: NotRequired[int]
     resume: NotRequired[str]
     """A run id: process only that run's batches that are not complete."""
+    llm_concurrency: NotRequired[int]
+    """Requests that one batch sends at once; by default as the stack is deployed."""
+
+
+class VllmInput(TypedDict):
+    """vLLM around a list of quarters."""
+
+    size: int
+    """GPU instances to start before the first quarter."""
+    keep: bool
+    """Leave them on after the last one."""
+
+
+class QuartersInput(TypedDict):
+    """The input of the state machine that runs a list of quarters."""
+
+    quarters: Sequence[QuarterInput]
+    at_once: int
+    vllm: NotRequired[VllmInput]
 
 
 class PrefetchCheck(TypedDict):
@@ -63,6 +86,8 @@ class BatchManifest(TypedDict):
     batch_size: int
     batch_ids: list[str]
     """The batches to process: of a resumed run, those that are not complete."""
+    llm_concurrency: NotRequired[int]
+    """Requests that one batch sends at once; absent for a stack without vLLM."""
     note: NotRequired[str]
     """Present when the batch size is not the one that was asked for."""
 

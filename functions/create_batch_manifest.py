@@ -5,11 +5,12 @@ A run that is resumed keeps its batch manifest; only the batches that are not co
 
 import gzip
 import math
+import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from io import BytesIO
 
-from contract import ContractError
+from contract import ContractError, env
 from contract.batch import BatchLine
 from contract.bucket import Bucket, ChangedError
 from contract.layout import RunRef, batch_id, chunk_key, prefetch_manifest_key, prefetch_prefix, run_id
@@ -30,10 +31,17 @@ def handler(event: ManifestRequest, _context: object) -> BatchManifest:
             the cause of the failed run; nothing has been written.
         S3UnavailableError: when S3 fails; the state machine tries again.
     """
-    quarter, bucket = event["input"]["quarter"], open_bucket(event["input"]["bucket"])
-    if run := event["input"].get("resume"):
-        return resume(bucket, RunRef(quarter, run))
+    bucket, run = open_bucket(event["input"]["bucket"]), event["input"].get("resume")
+    manifest = resume(bucket, RunRef(event["input"]["quarter"], run)) if run else begin(event, bucket)
+    # The stack's own number, absent without vLLM, is for executions that were started by hand.
+    if concurrency := event["input"].get("llm_concurrency") or os.environ.get(env.LLM_MAX_CONCURRENT):
+        manifest["llm_concurrency"] = int(concurrency)
+    return manifest
 
+
+def begin(event: ManifestRequest, bucket: Bucket) -> BatchManifest:
+    """Divide the firms of the quarter's prefetch, and write the batch manifest of a new run."""
+    quarter = event["input"]["quarter"]
     prefetch = read_prefetch(bucket, quarter)
     firms = len(prefetch.firm_to_chunk)
     wanted = event["input"].get("batch_size", DEFAULT_BATCH_SIZE)

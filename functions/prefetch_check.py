@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from contract import ContractError
 from contract.layout import check_run, prefetch_manifest_key
 from contract.quarter import check_quarter
-from contract.run import MAX_BATCH_SIZE, PrefetchCheck, QuarterInput
+from contract.run import MAX_BATCH_SIZE, MAX_LLM_CONCURRENCY, PrefetchCheck, QuarterInput
 from functions.storage import open_bucket
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -74,18 +74,20 @@ def check_input(event: dict[str, Any]) -> QuarterInput:
     if not isinstance(bucket, str) or not _BUCKET.fullmatch(bucket):
         raise ContractError(f"{bucket!r:.80} is not the name of a bucket")
     if "batch_size" in event:
-        _check_batch_size(event["batch_size"])
+        _check_number("batch_size", event["batch_size"], MAX_BATCH_SIZE, " firms")
+    if "llm_concurrency" in event:
+        _check_number("llm_concurrency", event["llm_concurrency"], MAX_LLM_CONCURRENCY, "")
     if "resume" in event:
         check_run(event["resume"])
     return cast(QuarterInput, event)
 
 
-def _check_batch_size(size: object) -> None:
+def _check_number(field: str, number: object, most: int, unit: str) -> None:
     # bool is a subclass of int.
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise ContractError(f"batch_size is {size!r:.80}: write a whole number, without quotes")
-    if not 1 <= size <= MAX_BATCH_SIZE:
-        raise ContractError(f"batch_size is {size}: it can be 1 to {MAX_BATCH_SIZE} firms")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ContractError(f"{field} is {number!r:.80}: write a whole number, without quotes")
+    if not 1 <= number <= most:
+        raise ContractError(f"{field} is {number}: it can be 1 to {most}{unit}")
 
 
 def _explain(error: ClientError, quarter: str, url: str) -> str:

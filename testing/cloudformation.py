@@ -288,7 +288,10 @@ def _ands(inputs: Inputs) -> list[Inputs]:
 def _event_target(inputs: Inputs) -> Inputs:
     """In CloudFormation, the targets are part of the rule."""
     transformer = inputs.get("inputTransformer") or {}
-    target = {"Id": inputs.get("targetId", "target"), "Arn": inputs["arn"]}
+    named = {"Arn": "arn", "RoleArn": "roleArn", "InputPath": "inputPath"}
+    target = {"Id": inputs.get("targetId", "target")} | {
+        theirs: inputs[ours] for theirs, ours in named.items() if ours in inputs
+    }
     renamed = {"InputPathsMap": transformer.get("inputPaths"), "InputTemplate": transformer.get("inputTemplate")}
     return {"name": inputs["rule"], "Targets": [target | ({"InputTransformer": renamed} if transformer else {})]}
 

@@ -215,6 +215,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "HTTPS": {"vllmCertificateArn": CERTIFICATE, "vllmHostname": "vllm.example.com"},
     "on-demand floor": {"vllmOnDemandInstances": 1, "vllmMinInstances": 1},
     "vLLM disabled": {"vllmEnabled": False},
+    "on-demand fallbacks": {"vllmOnDemandFallbackMinutes": 20, "batchOnDemandFallback": True},
     "notifications": {"notificationEmails": ["operator@example.com"], "monthlyBudgetUsd": 50},
 }
 """Settings of stacks that differ in the resources they create."""

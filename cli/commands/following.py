@@ -1,5 +1,7 @@
 """Follows an execution to its end for the commands that start or watch one, and exits as it ended."""
 
+from dataclasses import replace
+
 import typer
 
 from cli import output
@@ -15,20 +17,24 @@ from cli.stack import Stack
 from contract.run import Failure
 
 
-def follow(stack: Stack, execution: Execution, *, detach: bool, as_json: bool) -> None:
-    """Watch an execution to its end and exit as it ended; with `detach`, only print how to watch it."""
+def follow(stack: Stack, execution: Execution, *, detach: bool, as_json: bool, quarter: str | None = None) -> None:
+    """Watch an execution to its end and exit as it ended; with `detach`, only print how to watch it.
+
+    Args:
+        quarter: of a list of quarters, follow this only one, as if it were run by itself.
+    """
     output.hint(f"execution {execution.arn}")
     if detach:
-        _detach(stack, execution, as_json)
+        _detach(stack, execution, quarter, as_json)
         return
     try:
-        if "quarters" in execution.input:
+        if quarter is None and "quarters" in execution.input:
             _follow_quarters(stack, execution, as_json)
         else:
-            _follow_quarter(stack, execution, as_json)
+            _follow_quarter(stack, execution, quarter, as_json)
     except KeyboardInterrupt:
-        output.warn(f"{_what(execution)} goes on without you: {execution.arn}")
-        _print_follow_up(stack, execution)
+        output.warn(f"{_what(execution, quarter)} goes on without you: {execution.arn}")
+        _print_follow_up(stack, execution, quarter)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
@@ -56,28 +62,35 @@ def print_end(stack: Stack, report: Report, as_json: bool) -> None:
     _exit(stack, failed)
 
 
-def _detach(stack: Stack, execution: Execution, as_json: bool) -> None:
+def _detach(stack: Stack, execution: Execution, quarter: str | None, as_json: bool) -> None:
     if not as_json:
         output.print_line(execution.arn)
-    elif "quarters" in execution.input:
+    elif quarter is None and "quarters" in execution.input:
         output.print_json(quarters.report(stack, QuartersSnapshot(execution, [], {})))
     else:
-        output.print_json(runs.report(RunSnapshot(execution), None))
-    _print_follow_up(stack, execution)
+        output.print_json(runs.report(_first_snapshot(execution), None))
+    _print_follow_up(stack, execution, quarter)
 
 
-def _follow_quarter(stack: Stack, execution: Execution, as_json: bool) -> None:
+def _first_snapshot(execution: Execution) -> RunSnapshot:
+    """Of a quarter's own execution, or of the list that it is the only one of."""
+    (item,) = execution.input.get("quarters", [execution.input])
+    return RunSnapshot(replace(execution, input=item))
+
+
+def _follow_quarter(stack: Stack, execution: Execution, quarter: str | None, as_json: bool) -> None:
     retries = Retries(stack, output.warn)
-    snapshot = RunSnapshot(execution)
+    snapshot = _first_snapshot(execution)
+    watch = quarters.watch_only if "quarters" in execution.input else runs.watch
     try:
         with rendering.Progress(rendering.render_run, rendering.describe_run) as progress:
-            for snapshot in runs.watch(stack, execution, retries):
+            for snapshot in watch(stack, execution, retries):
                 progress.show(snapshot)
         summary = retries.call(lambda: executions.summary_of(stack, snapshot.execution))
     except LostSightError as error:
         if as_json:
             output.print_json(runs.report(snapshot, None, status="UNKNOWN"))
-        raise _lost_sight(stack, execution, error) from error
+        raise _lost_sight(stack, execution, quarter, error) from error
     print_end(stack, runs.report(snapshot, summary), as_json)
 
 
@@ -94,7 +107,7 @@ def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
             output.print_json(
                 {"execution_arn": execution.arn, "status": "UNKNOWN", "quarters": [], "failed": [], "seconds": 0.0}
             )
-        raise _lost_sight(stack, execution, error) from error
+        raise _lost_sight(stack, execution, None, error) from error
     if as_json:
         output.print_json(report)
     else:
@@ -109,13 +122,14 @@ def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
     _exit(stack, failed)
 
 
-def _lost_sight(stack: Stack, execution: Execution, error: LostSightError) -> LostSightError:
-    watch = " ".join(filter(None, (stack.command, "watch", execution.input.get("quarter"))))
-    return LostSightError(f"lost sight of {_what(execution)} ({error}). The run goes on; watch it again with `{watch}`")
+def _lost_sight(stack: Stack, execution: Execution, quarter: str | None, error: LostSightError) -> LostSightError:
+    what = _what(execution, quarter)
+    watch = " ".join(filter(None, (stack.command, "watch", quarter or execution.input.get("quarter"))))
+    return LostSightError(f"lost sight of {what} ({error}). The run goes on; watch it again with `{watch}`")
 
 
-def _print_follow_up(stack: Stack, execution: Execution) -> None:
-    quarter = execution.input.get("quarter")
+def _print_follow_up(stack: Stack, execution: Execution, quarter: str | None) -> None:
+    quarter = quarter or execution.input.get("quarter")
     output.hint(f"watch it: {' '.join(filter(None, (stack.command, 'watch', quarter)))}")
     output.hint(f"stop it:  {' '.join(filter(None, (stack.command, 'stop', quarter)))}")
     output.hint(f"          or {stack.aws_command(f'stepfunctions stop-execution --execution-arn {execution.arn}')}")
@@ -151,13 +165,16 @@ def _exit(stack: Stack, failed: bool) -> None:
 
 def _remind_of_gpus(stack: Stack) -> None:
     try:
+        lists = executions.running_quarters(stack)
         left = vllm.status(stack).desired
     except Exception as error:  # the run has ended: a reminder that fails must not change the exit code
         output.warn(f"the state of vLLM is unknown: {explain(error)[0]}")
         return
-    if left:
+    if left and (bracket := next(filter(executions.switches_vllm_off, lists), None)):
+        output.hint(f"AWS switches vLLM off at the end of {bracket.name}")
+    elif left:
         output.hint(f"vLLM still runs on {output.count(left, 'GPU')}; switch it off: {stack.command} vllm scale 0")
 
 
-def _what(execution: Execution) -> str:
-    return str(execution.input.get("quarter", "the list of quarters"))
+def _what(execution: Execution, quarter: str | None) -> str:
+    return quarter or str(execution.input.get("quarter", "the list of quarters"))

@@ -6,25 +6,30 @@ import typer
 
 from cli import output
 from cli.commands.following import follow, print_end
-from cli.commands.vllm import wait_until_settled
 from cli.completion import complete_run
-from cli.errors import CliError
+from cli.errors import CliError, UsageError
 from cli.options import (
     BatchSizeOption,
     DetachOption,
     DryRunOption,
     JsonOption,
+    KeepVllmOption,
     OptionalQuarterArgument,
     QuarterArgument,
     VllmOption,
     YesOption,
 )
 from cli.rendering import runs as rendering
-from cli.services import executions, preflight, resumption, runs, starting, vllm
-from cli.services.preflight import Plan
+from cli.services import executions, preflight, resumption, runs, starting
+from cli.services.executions import Execution
+from cli.services.preflight import Plan, QuarterPlan
 from cli.stack import Stack, connect
 from contract.quarter import quarters_of
-from contract.run import QuarterInput
+from contract.run import QuarterInput, QuartersInput, VllmInput
+
+
+class _VllmPart(TypedDict, total=False):
+    vllm: VllmInput
 
 
 class StoppedRun(TypedDict):
@@ -41,6 +46,7 @@ def run_quarter(
     quarter: QuarterArgument,
     batch_size: BatchSizeOption = None,
     vllm_size: VllmOption = None,
+    keep_vllm: KeepVllmOption = False,
     yes: YesOption = False,
     detach: DetachOption = False,
     force: Annotated[bool, typer.Option("--force", help="Start it even if the quarter is already running.")] = False,
@@ -60,12 +66,15 @@ def run_quarter(
       ftm run-quarter 2023Q1 --dry-run
     """
     stack = connect(ctx.obj)
-    plan = preflight.plan(stack, [quarter], batch_size=batch_size, vllm_size=vllm_size, force=force)
+    _check_keep(vllm_size, keep_vllm)
+    plan = preflight.plan(
+        stack, [quarter], batch_size=batch_size, vllm_size=vllm_size, keep_vllm=keep_vllm, force=force
+    )
     if _stop_at_plan(plan, dry_run, as_json):
         return
-    _agree(stack, plan, f"Run {quarter}?", yes)
+    output.confirm(f"Run {quarter}?", yes=yes)
     (request,) = _requests(plan, batch_size)
-    follow(stack, starting.start(stack, request, force=force), detach=detach, as_json=as_json)
+    follow(stack, _start(stack, plan, request, force=force), quarter=quarter, detach=detach, as_json=as_json)
 
 
 def resume(
@@ -76,6 +85,7 @@ def resume(
         typer.Argument(metavar="[RUN]", autocompletion=complete_run, help="The run; the newest one if not given."),
     ] = None,
     vllm_size: VllmOption = None,
+    keep_vllm: KeepVllmOption = False,
     yes: YesOption = False,
     detach: DetachOption = False,
     dry_run: DryRunOption = False,
@@ -91,6 +101,7 @@ def resume(
       ftm resume 2023Q1 20230405_101500 --yes
     """
     stack = connect(ctx.obj)
+    _check_keep(vllm_size, keep_vllm)
     incomplete = resumption.find_incomplete(stack, quarter, run)
     starting.refuse_second(stack, quarter)
     if not dry_run:
@@ -107,12 +118,12 @@ def resume(
             f"{incomplete.record['summary']['message']}; `{stack.command} run-quarter {quarter}` makes a new run"
         )
     rendering.print_incomplete(incomplete)
-    plan = preflight.plan_resumption(stack, quarter, incomplete, vllm_size=vllm_size)
+    plan = preflight.plan_resumption(stack, quarter, incomplete, vllm_size=vllm_size, keep_vllm=keep_vllm)
     if _stop_at_plan(plan, dry_run, as_json):
         return
-    _agree(stack, plan, f"Resume run {incomplete.run} of {quarter}?", yes)
-    request: QuarterInput = {"quarter": quarter, "bucket": plan.bucket, "resume": incomplete.run}
-    follow(stack, starting.start(stack, request), detach=detach, as_json=as_json)
+    output.confirm(f"Resume run {incomplete.run} of {quarter}?", yes=yes)
+    request = _with_concurrency({"quarter": quarter, "bucket": plan.bucket, "resume": incomplete.run}, plan.quarters[0])
+    follow(stack, _start(stack, plan, request), quarter=quarter, detach=detach, as_json=as_json)
 
 
 def run_quarters(
@@ -121,6 +132,7 @@ def run_quarters(
     at_once: Annotated[int, typer.Option(metavar="N", min=1, max=40, help="Concurrent quarters.")] = 1,
     batch_size: BatchSizeOption = None,
     vllm_size: VllmOption = None,
+    keep_vllm: KeepVllmOption = False,
     yes: YesOption = False,
     detach: DetachOption = False,
     dry_run: DryRunOption = False,
@@ -133,16 +145,19 @@ def run_quarters(
     \b
     Examples:
       ftm run-quarters 2022Q1..2023Q4 --vllm 1
-      ftm run-quarters 2022Q1..2022Q4 --at-once 2 --yes --detach
+      ftm run-quarters 2022Q1..2022Q4 --vllm 2 --at-once 2 --yes --detach
     """
     names = quarters_of(span.strip().upper())
     stack = connect(ctx.obj)
-    plan = preflight.plan(stack, names, batch_size=batch_size, vllm_size=vllm_size)
+    _check_keep(vllm_size, keep_vllm)
+    plan = preflight.plan(
+        stack, names, batch_size=batch_size, vllm_size=vllm_size, keep_vllm=keep_vllm, quarters_at_once=at_once
+    )
     if _stop_at_plan(plan, dry_run, as_json):
         return
-    _agree(stack, plan, f"Run {output.count(len(names), 'quarter')}, {at_once} at a time?", yes)
-    requests = _requests(plan, batch_size)
-    follow(stack, starting.start_quarters(stack, requests, at_once), detach=detach, as_json=as_json)
+    output.confirm(f"Run {output.count(len(names), 'quarter')}, {at_once} at a time?", yes=yes)
+    request: QuartersInput = {"quarters": _requests(plan, batch_size), "at_once": at_once, **_vllm(plan)}
+    follow(stack, starting.start_quarters(stack, request), detach=detach, as_json=as_json)
 
 
 def watch(ctx: typer.Context, quarter: OptionalQuarterArgument = None, as_json: JsonOption = False) -> None:
@@ -157,7 +172,7 @@ def watch(ctx: typer.Context, quarter: OptionalQuarterArgument = None, as_json: 
     """
     stack = connect(ctx.obj)
     if execution := executions.newest(stack, quarter):
-        follow(stack, execution, detach=False, as_json=as_json)
+        follow(stack, execution, quarter=quarter, detach=False, as_json=as_json)
     if quarter is None:
         raise executions.nothing_runs(stack, quarter)
     record = runs.newest_record(stack, quarter)
@@ -180,6 +195,7 @@ def stop(
     """
     stack = connect(ctx.obj)
     execution = executions.find_running(stack, quarter)
+    around = execution if quarter is None else executions.running_for(stack, quarter)
     output.confirm(f"Stop {execution.name} and its jobs?", yes=yes)
     executions.stop(stack, execution)
     if as_json:
@@ -187,6 +203,8 @@ def stop(
         output.print_json(document)
     else:
         output.print_line(f"stopped {execution.arn}")
+    if around and executions.switches_vllm_off(around):
+        output.hint(f"AWS switches vLLM off; see it: {stack.command} vllm status")
     output.hint(f"process the batches that are not complete: {stack.command} resume {quarter or 'QUARTER'}")
 
 
@@ -200,16 +218,30 @@ def _stop_at_plan(plan: Plan, dry_run: bool, as_json: bool) -> bool:
     return dry_run
 
 
-def _agree(stack: Stack, plan: Plan, question: str, yes: bool) -> None:
-    """Ask, and bring vLLM to the size in the plan."""
-    output.confirm(question, yes=yes)
-    if plan.vllm_size is not None:
-        vllm.scale(stack, plan.vllm_size)
-        wait_until_settled(stack)
+def _check_keep(vllm_size: int | None, keep_vllm: bool) -> None:
+    if keep_vllm and vllm_size is None:
+        raise UsageError("--keep-vllm leaves on what --vllm N started: give --vllm too, or leave out --keep-vllm")
+
+
+def _start(stack: Stack, plan: Plan, request: QuarterInput, *, force: bool = False) -> Execution:
+    """Start one quarter, as the only one of a list if AWS switches vLLM on and off around it."""
+    if plan.vllm_size is None:
+        return starting.start(stack, request, force=force)
+    return starting.start_quarters(stack, {"quarters": [request], "at_once": 1, **_vllm(plan)}, force=force)
+
+
+def _vllm(plan: Plan) -> _VllmPart:
+    return {} if plan.vllm_size is None else {"vllm": {"size": plan.vllm_size, "keep": plan.keep_vllm}}
 
 
 def _requests(plan: Plan, batch_size: int | None) -> list[QuarterInput]:
     return [
-        {"quarter": planned.quarter, "bucket": plan.bucket, "batch_size": batch_size or planned.batch_size}
+        _with_concurrency(
+            {"quarter": planned.quarter, "bucket": plan.bucket, "batch_size": batch_size or planned.batch_size}, planned
+        )
         for planned in plan.quarters
     ]
+
+
+def _with_concurrency(request: QuarterInput, planned: QuarterPlan) -> QuarterInput:
+    return {**request, "llm_concurrency": planned.in_flight} if planned.in_flight else request

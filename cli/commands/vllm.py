@@ -6,9 +6,10 @@ import typer
 
 from cli import output
 from cli.commands.logs import FollowOption, SearchOption, SinceOption, print_group
+from cli.errors import UsageError, explain
 from cli.options import JsonOption, YesOption, parse_levels
 from cli.rendering import vllm as rendering
-from cli.services import evaluation, executions
+from cli.services import evaluation, executions, quota
 from cli.services import vllm as service
 from cli.services.vllm import Vllm
 from cli.stack import Stack, connect
@@ -49,6 +50,9 @@ def scale(
     if size == 0 and (running := executions.any_running(stack)):
         question = f"{running} is running, and its jobs give up some time after vLLM is gone. Scale it to 0?"
         output.confirm(question, yes=yes)
+    _check_quota(stack, size)
+    if 0 < size < service.status(stack).desired:
+        output.hint("waiting for a task to end, so that its instance is removed and no other")
     service.scale(stack, size)
     vllm = wait_until_settled(stack) if wait else service.status(stack)
     _print(vllm, as_json)
@@ -106,6 +110,23 @@ def logs(
     stack = connect(ctx.obj)
     service.check_part_of(stack)
     print_group(stack, stack.output("vllm_log_group"), follow, since, search)
+
+
+def _check_quota(stack: Stack, size: int) -> None:
+    """Warn of a quota that is too small for `size` instances; refuse if not even one fits.
+
+    Raises:
+        UsageError: naming the quota and the command that requests more.
+    """
+    try:
+        short = [one for one in quota.quotas(stack, size) if not one.suffices]
+    except Exception as error:  # a role that may scale may lack the permission to read quotas
+        output.warn(f"the GPU quota could not be checked: {explain(error)[0]}")
+        return
+    for one in short:
+        if one.vcpus * one.instances < one.needed:
+            raise UsageError(one.sentence)
+        output.warn(one.sentence)
 
 
 def wait_until_settled(stack: Stack) -> Vllm:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BEGINNING = "checking the prefetch, making batches"
+
 _JOBS_SHOWN = 12
 
 _BATCHES_SHOWN = 20
@@ -39,11 +41,15 @@ def print_plan(plan: Plan) -> None:
     if plan.vllm is None:
         llm = "hosted API"
     elif plan.vllm_size is not None:
-        llm = f"vLLM, scaled to {plan.vllm_size} first"
+        after = "and left on" if plan.keep_vllm else "and switched off at the end"
+        llm = f"vLLM, scaled to {plan.vllm_size} first {after}"
     else:
         llm = f"vLLM, {plan.vllm.healthy} healthy"
     rows = [("bucket", plan.bucket), ("named by", llm)]
     rows += [(quarter.quarter, _planned(quarter, plan.at_once)) for quarter in plan.quarters]
+    if in_flight := [quarter.in_flight for quarter in plan.quarters if quarter.in_flight]:
+        sizes = sorted(set(in_flight))
+        rows.append(("requests at once", f"{' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} from each batch"))
     rows.append(("time", f"about {minutes(plan.estimate['minutes'])}"))
     rows.append(("cost", f"{dollars(plan.estimate['dollars'])} (hosted API: ${plan.estimate['hosted_dollars']:.2f})"))
     output.print_table(("plan", ""), rows, wrap=("",), err=True)
@@ -166,7 +172,7 @@ def render_run(snapshot: RunSnapshot) -> "RenderableType":
     batches, firms = snapshot.batches, snapshot.firms
     head = Text.assemble(
         (str(snapshot.execution.input.get("quarter", "")), "bold"),
-        f"  {snapshot.manifest['run'] if snapshot.manifest else 'checking the prefetch, making batches'}",
+        f"  {snapshot.manifest['run'] if snapshot.manifest else '' if snapshot.cause else _BEGINNING}",
         f"  {duration(snapshot.execution.seconds)}",
     )
     bars = Table.grid(padding=(0, 1))
@@ -198,7 +204,7 @@ def render_run(snapshot: RunSnapshot) -> "RenderableType":
 def describe_run(snapshot: RunSnapshot) -> tuple[str, str]:
     """A run at one moment, as text: its steps, and its counts."""
     if not snapshot.manifest:
-        return "checking the prefetch, making batches", ""
+        return snapshot.cause or _BEGINNING, ""
     steps = [f"batches {_batches_line(snapshot)}"]
     steps += [
         f"{job.batch_id} is at attempt {job.attempt}{f' ({job.reason})' if job.reason else ''}"
@@ -214,6 +220,7 @@ def describe_run(snapshot: RunSnapshot) -> tuple[str, str]:
 
 def render_quarters(snapshot: QuartersSnapshot) -> "RenderableType":
     """A list of quarters at one moment, for a terminal."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -230,12 +237,13 @@ def render_quarters(snapshot: QuartersSnapshot) -> "RenderableType":
         bar = _bar(batches["total"], batches["succeeded"] + batches["failed"], batches["failed"], width=20)
         time_taken = duration(child.execution.seconds)
         table.add_row(quarter, Text(status, style=style), time_taken, bar, _batches_line(child), _firms_line(child))
-    return table
+    return Group(table, Text(snapshot.cause, style="yellow")) if snapshot.cause else table
 
 
 def describe_quarters(snapshot: QuartersSnapshot) -> tuple[str, str]:
     """A list of quarters at one moment, as text: the state of each, and the batches of those that run."""
-    steps = [f"{quarter} {child.execution.status}" for quarter, child in snapshot.snapshots.items()]
+    steps = [snapshot.cause] if snapshot.cause else []
+    steps += [f"{quarter} {child.execution.status}" for quarter, child in snapshot.snapshots.items()]
     waiting = len(snapshot.quarters) - len(snapshot.snapshots)
     if waiting:
         steps.append(f"{waiting} waiting")

@@ -13,6 +13,7 @@ def print_vllm(vllm: Vllm) -> None:
     columns = ("desired", "instances", "running", "healthy", "maximum", "base URL")
     values = (vllm.desired, vllm.instances, vllm.running, vllm.healthy, vllm.maximum, vllm.base_url)
     output.print_table(columns, [values])
+    output.print_table(("model", "revision", "rollout"), [(vllm.model, vllm.revision, vllm.rollout)], wrap=("rollout",))
     if vllm.desired_tasks != vllm.desired:
         output.warn(f"the service wants {vllm.desired_tasks} tasks, but the group wants {vllm.desired} instances")
 

@@ -3,6 +3,7 @@
 A check never raises: what it cannot find out is its finding.
 """
 
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -11,18 +12,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from cli.errors import explain
-from cli.services import cost, executions, prefetch, vllm
+from cli.services import cost, executions, prefetch, quota, runs, vllm
 from cli.stack import Stack
 from contract import env
 from contract import resource_names as names
 
 Level = Literal["ok", "warning", "failure"]
-
-_GPU_SPOT_QUOTA = "L-3819A6DF"
-"""All G and VT Spot Instance Requests, in vCPUs; a new account's is often 0."""
-
-_VCPUS_PER_GPU = 4
-"""Of a g5.xlarge or g6.xlarge."""
 
 _OUTPUTS = ("bucket", "state_machine_arn", "job_queue_arn", "job_definition_arn", "batch_log_group", "region")
 _VLLM_OUTPUTS = ("vllm_cluster_name", "vllm_service_name", "vllm_asg_name", "vllm_target_group_arn", "vllm_base_url")
@@ -53,6 +48,7 @@ def examine(stack: Stack) -> list[Finding]:
     if vllm.is_part_of(stack):
         checks += [
             ("GPU quota", _quota),
+            ("tokens per request", _tokens),
             ("vLLM", _vllm),
             ("targets", _targets),
             ("address", _address),
@@ -157,20 +153,30 @@ def _image(stack: Stack) -> Finding:
 
 
 def _quota(stack: Stack) -> Finding:
-    if stack.endpoint:
+    found = list(quota.quotas(stack, vllm.status(stack).maximum))
+    if not found:
         return Finding("GPU quota", "ok", "not needed on this machine")
-    quota = stack.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=_GPU_SPOT_QUOTA)
-    vcpus, needed = quota["Quota"]["Value"], vllm.status(stack).maximum * _VCPUS_PER_GPU
-    if vcpus < _VCPUS_PER_GPU:
-        text = (
-            f"the account may use {vcpus:.0f} vCPUs of GPU Spot instances, and one GPU needs {_VCPUS_PER_GPU}: ask "
-            f"for more under Service Quotas, {_GPU_SPOT_QUOTA}"
-        )
-        return Finding("GPU quota", "failure", text)
-    if vcpus < needed:
-        text = f"{vcpus:.0f} vCPUs are fewer than the {needed} of the group's maximum"
-        return Finding("GPU quota", "warning", text)
-    return Finding("GPU quota", "ok", f"{vcpus:.0f} vCPUs of GPU Spot instances")
+    for one in found:
+        if not one.suffices:
+            level = "failure" if one.vcpus * one.instances < one.needed else "warning"  # not even one instance
+            return Finding("GPU quota", level, one.sentence)
+    return Finding("GPU quota", "ok", ", ".join(f"{one.vcpus:.0f} vCPUs of {one.kind} instances" for one in found))
+
+
+def _tokens(stack: Stack) -> Finding:
+    """The setting from which follows how many requests a GPU holds, against what the last run of each quarter took."""
+    expected = int(stack.outputs.get("vllm_tokens_per_request") or 0)
+    counts = [record["summary"] for record in runs.latest_records(stack)]
+    topics = sum(one["topics"]["total"] for one in counts)
+    if not topics or not expected:
+        return Finding("tokens per request", "ok", "no run has succeeded yet" if expected else "set by the config")
+    measured = sum(one["tokens"]["prompt"] + one["tokens"]["completion"] for one in counts) / topics
+    text = f"{measured:.0f} in the last successful runs; ftm:vllmTokensPerRequest is {expected}"
+    if expected / 2 <= measured <= expected:
+        return Finding("tokens per request", "ok", text)
+    fitting = max(128, math.ceil(measured * 1.2 / 10) * 10)
+    advice = f"`pulumi config set ftm:vllmTokensPerRequest {fitting}` sends as many requests as the GPU holds"
+    return Finding("tokens per request", "warning", f"{text}: {advice}")
 
 
 def _vllm(stack: Stack) -> Finding:

@@ -81,7 +81,23 @@ def running_quarters(stack: Stack) -> list[Execution]:
     machine = stack.outputs.get("quarters_state_machine_arn")
     if not machine:  # the stack is older than that state machine
         return []
-    return [describe(stack, arn) for arn, _ in _running(stack, str(machine))]
+    described = (describe(stack, arn) for arn, _ in _running(stack, str(machine)))
+    # One that cleans up after another has no quarters.
+    return [execution for execution in described if "quarters" in execution.input]
+
+
+def running_for(stack: Stack, quarter: str) -> Execution | None:
+    """The running list that `quarter` is the only one of: it switches vLLM on and off around the quarter's own run."""
+    for execution in running_quarters(stack):
+        if [item.get("quarter") for item in execution.input["quarters"]] == [quarter]:
+            return execution
+    return None
+
+
+def switches_vllm_off(execution: Execution) -> bool:
+    """Whether AWS switches vLLM off when the execution ends."""
+    vllm = execution.input.get("vllm")
+    return bool(vllm) and not vllm.get("keep")
 
 
 def find_running(stack: Stack, quarter: str | None) -> Execution:
@@ -90,7 +106,10 @@ def find_running(stack: Stack, quarter: str | None) -> Execution:
     Raises:
         NotFoundError: when there is none.
     """
-    found = next(iter(running_quarters(stack)), None) if quarter is None else running(stack, quarter)
+    if quarter is None:
+        found = next(iter(running_quarters(stack)), None)
+    else:
+        found = running(stack, quarter) or running_for(stack, quarter)
     if found is None:
         raise nothing_runs(stack, quarter)
     return found
@@ -103,7 +122,7 @@ def newest(stack: Stack, quarter: str | None) -> Execution | None:
     """
     if quarter is None:
         return next(iter(running_quarters(stack)), None)
-    if execution := running(stack, quarter):
+    if execution := running_for(stack, quarter) or running(stack, quarter):
         return execution
     pages = stack.stepfunctions.get_paginator("list_executions").paginate(
         stateMachineArn=stack.output("state_machine_arn"), PaginationConfig={"MaxItems": _LISTED_EXECUTIONS}

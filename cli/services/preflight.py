@@ -1,14 +1,14 @@
 """The checks before a run spends anything, and the resulting plan. Nothing here changes anything."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cli.services import cost, executions, prefetch, starting, vllm
 from cli.services.cost import Estimate
 from cli.services.resumption import IncompleteRun
 from cli.services.vllm import Vllm
 from cli.stack import Stack
-from contract.run import DEFAULT_BATCH_SIZE, fit_batch_size
+from contract.run import DEFAULT_BATCH_SIZE, MAX_LLM_CONCURRENCY, fit_batch_size
 
 _SMALL_BATCH = 50
 """For fewer firms, starting another job costs more than it saves."""
@@ -23,6 +23,8 @@ class QuarterPlan:
     batches: int
     batch_size: int
     """Firms per batch at most; larger than requested if there would be too many batches for one execution."""
+    in_flight: int | None = None
+    """Requests that one batch sends at once; None to leave it to the stack."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,22 @@ class Plan:
     vllm: Vllm | None
     """None when the stack's jobs use a hosted API."""
     vllm_size: int | None
-    """GPU instances to scale to first; None to take vLLM as it is."""
+    """GPU instances that AWS starts first; None to take vLLM as it is."""
+    keep_vllm: bool
+    """Whether they are left on at the end."""
     estimate: Estimate
     """Of all quarters together."""
 
 
 def plan(
-    stack: Stack, quarters: Sequence[str], *, batch_size: int | None, vllm_size: int | None, force: bool = False
+    stack: Stack,
+    quarters: Sequence[str],
+    *,
+    batch_size: int | None,
+    vllm_size: int | None,
+    keep_vllm: bool = False,
+    quarters_at_once: int = 1,
+    force: bool = False,
 ) -> Plan:
     """Check everything that runs of `quarters` need, and plan them.
 
@@ -59,16 +70,18 @@ def plan(
     if not force:
         for quarter in quarters:
             starting.refuse_second(stack, quarter)
-    return _plan(stack, plans, at_once, vllm_size)
+    return _plan(stack, plans, at_once, vllm_size, keep_vllm, min(quarters_at_once, len(plans)))
 
 
-def plan_resumption(stack: Stack, quarter: str, left: IncompleteRun, *, vllm_size: int | None) -> Plan:
+def plan_resumption(
+    stack: Stack, quarter: str, left: IncompleteRun, *, vllm_size: int | None, keep_vllm: bool = False
+) -> Plan:
     """Check everything that resuming a run needs, and plan it; raises what `plan` raises."""
     at_once = executions.check_state_machine(stack)
     prefetch.of_stack(stack, quarter)
     starting.refuse_second(stack, quarter)
     rest = QuarterPlan(quarter, left.firms, len(left.incomplete), batch_size=0)
-    return _plan(stack, [rest], at_once, vllm_size)
+    return _plan(stack, [rest], at_once, vllm_size, keep_vllm, quarters_at_once=1)
 
 
 def document(plan: Plan) -> dict[str, object]:
@@ -79,13 +92,27 @@ def document(plan: Plan) -> dict[str, object]:
         "at_once": plan.at_once,
         "vllm": plan.vllm and vars(plan.vllm),
         "vllm_size": plan.vllm_size,
+        "keep_vllm": plan.keep_vllm,
         "estimate": plan.estimate,
     }
 
 
-def _plan(stack: Stack, plans: Sequence[QuarterPlan], at_once: int, vllm_size: int | None) -> Plan:
+def _plan(
+    stack: Stack,
+    plans: Sequence[QuarterPlan],
+    at_once: int,
+    vllm_size: int | None,
+    keep_vllm: bool,
+    quarters_at_once: int,
+) -> Plan:
     checked = _check_vllm(stack, vllm_size)
+    if checked and vllm_size:
+        vllm_size = max(vllm_size, checked.desired)  # another operator may use the others
     gpus = (vllm_size or checked.healthy) if checked else 0
+    plans = [
+        replace(plan, in_flight=_in_flight(stack, gpus, min(at_once, plan.batches) * quarters_at_once))
+        for plan in plans
+    ]
     estimate = cost.estimate(
         stack,
         sum(quarter.firms for quarter in plans),
@@ -93,7 +120,15 @@ def _plan(stack: Stack, plans: Sequence[QuarterPlan], at_once: int, vllm_size: i
         at_once=at_once,
         cold=bool(checked and checked.healthy < gpus),
     )
-    return Plan(stack.output("bucket"), plans, at_once, checked, vllm_size, estimate)
+    return Plan(stack.output("bucket"), plans, at_once, checked, vllm_size, keep_vllm, estimate)
+
+
+def _in_flight(stack: Stack, gpus: int, batches_at_once: int) -> int | None:
+    """One batch's share of the requests that all GPUs hold; None for a stack whose config sets the number."""
+    per_gpu = stack.outputs.get("vllm_requests_per_gpu")
+    if not per_gpu or not gpus:
+        return None
+    return min(MAX_LLM_CONCURRENCY, max(1, gpus * int(per_gpu) // max(1, batches_at_once)))
 
 
 def _plan_quarter(stack: Stack, quarter: str, batch_size: int | None, at_once: int) -> QuarterPlan:

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from cli.services import executions, runs
+from cli.services import executions, runs, vllm
 from cli.services.executions import Execution
 from cli.services.retries import Retries
 from cli.services.runs import Report, RunSnapshot, Watcher
@@ -31,6 +31,8 @@ class QuartersSnapshot:
     quarters: Sequence[str]
     snapshots: Mapping[str, RunSnapshot]
     """Those whose turn has come."""
+    cause: str = ""
+    """Why no quarter has begun, in a sentence; empty once one has."""
 
 
 def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[QuartersSnapshot]:
@@ -49,12 +51,40 @@ def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[Quar
             ended = quarter in snapshots and snapshots[quarter].execution.status != "RUNNING"
             if not ended and (watcher := _watcher(stack, now, quarter, watchers)):
                 snapshots[quarter] = watcher.snapshot()
-        return QuartersSnapshot(now, quarters, dict(snapshots))
+        return QuartersSnapshot(now, quarters, dict(snapshots), "" if snapshots else _waiting_for_vllm(stack, now))
 
     while True:
         snapshot = retries.call(take)
         yield snapshot
         if snapshot.execution.status != "RUNNING":
+            return
+        time.sleep(stack.poll_interval)
+
+
+def watch_only(stack: Stack, execution: Execution, retries: Retries) -> Iterator[RunSnapshot]:
+    """Yield snapshots of a list's only quarter until the list has ended.
+
+    Until the quarter has an execution of its own, and if it never gets one, the snapshots show the list's.
+
+    Raises:
+        LostSightError: when AWS cannot be reached any more.
+    """
+    (item,) = execution.input["quarters"]
+    watchers: dict[str, Watcher] = {}
+
+    def take() -> tuple[Execution, RunSnapshot]:
+        now = executions.describe(stack, execution.arn)
+        if watcher := _watcher(stack, now, item["quarter"], watchers):
+            snapshot = watcher.snapshot()
+            if snapshot.execution.status != "RUNNING" and executions.switches_vllm_off(now):
+                snapshot = replace(snapshot, cause="AWS switches vLLM off")
+            return now, snapshot
+        return now, RunSnapshot(replace(now, input=item), cause=_waiting_for_vllm(stack, now))
+
+    while True:
+        now, snapshot = retries.call(take)
+        yield snapshot
+        if now.status != "RUNNING":
             return
         time.sleep(stack.poll_interval)
 
@@ -70,6 +100,15 @@ def report(stack: Stack, snapshot: QuartersSnapshot) -> QuartersReport:
         "failed": [report["quarter"] for report in reports if report["status"] not in ("SUCCEEDED", "RUNNING")],
         "seconds": round(snapshot.execution.seconds, 1),
     }
+
+
+def _waiting_for_vllm(stack: Stack, execution: Execution) -> str:
+    if "vllm" not in execution.input or execution.status != "RUNNING":
+        return ""
+    state = vllm.status(stack)
+    reason = vllm.last_word(stack)
+    counts = f"vLLM: {state.healthy} of {state.desired} healthy, GPU instances: {state.instances}"
+    return f"{counts}: {reason}" if reason else counts
 
 
 def _watcher(stack: Stack, execution: Execution, quarter: str, watchers: dict[str, Watcher]) -> Watcher | None:

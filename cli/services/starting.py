@@ -13,7 +13,7 @@ from cli.services.executions import Execution
 from cli.stack import Stack
 from contract import layout
 from contract.bucket import JSON, ChangedError
-from contract.run import QuarterInput
+from contract.run import QuarterInput, QuartersInput
 
 _NAME = re.compile(r"\d{8}_\d{6}-\w+-([a-z0-9]+)-[0-9a-f]{4}(?:-\w+)?$")
 
@@ -54,20 +54,22 @@ def start(stack: Stack, request: QuarterInput, *, force: bool = False) -> Execut
     return _start(stack, stack.output("state_machine_arn"), name, request, claims=[request["quarter"]])
 
 
-def start_quarters(stack: Stack, requests: Sequence[QuarterInput], at_once: int) -> Execution:
-    """Start one execution that runs several quarters, none of which may be running yet.
+def start_quarters(stack: Stack, request: QuartersInput, *, force: bool = False) -> Execution:
+    """Start one execution that runs several quarters, none of which may be running yet unless forced.
 
     Raises:
         ConflictError: when one of them is.
     """
-    name = execution_name("quarters")
-    quarters = [request["quarter"] for request in requests]
+    quarters = [item["quarter"] for item in request["quarters"]]
+    name = execution_name(quarters[0] if len(quarters) == 1 else "quarters")
+    machine = stack.output("quarters_state_machine_arn")
+    if force:
+        return _start(stack, machine, name, request)
     for quarter in quarters:
         refuse_second(stack, quarter)
     for quarter in quarters:
         _claim(stack, quarter, f"{name}-{quarter}")  # as the state machine will name its execution
-    request = {"quarters": requests, "at_once": at_once}
-    return _start(stack, stack.output("quarters_state_machine_arn"), name, request, claims=quarters)
+    return _start(stack, machine, name, request, claims=quarters)
 
 
 def execution_name(what: str) -> str:

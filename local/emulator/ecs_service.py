@@ -24,6 +24,8 @@ class EcsServices:
         replace(EC2ContainerServiceBackend, "create_service", "ecba80299ad6", self._create_service)
         replace(EC2ContainerServiceBackend, "update_service", "67910723b60a", self._after_ecs)
         replace(FakeAutoScalingGroup, "set_desired_capacity", "4a026bb5666e", self._after_scaling)
+        # AWS leaves what a mixed instances policy does not mention as it is; moto forgets it.
+        replace(FakeAutoScalingGroup, "update", "0da22806fe8c", _update_group)
         # AWS rejects a capacity outside the group's limits; moto does not.
         replace(AutoScalingBackend, "set_desired_capacity", "4f07307b13b8", _set_desired_capacity)
 
@@ -68,6 +70,7 @@ class EcsServices:
                 for state in groups[name].active_instances()
             ]
             running = sorted(instances)[: service.desired_count] if service.status == "ACTIVE" else []
+            _register_instances(backend, service.cluster_name, instances, running)
             service.running_count = len(running)
             service.pending_count = max(0, service.desired_count - len(running))
             for deployment in service.deployments:
@@ -90,6 +93,20 @@ def _group_names(backend: EC2ContainerServiceBackend, service: Service) -> list[
     return [arn.rsplit("/", 1)[-1] for arn in arns]
 
 
+def _register_instances(
+    backend: EC2ContainerServiceBackend, cluster: str, instances: list[str], running: list[str]
+) -> None:
+    """Set a cluster's container instances to the given ones, of which those in `running` hold a task."""
+    known = backend.container_instances.setdefault(cluster, {})
+    for key in [key for key, one in known.items() if one.ec2_instance_id not in instances]:
+        del known[key]
+    for instance in set(instances) - {one.ec2_instance_id for one in known.values()}:
+        backend.register_container_instance(cluster, instance)
+    for one in known.values():
+        one.running_tasks_count = int(one.ec2_instance_id in running)
+    backend.clusters[cluster].registered_container_instances_count = len(known)
+
+
 def _register(balancers: ELBv2Backend, balancer: dict[str, Any], instances: list[str]) -> None:
     """Set a target group's targets to the given instances, at the container's port."""
     arn = balancer.get("targetGroupArn") or balancer.get("target_group_arn")
@@ -101,6 +118,16 @@ def _register(balancers: ELBv2Backend, balancer: dict[str, Any], instances: list
     if gone:
         group.deregister(gone)
     group.register([{"Id": instance, "Port": port} for instance in instances])
+
+
+def _update_group(original: Any, group: FakeAutoScalingGroup, **changes: Any) -> None:
+    before, given = group.mixed_instances_policy or {}, changes.pop("mixed_instances_policy") or {}
+    if "LaunchTemplate" in given:
+        original(group, **changes, mixed_instances_policy={**before, **given})
+        return
+    original(group, **changes, mixed_instances_policy=None)
+    distribution = {**before.get("InstancesDistribution", {}), **given.get("InstancesDistribution", {})}
+    group.mixed_instances_policy = {**before, "InstancesDistribution": distribution} if before else None
 
 
 def _set_desired_capacity(original: Any, backend: AutoScalingBackend, group_name: str, capacity: int | None) -> None:

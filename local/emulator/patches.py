@@ -50,12 +50,16 @@ from moto.stepfunctions.parser.utils import TMP_THREADS, camel_to_snake_case
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from local.emulator.batch_processes import BatchProcesses
+from local.emulator.events import publish_end
 from local.emulator.patching import replace
 
 _REGION = "us-east-1"
 
 _POLL_SECONDS = 0.5
 """How often a `.sync` task checks whether its execution was stopped."""
+
+_SERVICES = {"elasticloadbalancingv2": "elbv2"}
+"""Services that Step Functions calls by another name than botocore. moto knows the others."""
 
 _INDEFINITE = re.compile(r"\.\.|\*|\[\s*\?|\[[^\]'\"]*[:,]")
 """A JSONPath that may select more than one value: deep scan, wildcard, filter, slice or union."""
@@ -144,6 +148,7 @@ class StepFunctionsPatches:
 
     def _client_for(self, _original: Any, region: str, service: str, state_credentials: Any = None) -> Any:
         del state_credentials  # the embedded AWS does not enforce roles
+        service = _SERVICES.get(service, service)
         with self._clients_lock:
             if (region, service) not in self._clients:
                 self._clients[region, service] = boto3.client(
@@ -227,6 +232,7 @@ class StepFunctionsPatches:
 
     def _terminated(self, original: Any, communication: BaseExecutionWorkerCommunication) -> None:
         execution = communication.execution
+        ended_before = self._ended[execution.exec_arn].is_set()
         stopped_at = execution.stop_date
         original(communication)
         state = execution.exec_worker.env.program_state()  # type: ignore[union-attr]
@@ -235,6 +241,8 @@ class StepFunctionsPatches:
             execution.error, execution.cause = state.error, state.cause
         TMP_THREADS.clear()  # moto keeps a reference to every thread that it ever started
         self._ended[execution.exec_arn].set()
+        if not ended_before:
+            publish_end(execution, self._client_for(None, _REGION, "stepfunctions"))
 
     def _describe_execution(self, original: Any, response: StepFunctionResponse) -> ActionResult:
         answer = original(response).result

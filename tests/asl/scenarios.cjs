@@ -1,4 +1,4 @@
-// Runs both state machines in an interpreter that is independent of moto's, with functions and jobs that answer as a
+// Runs the state machines in an interpreter that is independent of moto's, with functions and jobs that answer as a
 // scenario says. Usage: NODE_PATH=<where aws-local-stepfunctions is> node scenarios.cjs <folder of the definitions>
 //
 // The scenarios are those of docs/adr/0008 and of the design: what a run's outcome is, whatever fails in it.
@@ -25,7 +25,7 @@ const { StateMachine } = require("aws-local-stepfunctions");
 
 const folder = process.argv[2];
 const machines = Object.fromEntries(
-  ["quarter", "quarter-at-most", "quarters"].map((name) => [
+  ["quarter", "quarter-at-most", "quarter-with-vllm", "quarters", "quarters-with-vllm"].map((name) => [
     name,
     JSON.parse(fs.readFileSync(path.join(folder, `${name}.asl.json`), "utf8"), (key, value) =>
       isTooLong(key, value) || isComputedCause(key, value) ? undefined : value,
@@ -63,7 +63,7 @@ const BATCHES = ["2023Q1_batch_0000", "2023Q1_batch_0001", "2023Q1_batch_0002"];
 function tasks(changed = {}) {
   return {
     CheckPrefetch: () => ({ exists: true, error: "", cause: "" }),
-    CreateBatchManifest: () => ({ run: "20230401_000000", manifest_key: "manifests/m.jsonl", batch_ids: BATCHES }),
+    CreateBatchManifest: () => ({ run: "20230401_000000", manifest_key: "manifests/m.jsonl", batch_ids: BATCHES, llm_concurrency: 6 }),
     SubmitBatchJob: () => ({ JobId: "job" }),
     SummarizeResults: ({ state }) => summarize(state),
     NotifyCompletion: ({ summary }) => ({ summary: describeFailure(summary), notification: { sent: true } }),
@@ -107,8 +107,8 @@ const quarters = [
   ["the manifest fails", { CreateBatchManifest: always("ManifestError") }, FAILED, ({ visited }) => !visited.includes("ProcessBatches")],
   ["the manifest is too large", { CreateBatchManifest: always("States.DataLimitExceeded") }, FAILED],
   ["the manifest times out", { CreateBatchManifest: always("States.Timeout") }, FAILED],
-  ["the manifest is throttled once", { CreateBatchManifest: after([RETRIED], { run: "r", manifest_key: "k", batch_ids: BATCHES }) }, SUCCESS],
-  ["there is no batch to process", { CreateBatchManifest: () => ({ run: "r", manifest_key: "k", batch_ids: [] }) }, SUCCESS],
+  ["the manifest is throttled once", { CreateBatchManifest: after([RETRIED], { run: "r", manifest_key: "k", batch_ids: BATCHES, llm_concurrency: 6 }) }, SUCCESS],
+  ["there is no batch to process", { CreateBatchManifest: () => ({ run: "r", manifest_key: "k", batch_ids: [], llm_concurrency: 6 }) }, SUCCESS],
   ["one job fails", { SubmitBatchJob: failJob(BATCHES[1], "States.TaskFailed") }, FAILED, ({ cause }) => cause === "1 of 3 failed"],
   ["every job fails", { SubmitBatchJob: always("States.TaskFailed") }, FAILED, ({ cause }) => cause === "3 of 3 failed"],
   ["a job takes too long", { SubmitBatchJob: failJob(BATCHES[0], "States.Timeout") }, FAILED],
@@ -165,14 +165,95 @@ const lists = [
   ["no list", {}, succeed, "InvalidInput"],
 ];
 
+/** An AWS in which vLLM is healthy at once and nobody else runs; it remembers in what order it was scaled. */
+function vllm(changed = {}) {
+  const calls = [];
+  const scaled = (state) => (input) => {
+    calls.push(`${state} ${input.DesiredCapacity ?? input.DesiredCount ?? input.MixedInstancesPolicy.InstancesDistribution.OnDemandBaseCapacity}`);
+    return {};
+  };
+  const noted = ["ScaleGroupUp", "ScaleServiceUp", "ScaleServiceDown", "ScaleGroupDown", "StartOnDemand", "ResetOnDemand"];
+  const handlers = {
+    ...Object.fromEntries(noted.map((state) => [state, scaled(state)])),
+    CheckTargets: targets("healthy"),
+    CheckGroup: () => ({ AutoScalingGroups: [{ Instances: [{ InstanceId: "i-1" }] }] }),
+    CheckActivity: () => ({ Activities: [] }),
+    FindRuns: () => ({ Executions: [] }),
+    FindLists: () => ({ Executions: [{ Name: "this one" }] }),
+    RunQuarter: succeed,
+    ...changed,
+  };
+  return { handlers, calls };
+}
+
+function targets(...states) {
+  return () => ({ TargetHealthDescriptions: states.map((State) => ({ TargetHealth: { State } })) });
+}
+
+/** Answers in turn; the last answer stays. */
+function inTurn(...answers) {
+  return (input) => (answers.length > 1 ? answers.shift() : answers[0])(input);
+}
+
+// The interpreter starts executions at the present time.
+function activity(StatusMessage, StartTime = "2999-01-01T00:00:00Z") {
+  return () => ({ Activities: [{ StatusCode: "Failed", StatusMessage, StartTime }] });
+}
+
+const UP = ["ScaleGroupUp 1", "ScaleServiceUp 1"];
+const DOWN = ["ScaleServiceDown 0", "ScaleGroupDown 0", "ResetOnDemand 0"];
+const ONE = { quarters: GIVEN, vllm: { size: 1, keep: false } };
+const KEPT = { quarters: GIVEN, vllm: { size: 1, keep: true } };
+const TWO = { quarters: GIVEN, vllm: { size: 2, keep: false } };
+const NO_INSTANCES = () => ({ AutoScalingGroups: [{ Instances: [] }] });
+const QUOTA = "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded.";
+const stoppedOne = (input) => ({ executionArn: "arn", status: "ABORTED", input: JSON.stringify(input) });
+
+// [what happens, the input, the changed tasks, the last state or the error, how vLLM is scaled, further checks]
+const bracketed = [
+  ["vLLM is on around the quarters", ONE, {}, DONE, [...UP, ...DOWN]],
+  ["vLLM is kept", KEPT, {}, DONE, UP],
+  ["vLLM is not asked for", { quarters: GIVEN }, {}, DONE, []],
+  ["vLLM is healthy at the third check", ONE, { CheckTargets: inTurn(targets(), targets("initial"), targets("healthy")) }, DONE, [...UP, ...DOWN]],
+  ["a quarter fails", ONE, { RunQuarter: always("States.TaskFailed") }, SOME_FAILED, [...UP, ...DOWN]],
+  ["the group cannot be scaled up", ONE, { ScaleGroupUp: always("AutoScaling.ValidationException") }, "AutoScaling.ValidationException", DOWN],
+  ["the service cannot be scaled up", ONE, { ScaleServiceUp: always("Ecs.ServerException") }, "Ecs.ServerException", [UP[0], ...DOWN]],
+  ["scaling up is throttled once", ONE, { ScaleServiceUp: after(["States.TaskFailed"], {}) }, DONE, [UP[0], ...DOWN]],
+  ["targets cannot be read", ONE, { CheckTargets: always("ElasticLoadBalancingV2.Exception") }, "ElasticLoadBalancingV2.Exception", [...UP, ...DOWN]],
+  ["vLLM is never healthy", ONE, { CheckTargets: targets("unhealthy") }, "VllmNotHealthy", [...UP, ...DOWN], ({ cause }) => cause.includes("within 45 minutes")],
+  ["vLLM is to be kept and is never healthy", KEPT, { CheckTargets: targets() }, "VllmNotHealthy", [...UP, ...DOWN]],
+  ["one of two becomes healthy", TWO, { CheckTargets: targets("healthy", "unhealthy") }, DONE, ["ScaleGroupUp 2", "ScaleServiceUp 2", ...DOWN]],
+  ["the quota is used up", ONE, { CheckTargets: targets(), CheckActivity: activity(QUOTA) }, "VllmQuotaExceeded", [...UP, ...DOWN], ({ cause }) => cause.includes("L-3819A6DF")],
+  ["the quota was used up last week", ONE, { CheckTargets: inTurn(targets(), targets("healthy")), CheckActivity: activity(QUOTA, "2023-03-24T00:00:00Z") }, DONE, [...UP, ...DOWN]],
+  ["the quota suffices for one of two", TWO, { CheckActivity: activity(QUOTA) }, DONE, ["ScaleGroupUp 2", "ScaleServiceUp 2", ...DOWN]],
+  ["Spot is dry and on-demand instances come", ONE, { CheckTargets: inTurn(...Array(90).fill(targets()), targets("healthy")), CheckGroup: NO_INSTANCES }, DONE, [...UP, "StartOnDemand 1", ...DOWN]],
+  ["another run uses vLLM", ONE, { FindRuns: () => ({ Executions: [{ Name: "other" }] }) }, DONE, UP],
+  ["the list of runs lags behind", ONE, { FindRuns: inTurn(() => ({ Executions: [{ Name: "ended" }] }), () => ({ Executions: [] })) }, DONE, [...UP, ...DOWN]],
+  ["another list uses vLLM", ONE, { FindLists: () => ({ Executions: [{ Name: "this one" }, { Name: "other" }] }) }, DONE, UP],
+  ["the service cannot be scaled down", ONE, { ScaleServiceDown: always("Ecs.ServerException") }, DONE, [...UP, ...DOWN.slice(1)]],
+  ["the group cannot be scaled down", ONE, { ScaleGroupDown: always("AutoScaling.Exception") }, DONE, [...UP, DOWN[0], DOWN[2]]],
+  ["the runs cannot be listed", ONE, { FindRuns: always("Sfn.Exception") }, DONE, UP],
+  ["a list with vLLM was stopped", stoppedOne(ONE), {}, "CleanedUpAfterStop", DOWN],
+  ["a list that keeps vLLM was stopped", stoppedOne(KEPT), {}, "NothingToScaleDown", []],
+  ["a list without vLLM was stopped", stoppedOne({ quarters: GIVEN }), {}, "NothingToScaleDown", []],
+  ["the cleaning up was stopped", stoppedOne(stoppedOne(ONE)), {}, "NothingToScaleDown", []],
+  ["the size is text", { quarters: GIVEN, vllm: { size: "1" } }, {}, "InvalidInput", []],
+  ["the size is zero", { quarters: GIVEN, vllm: { size: 0, keep: false } }, {}, "InvalidInput", []],
+  ["the size is missing", { quarters: GIVEN, vllm: {} }, {}, "InvalidInput", []],
+];
+
 async function run(definition, input, handlers) {
   const states = Object.keys(handlers);
   const execution = new StateMachine(definition, { validationOptions: { checkArn: false } }).run(input, {
     overrides: {
       taskResourceLocalHandlers: handlers,
       retryIntervalOverrides: Object.fromEntries(states.map((state) => [state, 0])),
+      waitTimeOverrides: { WaitForVllm: 0, WaitForOthers: 0 },
     },
-    context: { Execution: { Id: "arn:execution", Name: "name", StartTime: "2023-04-01T00:00:00Z", Input: input } },
+    context: {
+      Execution: { Id: "arn:execution", Name: "name", StartTime: "2023-04-01T00:00:00Z", Input: input },
+      StateMachine: { Id: "arn:quarters", Name: "quarters" },
+    },
   });
   const visited = [];
   const reading = (async () => {
@@ -192,11 +273,16 @@ async function run(definition, input, handlers) {
 
 async function main() {
   const scenarios = [
-    ...["quarter", "quarter-at-most"].flatMap((name) =>
+    ...["quarter", "quarter-at-most", "quarter-with-vllm"].flatMap((name) =>
       quarters.map(([what, changed, end, holds]) => [name, what, QUARTER, tasks(changed), end, holds]),
     ),
     ...lists.map(([what, input, task, end, holds]) => ["quarters", what, input, { RunQuarter: task }, end, holds]),
   ];
+  for (const [what, input, changed, end, scaled, holds] of bracketed) {
+    const { handlers, calls } = vllm(changed);
+    const asScaled = (ended) => calls.join() === scaled.join() && (!holds || holds(ended));
+    scenarios.push(["quarters-with-vllm", what, input, handlers, end, asScaled]);
+  }
   const wrong = [];
   for (const [name, what, input, handlers, end, holds] of scenarios) {
     // A task that fails a few times and then answers remembers how often: each machine gets its own.

@@ -2,10 +2,28 @@
 
 import json
 import logging
+from datetime import UTC, datetime
+from typing import Any
 
+import botocore.client
 import pytest
 
 from .conftest import WAITS, Aws, Ftm, make_vllm_healthy, put_manifest, register
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> None:
+    """Let AWS give these answers, by operation, which moto cannot give."""
+    call = botocore.client.BaseClient._make_api_call  # pyright: ignore[reportAttributeAccessIssue]
+
+    def answered(client: Any, operation: str, arguments: Any) -> Any:
+        given = answers.get(operation)
+        return call(client, operation, arguments) if given is None else given(arguments) if callable(given) else given
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", answered)
+
+
+def answer_quotas(monkeypatch: pytest.MonkeyPatch, vcpus: dict[str, float]) -> None:
+    answer(monkeypatch, {"GetServiceQuota": lambda asked: {"Quota": {"Value": vcpus[asked["QuotaCode"]]}}})
 
 
 def test_status_at_zero(aws: Aws, ftm: Ftm) -> None:
@@ -43,6 +61,80 @@ def test_up_the_group_goes_first_and_down_the_service(
     ftm("vllm", "scale", after)
 
     assert sorted(order, key=caplog.text.index) == order
+
+
+def test_of_two_instances_the_one_without_a_task_goes(aws: Aws, ftm: Ftm, caplog: pytest.LogCaptureFixture) -> None:
+    ftm("vllm", "scale", "2")
+    ecs, cluster = aws.client("ecs"), "ftm-local-vllm-cluster"
+    scaling = aws.client("autoscaling")
+    (group,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=["ftm-local-vllm-asg"])["AutoScalingGroups"]
+    busy, idle = (instance["InstanceId"] for instance in group["Instances"])  # the group itself would remove the first
+    joined = {}
+    for instance in (busy, idle):
+        document = json.dumps({"instanceId": instance})
+        made = ecs.register_container_instance(cluster=cluster, instanceIdentityDocument=document)
+        joined[instance] = made["containerInstance"]["containerInstanceArn"]
+    ecs.start_task(cluster=cluster, taskDefinition="vllm", containerInstances=[joined[busy]])
+    ftm("vllm", "scale", "1")
+
+    (group,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=["ftm-local-vllm-asg"])["AutoScalingGroups"]
+    assert (group["DesiredCapacity"], [one["InstanceId"] for one in group["Instances"]]) == (1, [busy])
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "size", "exit_code", "says"),
+    [
+        (0, 1, 2, "the account may use 0 vCPUs of Spot GPU instances at once, and 1 instance needs 4"),
+        (4, 2, 0, "the account may use 4 vCPUs of Spot GPU instances at once, and 2 instances need 8"),
+        (8, 2, 0, ""),
+    ],
+)
+def test_the_quota_is_read_before_scaling(
+    aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch, vcpus: int, size: int, exit_code: int, says: str
+) -> None:
+    answer_quotas(monkeypatch, {"L-3819A6DF": vcpus})
+    result = ftm("vllm", "scale", size, exit_code=exit_code)
+
+    assert says in result.stderr
+    assert ("--quota-code L-3819A6DF --desired-value" in result.stderr) == bool(says)
+    wanted = 0 if exit_code else size
+    assert json.loads(ftm("vllm", "status", "--json").stdout)["desired"] == wanted
+
+
+def test_waiting_ends_at_once_when_the_quota_is_used_up(ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded."
+    failed = {"StatusCode": "Failed", "StatusMessage": message, "StartTime": datetime.now(UTC)}
+    answer(monkeypatch, {"DescribeScalingActivities": {"Activities": [failed]}})
+    result = ftm("vllm", "scale", "1", "--wait", exit_code=1)
+
+    assert "quota of GPU instances is used up" in result.stderr
+    assert "`ftm --stack local doctor` says what to request" in result.stderr
+
+
+def test_waiting_ends_with_the_reason_of_a_task_when_the_rollout_has_failed(
+    aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = aws.client("ecs").describe_services(cluster="ftm-local-vllm-cluster", services=["ftm-local-vllm-service"])
+    (one,) = service["services"]
+    failed = {"status": "ACTIVE", "rolloutState": "FAILED", "rolloutStateReason": "tasks failed to start"}
+    task = {
+        "stopCode": "TaskFailedToStart",
+        "stoppedReason": "Task failed to start",
+        "containers": [{"reason": "CannotPullContainerError: vllm:v9 not found"}],
+    }
+    answer(
+        monkeypatch,
+        {
+            "DescribeServices": {"services": [{**one, "deployments": [*one["deployments"], failed]}]},
+            "ListTasks": {"taskArns": ["arn:task"]},
+            "DescribeTasks": {"tasks": [task]},
+        },
+    )
+    result = ftm("vllm", "scale", "1", "--wait", exit_code=1)
+
+    assert "the deployment of vllm:1 has failed: Task failed to start; CannotPullContainerError" in result.stderr
+    status = json.loads(ftm("vllm", "status", "--json").stdout)
+    assert (status["revision"], status["rollout"]) == ("vllm:1", "FAILED: tasks failed to start")
 
 
 def test_wait_returns_when_the_requested_size_runs(aws: Aws, ftm: Ftm) -> None:

@@ -96,7 +96,7 @@ def test_the_worker_gets_the_address_of_vllm(deploy: Deploy) -> None:
         "CHECKPOINT_INTERVAL": "25",
         "LLM_BASE_URL": deployed.run.outputs["vllm_base_url"],
         "LLM_MODEL_NAME": "Qwen/Qwen3-8B",
-        "LLM_MAX_CONCURRENT": "3",
+        "LLM_MAX_CONCURRENT": "6",
     }
 
 
@@ -140,3 +140,16 @@ def test_the_image_contains_the_worker_and_runs_without_root() -> None:
     assert "USER 10001:10001" in stages[-1]
     assert "RUN" not in stages[-1]
     assert "pulumi" not in text.lower()
+
+
+def test_jobs_without_a_spot_instance_may_run_on_demand_if_the_config_says_so(deploy: Deploy) -> None:
+    deployed = deploy(batchOnDemandFallback=True)
+    spot, on_demand = (
+        deployed.one("batch/computeEnvironment:ComputeEnvironment", name) for name in ("batch", "batch-on-demand")
+    )
+    assert (spot["computeResources"]["type"], on_demand["computeResources"]["type"]) == ("SPOT", "EC2")
+    assert on_demand["computeResources"]["allocationStrategy"] == "BEST_FIT_PROGRESSIVE"
+    orders = deployed.one("batch/jobQueue:JobQueue")["computeEnvironmentOrders"]
+    assert [order["order"] for order in orders] == [1, 2]
+    assert orders[1]["computeEnvironment"].endswith(":batch-on-demand")
+    assert len(deploy().all("batch/computeEnvironment:ComputeEnvironment")) == 1

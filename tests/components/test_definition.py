@@ -1,5 +1,6 @@
 """The state machine definitions: the behaviour of each state, and validity."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from statelint.linter import Linter
 
 from components import definition
+from components.vllm_states import VllmCalls
 from contract.run import MAX_BATCHES
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:ftm-"
@@ -21,10 +23,18 @@ CALLS = definition.QuarterCalls(
 )
 QUARTER = definition.quarter(CALLS, concurrency=5, batch_timeout=3600)
 QUARTERS = definition.quarters("arn:aws:states:us-east-1:123456789012:stateMachine:ftm-quarter-processor")
+TARGET_GROUP = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/ftm-vllm/0123456789abcdef"
+VLLM = VllmCalls("ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", TARGET_GROUP)
+BRACKETED = definition.quarters("arn:aws:states:us-east-1:123456789012:stateMachine:quarter", vllm=VLLM)
+WITH_FALLBACK = definition.quarters(
+    "arn:aws:states:us-east-1:123456789012:stateMachine:quarter",
+    vllm=dataclasses.replace(VLLM, fallback_minutes=20, on_demand=1),
+)
+DOCUMENTS = {"quarter": QUARTER, "quarters": QUARTERS, "bracketed": BRACKETED, "with fallback": WITH_FALLBACK}
 BATCH = QUARTER["States"]["ProcessBatches"]["ItemProcessor"]
 
 
-@pytest.mark.parametrize("document", [QUARTER, QUARTERS], ids=["quarter", "quarters"])
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_the_linter_finds_no_problem(document: dict[str, Any]) -> None:
     assert Linter.validate(document) == []
 
@@ -72,17 +82,38 @@ def tasks(document: dict[str, Any]) -> list[dict[str, Any]]:
     return found + [task for processor in inner for task in tasks(processor)]
 
 
-@pytest.mark.parametrize("document", [QUARTER, QUARTERS], ids=["quarter", "quarters"])
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_every_state_has_a_timeout_and_retries_when_a_service_is_busy(document: dict[str, Any]) -> None:
     assert document["TimeoutSeconds"]
     for task in tasks(document):
         assert task["TimeoutSeconds"] < document["TimeoutSeconds"]
         (retry,) = task["Retry"]
         assert retry["JitterStrategy"] == "FULL"
-        assert retry["MaxAttempts"] == 10
         assert retry["MaxDelaySeconds"] == 60
+        if "aws-sdk" in task["Resource"]:  # each of these calls may be repeated
+            assert (retry["ErrorEquals"], "Catch" in task) == (["States.TaskFailed"], True)
+            continue
+        assert retry["MaxAttempts"] == 10
         # Failed tasks are not repeated: Batch has its own retries.
         assert not {"States.ALL", "States.TaskFailed", "States.Timeout"} & set(retry["ErrorEquals"])
+
+
+def test_without_a_fallback_setting_the_purchase_options_are_never_changed() -> None:
+    assert "updateAutoScalingGroup" not in json.dumps(BRACKETED)
+    updates = [task for task in tasks(WITH_FALLBACK) if "updateAutoScalingGroup" in task["Resource"]]
+    policies = [task["Parameters"]["MixedInstancesPolicy"] for task in updates]
+    assert policies == [
+        {"InstancesDistribution": {"OnDemandBaseCapacity.$": "$.vllm.size"}},
+        {"InstancesDistribution": {"OnDemandBaseCapacity": 1}},
+    ]
+
+
+def test_a_run_decides_how_many_requests_a_job_sends_at_once() -> None:
+    document = definition.quarter(dataclasses.replace(CALLS, sets_concurrency=True), concurrency=5, batch_timeout=3600)
+    process = document["States"]["ProcessBatches"]
+    assert process["ItemSelector"]["llm_concurrency.$"] == "$.manifest.llm_concurrency"
+    variables = process["ItemProcessor"]["States"]["SubmitBatchJob"]["Parameters"]["ContainerOverrides"]["Environment"]
+    assert {"Name": "LLM_MAX_CONCURRENT", "Value.$": "States.Format('{}', $.llm_concurrency)"} in variables
 
 
 def test_throttled_submissions_are_retried() -> None:

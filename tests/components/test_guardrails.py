@@ -123,11 +123,11 @@ def test_each_alarm_describes_the_next_step_and_names_a_section_of_the_runbook(d
 
 def test_a_blocked_queue_is_reported_to_the_topic(deploy: Deploy) -> None:
     deployed = deploy(snsTopicArn=TOPIC)
-    pattern = json.loads(deployed.one("cloudwatch/eventRule:EventRule")["eventPattern"])
+    pattern = json.loads(deployed.one("cloudwatch/eventRule:EventRule", "jobs-waiting")["eventPattern"])
     assert pattern["detail-type"] == ["Batch Job Queue Blocked"]
     assert pattern["resources"] == [deployed.run.outputs["job_queue_arn"]]
-    assert deployed.one("cloudwatch/eventTarget:EventTarget")["arn"] == TOPIC
-    assert not deploy().all("cloudwatch/eventRule:EventRule")
+    assert deployed.one("cloudwatch/eventTarget:EventTarget", "jobs-waiting")["arn"] == TOPIC
+    assert "jobs-waiting" not in [rule.name for rule in deploy().all("cloudwatch/eventRule:EventRule")]
 
 
 def test_the_stacks_own_topic_is_encrypted_and_rejects_unencrypted_requests(deploy: Deploy) -> None:

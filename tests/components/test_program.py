@@ -50,7 +50,12 @@ def test_the_exports_are_those_of_the_design(deploy: Deploy) -> None:
         "vllm_asg_name": "ftm-vllm-asg",
         "vllm_base_url": "http://internal-ftm-vllm-alb.elb.amazonaws.com/v1",
         "vllm_log_group": "/ecs/ftm-vllm",
+        "vllm_requests_per_gpu": 31,
+        "vllm_tokens_per_request": 640,
     }
+    # A number in the config counts for every batch, whatever the number of GPUs.
+    assert "vllm_requests_per_gpu" not in deploy(llmMaxConcurrent=8).run.outputs
+    assert deploy(vllmOnDemandFallbackMinutes=20).run.outputs["vllm_on_demand_fallback_minutes"] == 20
 
 
 def test_every_taggable_resource_has_the_three_tags(deploy: Deploy) -> None:
@@ -66,6 +71,7 @@ def test_every_taggable_resource_has_the_three_tags(deploy: Deploy) -> None:
         "LifecyclePolicy",
         "Policy",
         "Dashboard",
+        "EventTarget",
     }
     for resource in deploy("dev").custom:
         tags = resource.inputs.get("tags")

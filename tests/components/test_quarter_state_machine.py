@@ -84,6 +84,9 @@ def test_the_functions_have_the_designed_settings(deploy: Deploy) -> None:
     assert variables["MIN_NAMED_SHARE"] == "0.9"
     assert variables["JOB_NAME_PREFIX"] == "ftm"
     assert "environment" not in functions["functions.notify_completion.handler"]
+    assert functions["functions.create_batch_manifest.handler"]["environment"] == {
+        "variables": {"LLM_MAX_CONCURRENT": "6"}
+    }
 
 
 def test_the_zip_contains_only_the_functions_and_the_contract(deploy: Deploy) -> None:
@@ -148,6 +151,33 @@ def test_the_machine_of_several_quarters_may_only_start_the_machine_of_one(deplo
     assert allowed["states:StartExecution"] == [f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:ftm-quarter-processor"]
     assert allowed["states:StopExecution"] == [f"arn:aws:states:{REGION}:{ACCOUNT}:execution:ftm-quarter-processor:*"]
     assert not [action for action in allowed if action.startswith(("batch:", "lambda:", "s3:"))]
+
+
+def test_the_quarters_machine_may_switch_this_stacks_vllm_and_no_other(deploy: Deploy) -> None:
+    allowed = actions(deploy(), "quarters")
+    group = f"arn:aws:autoscaling:{REGION}:{ACCOUNT}:autoScalingGroup:*:autoScalingGroupName/ftm-vllm-asg"
+    assert allowed["autoscaling:SetDesiredCapacity"] == [group]
+    assert allowed["ecs:UpdateService"] == [f"arn:aws:ecs:{REGION}:{ACCOUNT}:service/ftm-vllm-cluster/ftm-vllm-service"]
+    machines = [
+        f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:ftm-{name}" for name in ("quarter-processor", "quarters")
+    ]
+    assert allowed["states:ListExecutions"] == machines
+    assert "autoscaling:UpdateAutoScalingGroup" not in allowed
+    assert actions(deploy(vllmOnDemandFallbackMinutes=20), "quarters")["autoscaling:UpdateAutoScalingGroup"] == [group]
+    without = actions(deploy(vllmEnabled=False), "quarters")
+    assert not [action for action in without if action.startswith(("autoscaling:", "ecs:", "elasticloadbalancing:"))]
+
+
+def test_the_end_of_a_stopped_list_starts_the_machine_that_cleans_up(deploy: Deploy) -> None:
+    deployed = deploy()
+    machine = deployed.run.outputs["quarters_state_machine_arn"]
+    pattern = json.loads(deployed.one("cloudwatch/eventRule:EventRule", "quarters-stopped")["eventPattern"])
+    assert pattern["detail"] == {"status": ["ABORTED", "TIMED_OUT"], "stateMachineArn": [machine]}
+    target = deployed.one("cloudwatch/eventTarget:EventTarget", "quarters-stopped")
+    assert (target["arn"], target["inputPath"]) == (machine, "$.detail")
+    started = actions(deployed, "quarters-stopped")
+    assert started == {"states:StartExecution": [f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:ftm-quarters"]}
+    assert not deploy(vllmEnabled=False).all("cloudwatch/eventRule:EventRule")
 
 
 def test_roles_of_state_machines_can_only_be_assumed_for_this_account(deploy: Deploy) -> None:

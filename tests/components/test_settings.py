@@ -101,9 +101,9 @@ def test_contradictory_vllm_settings_are_ignored_without_vllm() -> None:
 
 def test_concurrency_is_derived_from_the_cache_unless_configured() -> None:
     usual = load()
-    assert (usual.vllm.concurrent_requests, usual.llm_concurrency) == (19, 3)
+    assert (usual.vllm.concurrent_requests, usual.llm_concurrency) == (31, 6)
     assert usual.llm_concurrency * usual.run.map_concurrency <= usual.vllm.concurrent_requests
-    assert load(vllmInstanceTypes='["g6e.xlarge"]').vllm.concurrent_requests == 162
+    assert load(vllmInstanceTypes='["g6e.xlarge"]').vllm.concurrent_requests == 256
     assert load(mapConcurrency="40").llm_concurrency == 1
     given = load(vllmMaxNumSeqs="64", llmMaxConcurrent="8")
     assert (given.vllm.concurrent_requests, given.llm_concurrency) == (64, 8)

@@ -31,7 +31,7 @@ def test_vllm_has_the_options_that_naming_needs(deploy: Deploy) -> None:
     assert container(deployed)["command"][0] == "Qwen/Qwen3-8B"
     assert json.loads(given["--default-chat-template-kwargs"]) == {"enable_thinking": False}
     assert given["--max-model-len"] == "4096"
-    assert given["--max-num-seqs"] == "19"
+    assert given["--max-num-seqs"] == "256"
     assert given["--max-num-queued-reqs"] == "76"
     assert given["--gpu-memory-utilization"] == "0.90"
     assert given["--dtype"] == "auto"

@@ -75,3 +75,51 @@ def test_a_capacity_above_the_maximum_is_rejected(service):
     with pytest.raises(service.scaling.exceptions.ClientError, match="above max value 2"):
         service.scale(instances=3, tasks=1)
     assert service.counts() == (0, 0, 0)
+
+
+def test_container_instances_follow_the_group_and_show_which_holds_a_task(service):
+    def tasks():
+        arns = service.ecs.list_container_instances(cluster=service.name)["containerInstanceArns"]
+        found = service.ecs.describe_container_instances(cluster=service.name, containerInstances=arns)
+        return {one["ec2InstanceId"]: one["runningTasksCount"] for one in found["containerInstances"]}
+
+    service.scale(instances=2, tasks=1)
+    held = tasks()
+    assert sorted(held.values()) == [0, 1]
+    (idle,) = [instance for instance, count in held.items() if not count]
+    service.scaling.terminate_instance_in_auto_scaling_group(InstanceId=idle, ShouldDecrementDesiredCapacity=True)
+    assert tasks() == {instance: count for instance, count in held.items() if count}
+    assert service.counts() == (1, 0, 1)
+
+
+def test_a_group_keeps_what_an_update_of_its_policy_does_not_mention(stack_of_mixed_instances):
+    scaling, name = stack_of_mixed_instances
+    update = {"InstancesDistribution": {"OnDemandBaseCapacity": 1}}
+    scaling.update_auto_scaling_group(AutoScalingGroupName=name, MixedInstancesPolicy=update)
+    (group,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+    policy = group["MixedInstancesPolicy"]
+    assert policy["InstancesDistribution"]["OnDemandBaseCapacity"] == 1
+    assert policy["InstancesDistribution"]["OnDemandPercentageAboveBaseCapacity"] == 0
+    assert policy["LaunchTemplate"]["Overrides"] == [{"InstanceType": "g6.xlarge"}]
+
+
+@pytest.fixture
+def stack_of_mixed_instances(aws):
+    name = f"mixed-{uuid.uuid4().hex[:8]}"
+    data = {"ImageId": "ami-12c6146b", "InstanceType": "g6.xlarge"}
+    aws.client("ec2").create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
+    scaling = aws.client("autoscaling")
+    scaling.create_auto_scaling_group(
+        AutoScalingGroupName=name,
+        MinSize=0,
+        MaxSize=2,
+        AvailabilityZones=["us-east-1a"],
+        MixedInstancesPolicy={
+            "LaunchTemplate": {
+                "LaunchTemplateSpecification": {"LaunchTemplateName": name, "Version": "1"},
+                "Overrides": [{"InstanceType": "g6.xlarge"}],
+            },
+            "InstancesDistribution": {"OnDemandBaseCapacity": 0, "OnDemandPercentageAboveBaseCapacity": 0},
+        },
+    )
+    return scaling, name

@@ -63,7 +63,8 @@ def event_rule(aws: Aws, resource: Resource) -> Created:
 @creates("aws:cloudwatch/eventTarget:EventTarget")
 def event_target(aws: Aws, resource: Resource) -> Created:
     rule, target_id = resource.inputs["rule"], resource.inputs.get("targetId") or resource.name
-    target = {"Id": target_id, "Arn": resource.inputs["arn"]}
+    renamed = ("rule", "targetId", "inputTransformer")
+    target = {"Id": target_id, **fit(aws, "events", "Target", resource.inputs, renamed)}
     if transformer := resource.inputs.get("inputTransformer"):
         target["InputTransformer"] = {
             "InputPathsMap": transformer["inputPaths"],

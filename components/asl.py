@@ -1,0 +1,52 @@
+"""Parts of state machine definitions that several of them share, in the Amazon States Language (JSONPath)."""
+
+from typing import Any
+
+Document = dict[str, Any]
+
+
+def retry(*errors: str, attempts: int = 10) -> Document:
+    """Try again when a service is busy, after random delays of up to 60 seconds."""
+    return {
+        "ErrorEquals": list(errors),
+        "IntervalSeconds": 2,
+        "BackoffRate": 2.0,
+        "MaxDelaySeconds": 60,
+        "MaxAttempts": attempts,
+        "JitterStrategy": "FULL",
+    }
+
+
+def catch(path: str, goto: str) -> list[Document]:
+    """Continue at `goto` after any error, which is stored at `path`."""
+    # States.ALL does not match States.DataLimitExceeded, and must be alone in its list.
+    return [
+        {"ErrorEquals": [error], "ResultPath": path, "Next": goto}
+        for error in ("States.DataLimitExceeded", "States.ALL")
+    ]
+
+
+def choose(path: str, value: bool, goto: str, *, otherwise: str) -> Document:
+    """Choose by a boolean. A missing value, a text or a number goes the other way."""
+    return {"Type": "Choice", "Choices": [{**is_boolean(path, value), "Next": goto}], "Default": otherwise}
+
+
+def is_boolean(path: str, value: bool) -> Document:
+    """A rule that holds for exactly this boolean."""
+    return {
+        "And": [
+            {"Variable": path, "IsPresent": True},
+            {"Variable": path, "IsBoolean": True},
+            {"Variable": path, "BooleanEquals": value},
+        ]
+    }
+
+
+def is_present(path: str) -> Document:
+    """A rule that holds when there is a value at `path`, also null."""
+    return {"Variable": path, "IsPresent": True}
+
+
+def negate(rule: Document) -> Document:
+    """The opposite of a rule."""
+    return {"Not": rule}

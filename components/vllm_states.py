@@ -1,0 +1,297 @@
+"""The states with which the machine of a list of quarters switches vLLM on before the quarters and off after them.
+
+They call AWS's own APIs through Step Functions, without a function. What they know of vLLM is at these paths of the
+state: `$.vllm` is the part of the input, `{"size": 1, "keep": false}`; `$.problem` is what kept the quarters from
+running, `{"Error", "Cause"}`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from components.alarms import COLD_START_MINUTES
+from components.asl import Document, catch, choose, is_boolean, is_present, negate, retry
+
+POLL_SECONDS = 15
+
+_QUOTA_ERRORS = ("MaxSpotInstanceCountExceeded", "VcpuLimitExceeded")
+"""EC2's words for an account's quota that is used up, on Spot and on demand. Waiting does not help."""
+
+
+@dataclass(frozen=True)
+class VllmCalls:
+    """What the states call: names, except for the target group's ARN."""
+
+    group: str
+    cluster: str
+    service: str
+    target_group: str
+    minimum: int = 0
+    """Instances that always run: vLLM is scaled down to them."""
+    on_demand: int = 0
+    """The group's on-demand base as it is deployed."""
+    fallback_minutes: int = 0
+    """Minutes without any instance after which on-demand ones are started; 0: never."""
+    limit_minutes: int = COLD_START_MINUTES
+    """How long to wait for healthy instances."""
+    poll_seconds: int = POLL_SECONDS
+
+
+def scale_up(calls: VllmCalls, partition: str, *, then: str, failed: str) -> dict[str, Document]:
+    """Ask for `$.vllm.size` instances and wait until as many are healthy; starts at `ScaleGroupUp`.
+
+    When the time is up, one healthy instance suffices. Without any, `$.problem` says why, and `failed` comes next.
+    """
+    checks = calls.limit_minutes * 60 // calls.poll_seconds
+    in_time = {"Variable": "$.waited.checks", "NumericLessThan": checks}
+    all_healthy = {
+        "And": [
+            {"Variable": "$.waited.targets", "NumericGreaterThanEqualsPath": "$.vllm.size"},
+            {"Variable": "$.waited.states[0]", "StringEquals": "healthy"},
+            negate(is_present("$.waited.states[1]")),
+        ]
+    }
+    quota_used_up = {
+        "And": [
+            is_present("$.activity.message[0]"),
+            # An older message is of an earlier attempt.
+            {"Variable": "$.activity.started[0]", "TimestampGreaterThanPath": "$.waited.since"},
+            {"Or": [{"Variable": "$.activity.message[0]", "StringMatches": f"*{one}*"} for one in _QUOTA_ERRORS]},
+        ]
+    }
+    choices = [
+        {**all_healthy, "Next": then},
+        {"And": [negate(in_time), is_boolean("$.waited.any", True)], "Next": then},
+        {**negate(in_time), "Next": "VllmTooLate"},
+        {"And": [quota_used_up, is_boolean("$.waited.any", True)], "Next": then},
+        {**quota_used_up, "Next": "QuotaExceeded"},
+    ]
+    states: dict[str, Document] = {
+        "ScaleGroupUp": _set_group(calls, partition, {"DesiredCapacity.$": "$.vllm.size"}, attempts=3)
+        | {"Catch": catch("$.problem", failed), "Next": "ScaleServiceUp"},
+        "ScaleServiceUp": _set_service(calls, partition, {"DesiredCount.$": "$.vllm.size"}, attempts=3)
+        | {"Catch": catch("$.problem", failed), "Next": "BeginWaiting"},
+        "BeginWaiting": {
+            "Type": "Pass",
+            "Parameters": {"checks": 0, "since.$": "$$.Execution.StartTime"},
+            "ResultPath": "$.waited",
+            "Next": "CheckTargets",
+        },
+        "CheckTargets": _call(
+            partition, "elasticloadbalancingv2:describeTargetHealth", {"TargetGroupArn": calls.target_group}
+        )
+        | {
+            "ResultSelector": {"states.$": "$.TargetHealthDescriptions[*].TargetHealth.State"},
+            "ResultPath": "$.targets",
+            "Catch": catch("$.problem", failed),
+            "Next": "CheckGroup",
+        },
+        "CheckGroup": _call(
+            partition, "autoscaling:describeAutoScalingGroups", {"AutoScalingGroupNames": [calls.group]}
+        )
+        | {
+            "ResultSelector": {"instances.$": "$.AutoScalingGroups[0].Instances[*].InstanceId"},
+            "ResultPath": "$.group",
+            "Catch": catch("$.problem", failed),
+            "Next": "CheckActivity",
+        },
+        "CheckActivity": _call(
+            partition,
+            "autoscaling:describeScalingActivities",
+            {"AutoScalingGroupName": calls.group, "MaxRecords": 1},
+        )
+        | {
+            "ResultSelector": {
+                "message.$": "$.Activities[*].StatusMessage",
+                "started.$": "$.Activities[*].StartTime",
+            },
+            "ResultPath": "$.activity",
+            "Catch": catch("$.problem", failed),
+            "Next": "CountHealthy",
+        },
+        "CountHealthy": {
+            "Type": "Pass",
+            "Parameters": {
+                "checks.$": "States.MathAdd($.waited.checks, 1)",
+                "since.$": "$.waited.since",
+                "targets.$": "States.ArrayLength($.targets.states)",
+                "states.$": "States.ArrayUnique($.targets.states)",
+                "any.$": "States.ArrayContains($.targets.states, 'healthy')",
+            },
+            "ResultPath": "$.waited",
+            "Next": "VllmHealthy?",
+        },
+        "VllmHealthy?": {"Type": "Choice", "Choices": choices, "Default": "WaitForVllm"},
+        "WaitForVllm": {"Type": "Wait", "Seconds": calls.poll_seconds, "Next": "CheckTargets"},
+        "VllmTooLate": _problem(
+            "VllmNotHealthy",
+            f"States.Format('vLLM was not healthy within {calls.limit_minutes} minutes. Instances: {{}}. The last "
+            "message of the Auto Scaling group: {}', States.ArrayLength($.group.instances), "
+            "States.JsonToString($.activity.message))",
+            failed,
+        ),
+        "QuotaExceeded": _problem(
+            "VllmQuotaExceeded",
+            "States.Format('The quota of the account for GPU instances is used up: request more vCPUs under Service "
+            "Quotas, L-3819A6DF for Spot or L-DB2E81BA on demand. The Auto Scaling group says: {}', "
+            "$.activity.message[0])",
+            failed,
+        ),
+    }
+    if calls.fallback_minutes:
+        due = {
+            "And": [
+                {"Variable": "$.waited.checks", "NumericEquals": calls.fallback_minutes * 60 // calls.poll_seconds},
+                negate(is_present("$.group.instances[0]")),
+            ]
+        }
+        choices.append({**due, "Next": "StartOnDemand"})
+        states["StartOnDemand"] = _set_on_demand(calls, partition, {"OnDemandBaseCapacity.$": "$.vllm.size"}) | {
+            "Catch": catch("$.problem", failed),
+            "Next": "WaitForVllm",
+        }
+    return states
+
+
+def scale_down(calls: VllmCalls, quarter_machine: str, partition: str, *, then: str) -> dict[str, Document]:
+    """Scale down to the minimum, unless another execution may need vLLM; starts at `BeginScaleDown`.
+
+    The last execution to end scales down. Step Functions' lists lag behind, so that they are read again after a while.
+    An error does not change how the execution ends: the alarm on idle GPUs switches off what is left.
+    """
+    lists = "$.others.lists[1]"  # this execution is one of them
+    last = "ResetOnDemand" if calls.fallback_minutes else then
+    running = {"StatusFilter": "RUNNING"}
+    states: dict[str, Document] = {
+        "BeginScaleDown": {"Type": "Pass", "Result": {"searches": 0}, "ResultPath": "$.others", "Next": "FindRuns"},
+        "FindRuns": _call(
+            partition, "sfn:listExecutions", {"StateMachineArn": quarter_machine, "MaxResults": 1, **running}
+        )
+        | {
+            "ResultSelector": {"names.$": "$.Executions[*].Name"},
+            "ResultPath": "$.others.runs",
+            "Catch": catch("$.scale_down", then),
+            "Next": "FindLists",
+        },
+        "FindLists": _call(
+            partition, "sfn:listExecutions", {"StateMachineArn.$": "$$.StateMachine.Id", "MaxResults": 2, **running}
+        )
+        | {
+            "ResultSelector": {"names.$": "$.Executions[*].Name"},
+            "ResultPath": "$.others.lists",
+            "Catch": catch("$.scale_down", then),
+            "Next": "CountSearch",
+        },
+        "CountSearch": {
+            "Type": "Pass",
+            "Parameters": {
+                "searches.$": "States.MathAdd($.others.searches, 1)",
+                "runs.$": "$.others.runs.names",
+                "lists.$": "$.others.lists.names",
+            },
+            "ResultPath": "$.others",
+            "Next": "VllmInUse?",
+        },
+        "VllmInUse?": {
+            "Type": "Choice",
+            "Choices": [
+                {
+                    "And": [negate(is_present("$.others.runs[0]")), negate(is_present(lists))],
+                    "Next": "ScaleServiceDown",
+                },
+                {"Variable": "$.others.searches", "NumericGreaterThanEquals": 2, "Next": then},
+            ],
+            "Default": "WaitForOthers",
+        },
+        "WaitForOthers": {"Type": "Wait", "Seconds": 4 * calls.poll_seconds, "Next": "FindRuns"},
+        # The service first, so that its tasks drain before their instances go.
+        "ScaleServiceDown": _set_service(calls, partition, {"DesiredCount": calls.minimum}, attempts=8)
+        | {"Catch": catch("$.scale_down", "ScaleGroupDown"), "Next": "ScaleGroupDown"},
+        "ScaleGroupDown": _set_group(calls, partition, {"DesiredCapacity": calls.minimum}, attempts=8)
+        | {"Catch": catch("$.scale_down", last), "Next": last},
+    }
+    if calls.fallback_minutes:
+        # Only now: with instances, the group would replace on-demand ones by Spot.
+        states["ResetOnDemand"] = _set_on_demand(calls, partition, {"OnDemandBaseCapacity": calls.on_demand}) | {
+            "Catch": catch("$.scale_down", then),
+            "Next": then,
+        }
+    return states
+
+
+def read_stopped(*, bracketed: str, otherwise: str) -> dict[str, Document]:
+    """Find out whether an execution that was stopped had switched vLLM on; starts at `Stopped?`.
+
+    A stopped execution cannot clean up after itself. An EventBridge rule starts another one with the event's detail as
+    its input, in which `input` is the text of the stopped one's input.
+    """
+    return {
+        "Stopped?": {
+            "Type": "Choice",
+            "Choices": [
+                {"And": [is_present("$.input"), {"Variable": "$.input", "IsString": True}], "Next": "ReadStopped"}
+            ],
+            "Default": otherwise,
+        },
+        "ReadStopped": {
+            "Type": "Pass",
+            "Parameters": {"stopped.$": "States.StringToJson($.input)"},
+            "Next": "StoppedWithVllm?",
+        },
+        "StoppedWithVllm?": {
+            "Type": "Choice",
+            "Choices": [
+                {
+                    "And": [is_present("$.stopped.vllm"), negate(is_boolean("$.stopped.vllm.keep", True))],
+                    "Next": bracketed,
+                }
+            ],
+            "Default": "NothingToScaleDown",
+        },
+        "NothingToScaleDown": {"Type": "Succeed"},
+    }
+
+
+def kept(then: str, *, otherwise: str) -> Document:
+    """Whether vLLM stays on after the quarters, because the input says so or never asked for it."""
+    keep = choose("$.vllm.keep", True, then, otherwise=otherwise)
+    keep["Choices"].append({**negate(is_present("$.vllm")), "Next": then})
+    return keep
+
+
+def _set_group(calls: VllmCalls, partition: str, size: Mapping[str, object], attempts: int) -> Document:
+    arguments = {"AutoScalingGroupName": calls.group, "HonorCooldown": False, **size}
+    return _call(partition, "autoscaling:setDesiredCapacity", arguments, attempts) | {"ResultPath": None}
+
+
+def _set_service(calls: VllmCalls, partition: str, size: Mapping[str, object], attempts: int) -> Document:
+    arguments = {"Cluster": calls.cluster, "Service": calls.service, **size}
+    return _call(partition, "ecs:updateService", arguments, attempts) | {"ResultPath": None}
+
+
+def _set_on_demand(calls: VllmCalls, partition: str, base: Mapping[str, object]) -> Document:
+    """What is left out of the policy stays as it is."""
+    arguments = {
+        "AutoScalingGroupName": calls.group,
+        "MixedInstancesPolicy": {"InstancesDistribution": dict(base)},
+    }
+    return _call(partition, "autoscaling:updateAutoScalingGroup", arguments) | {"ResultPath": None}
+
+
+def _call(partition: str, api: str, arguments: Mapping[str, object], attempts: int = 8) -> Document:
+    """Call AWS. Each of these calls may be repeated, so that every error is tried again."""
+    return {
+        "Type": "Task",
+        "Resource": f"arn:{partition}:states:::aws-sdk:{api}",
+        "TimeoutSeconds": 60,
+        "Parameters": dict(arguments),
+        "Retry": [retry("States.TaskFailed", attempts=attempts)],
+    }
+
+
+def _problem(error: str, cause: str, then: str) -> Document:
+    return {
+        "Type": "Pass",
+        "Parameters": {"Error": error, "Cause.$": cause},
+        "ResultPath": "$.problem",
+        "Next": then,
+    }

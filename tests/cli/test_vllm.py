@@ -93,7 +93,7 @@ def test_the_quota_is_read_before_scaling(
     aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch, vcpus: int, size: int, exit_code: int, says: str
 ) -> None:
     answer_quotas(monkeypatch, {"L-3819A6DF": vcpus})
-    result = ftm("vllm", "scale", size, exit_code=exit_code)
+    result = ftm("vllm", "scale", str(size), exit_code=exit_code)
 
     assert says in result.stderr
     assert ("--quota-code L-3819A6DF --desired-value" in result.stderr) == bool(says)

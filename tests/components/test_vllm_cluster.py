@@ -32,7 +32,7 @@ def test_vllm_has_the_options_that_naming_needs(deploy: Deploy) -> None:
     assert json.loads(given["--default-chat-template-kwargs"]) == {"enable_thinking": False}
     assert given["--max-model-len"] == "4096"
     assert given["--max-num-seqs"] == "256"
-    assert given["--max-num-queued-reqs"] == "76"
+    assert given["--max-num-queued-reqs"] == "1024"
     assert given["--gpu-memory-utilization"] == "0.90"
     assert given["--dtype"] == "auto"
     assert given.keys() >= {"--disable-uvicorn-access-log", "--enable-prompt-tokens-details"}

@@ -254,7 +254,9 @@ def _model(stack: Stack, task_definition: str) -> str:
     if not task_definition:
         return ""
     described = stack.ecs.describe_task_definition(taskDefinition=task_definition)["taskDefinition"]
-    command = next((container.get("command", []) for container in described.get("containerDefinitions", [])), [])
+    command = next(
+        (container.get("command", list[str]()) for container in described.get("containerDefinitions", [])), []
+    )
     option = "--served-model-name"
     return command[command.index(option) + 1] if option in command[:-1] else next(iter(command), "")
 

@@ -254,9 +254,8 @@ def _model(stack: Stack, task_definition: str) -> str:
     if not task_definition:
         return ""
     described = stack.ecs.describe_task_definition(taskDefinition=task_definition)["taskDefinition"]
-    command = next(
-        (container.get("command", list[str]()) for container in described.get("containerDefinitions", [])), []
-    )
+    containers = described.get("containerDefinitions", [])
+    command = containers[0].get("command", []) if containers else []
     option = "--served-model-name"
     return command[command.index(option) + 1] if option in command[:-1] else next(iter(command), "")
 

@@ -1,35 +1,15 @@
 """Turns every failure into one sentence for a person and one exit code for a script; no other module does."""
 
 import sys
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from contract import ContractError
 from contract.bucket import S3UnavailableError
+from contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
-
-
-class ExitCode(IntEnum):
-    """What `ftm` exits with. The help text of `ftm` and the guide list them."""
-
-    DONE = 0
-    FAILED = 1
-    """The run failed, or any failure without a code of its own."""
-    USAGE = 2
-    """Wrong command line, or input that is invalid."""
-    NOT_FOUND = 3
-    """The stack, quarter, run or firm does not exist, or a service is not up."""
-    DENIED = 4
-    """Credentials are missing or expired, or lack a permission."""
-    CONFLICT = 5
-    """Something that is already running is in the way."""
-    LOST_SIGHT = 6
-    """AWS could not be reached for minutes while watching; the run itself goes on."""
-    INTERRUPTED = 130
-    """Ctrl-C, or "n" at a question; what a shell reports for SIGINT."""
 
 
 class CliError(Exception):
@@ -132,15 +112,11 @@ def aws_code(error: BaseException) -> str:
 
 
 def _explain_aws(error: BaseException) -> tuple[str, ExitCode] | None:
-    """As `explain`, for the exceptions of botocore and boto3; None for any other."""
-    from boto3.exceptions import Boto3Error
+    """As `explain`, for the exceptions of botocore; None for any other."""
     from botocore import exceptions
 
     if isinstance(error, exceptions.ClientError):
         return _explain_response(error)
-    if isinstance(error, Boto3Error):
-        # S3UploadFailedError holds AWS's own response only as text; the cause is the original.
-        return explain(error.__context__) if error.__context__ else (_refused(error), ExitCode.FAILED)
     if isinstance(
         error,
         exceptions.NoCredentialsError

@@ -10,9 +10,10 @@ from typer.core import TyperGroup
 
 from cli import output
 from cli.commands import cost, local, logs, naming, prefetch, quarter, report, stack, status, themes, topics, vllm
-from cli.errors import ExitCode, explain
+from cli.errors import explain
 from cli.stack import Target
 from contract import env
+from contract.exit_codes import ExitCode
 
 _GLOBAL_OPTIONS = ("--stack", "--region", "--profile", "--project")
 """Global options with a value: accepted before and after the subcommand."""

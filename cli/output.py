@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.errors import ExitCode, UsageError
+from cli.errors import UsageError
+from contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,7 +10,8 @@ from functools import cached_property
 from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
-from cli.errors import CliError, ExitCode, NotFoundError
+from cli.errors import CliError, NotFoundError
+from contract.exit_codes import ExitCode
 from contract.project import find_project
 from contract.resource_names import outputs_parameter
 

@@ -32,6 +32,21 @@ TOPIC_COLUMNS = (
     "processed_at",
 )
 
+NAME_COLUMNS = (
+    "firm_id",
+    "firm_name",
+    "quarter",
+    "topic_id",
+    "local_topic_id",
+    "name",
+    "summary",
+    "naming_method",
+    "model",
+    "keywords",
+    "sentence_ids",
+)
+"""The columns that a comparison of topic names needs."""
+
 
 def topic_id(firm_id: str, quarter: str, local_topic_id: int) -> str:
     """The id of a firm's topic in a quarter, counted from 0: `AAPL_2021Q3_0`."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypedDict
 
-from evaluation import USAGE, EvaluationError
+from contract.exit_codes import ExitCode
+from evaluation import EvaluationError
 from evaluation.process import answer_request
 from evaluation.topic_names import NamedTopic, TopicNames, read_topic_names
 from worker import firm_names
@@ -98,7 +99,7 @@ class Comparison(TypedDict):
 
 class Side(TypedDict):
     path: str
-    """A Parquet file with the columns of `topic_names.COLUMNS`."""
+    """A Parquet file with the columns of `contract.topics.NAME_COLUMNS`."""
     source: str
     """Its name in results and messages."""
 
@@ -149,13 +150,13 @@ def compare(quarter: str, a: TopicNames, b: TopicNames, *, show: int) -> tuple[C
     """
     firms = {topic.firm_id for topic in a.topics} & {topic.firm_id for topic in b.topics}
     if not firms:
-        raise EvaluationError(f"{a.source} and {b.source} have no firm in common", USAGE)
+        raise EvaluationError(f"{a.source} and {b.source} have no firm in common", ExitCode.USAGE)
     a, b = _only(a, firms), _only(b, firms)
     pairs = list(_pairs(a.topics, b.topics))
     if not pairs:
         raise EvaluationError(
             f"{a.source} and {b.source} have no topic in common, by their sentences: compare runs of the same prefetch",
-            USAGE,
+            ExitCode.USAGE,
         )
     measure, similarity = _measure()
     values = similarity([(first.name, second.name) for first, second in pairs])

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from contract import ContractError
-from evaluation import DENIED, FAILED, NOT_FOUND, USAGE, EvaluationError
+from contract.exit_codes import ExitCode
+from evaluation import EvaluationError
 from llm import LlmAddressError, LlmError, LlmKeyError, LlmModelError, LlmUnavailableError
 
-INTERRUPTED = 130
-
 _LLM_CODES: dict[type[LlmError], int] = {
-    LlmModelError: USAGE,
-    LlmAddressError: NOT_FOUND,
-    LlmUnavailableError: NOT_FOUND,
-    LlmKeyError: DENIED,
+    LlmModelError: ExitCode.USAGE,
+    LlmAddressError: ExitCode.NOT_FOUND,
+    LlmUnavailableError: ExitCode.NOT_FOUND,
+    LlmKeyError: ExitCode.DENIED,
 }
 
 
@@ -29,17 +28,17 @@ def answer_request(work: Callable[[Any], object]) -> int:
     except EvaluationError as error:
         return _fail(error, error.code)
     except ContractError as error:
-        return _fail(error, USAGE)
+        return _fail(error, ExitCode.USAGE)
     except LlmError as error:
-        return _fail(error, _LLM_CODES.get(type(error), FAILED))
+        return _fail(error, _LLM_CODES.get(type(error), ExitCode.FAILED))
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except Exception as error:
         # Imported late: most tools never load botocore.
         from botocore.exceptions import BotoCoreError, ClientError
 
         if isinstance(error, BotoCoreError | ClientError):
-            return _fail(error, FAILED)
+            return _fail(error, ExitCode.FAILED)
         raise
     print(json.dumps(result, ensure_ascii=False), flush=True)
     return 0

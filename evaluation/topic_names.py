@@ -8,21 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation import NOT_FOUND, USAGE, EvaluationError
-
-COLUMNS = (
-    "firm_id",
-    "firm_name",
-    "quarter",
-    "topic_id",
-    "local_topic_id",
-    "name",
-    "summary",
-    "naming_method",
-    "model",
-    "keywords",
-    "sentence_ids",
-)
+from contract.exit_codes import ExitCode
+from contract.topics import NAME_COLUMNS
+from evaluation import EvaluationError
 
 
 @dataclass(frozen=True)
@@ -58,9 +46,9 @@ def read_topic_names(path: Path, source: str, quarter: str) -> TopicNames:
     """
     rows = _read_rows(path, source)
     if not rows:
-        raise EvaluationError(f"{source} holds no topics", NOT_FOUND)
+        raise EvaluationError(f"{source} holds no topics", ExitCode.NOT_FOUND)
     if others := {str(row["quarter"]) for row in rows} - {quarter}:
-        raise EvaluationError(f"{source} names topics of {sorted(others)[0]}, not of {quarter}", USAGE)
+        raise EvaluationError(f"{source} names topics of {sorted(others)[0]}, not of {quarter}", ExitCode.USAGE)
     models = sorted({str(row["model"]) for row in rows if row["model"]})
     return TopicNames(source, models, [_topic(source, row) for row in rows])
 
@@ -70,24 +58,24 @@ def _read_rows(path: Path, source: str) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        missing = [column for column in COLUMNS if column not in pq.read_schema(path).names]
+        missing = [column for column in NAME_COLUMNS if column not in pq.read_schema(path).names]
         if missing:
-            raise EvaluationError(f"{source} lacks the column {', '.join(missing)}", USAGE)
-        return pq.ParquetFile(path).read(columns=list(COLUMNS)).to_pylist()
+            raise EvaluationError(f"{source} lacks the column {', '.join(missing)}", ExitCode.USAGE)
+        return pq.ParquetFile(path).read(columns=list(NAME_COLUMNS)).to_pylist()
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EvaluationError(f"{source} is not a readable Parquet file: {reason}", USAGE) from error
+        raise EvaluationError(f"{source} is not a readable Parquet file: {reason}", ExitCode.USAGE) from error
 
 
 def _topic(source: str, row: Mapping[str, Any]) -> NamedTopic:
     for column in ("firm_id", "topic_id", "name"):
         if row[column] is None:
             sentence = f"{source}: the topic {row['topic_id']} of the firm {row['firm_id']} has no {column}"
-            raise EvaluationError(sentence, USAGE)
+            raise EvaluationError(sentence, ExitCode.USAGE)
     ids = row["sentence_ids"]
     if not isinstance(ids, list):
         sentence = f"{source}: the column sentence_ids of the topic {row['topic_id']} is not a list of sentence ids"
-        raise EvaluationError(sentence, USAGE)
+        raise EvaluationError(sentence, ExitCode.USAGE)
     return NamedTopic(
         firm_id=str(row["firm_id"]),
         firm_name=str(row["firm_name"] or ""),

@@ -9,6 +9,7 @@ The process forks for each test, which takes milliseconds. The copy serves the t
 begins, together with the executions and jobs that it still runs.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -71,6 +72,7 @@ def serve() -> None:
     keep = sys.stdin.readline()
     plain.shutdown()
     thread.join()
+    gc.freeze()  # a collection in a forked copy would copy all memory that it looks through
     print(keep, end="", flush=True)
     child = 0
     for command in sys.stdin:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import typer
 
 from cli import output
-from cli.errors import ExitCode, explain
+from cli.errors import explain
 from cli.rendering import runs as rendering
 from cli.services import executions, quarters, runs, vllm
 from cli.services.executions import Execution
@@ -14,6 +14,7 @@ from cli.services.retries import LostSightError, Retries
 from cli.services.runs import Report, RunSnapshot
 from cli.services.stalls import last_line
 from cli.stack import Stack
+from contract.exit_codes import ExitCode
 from contract.run import Failure
 
 

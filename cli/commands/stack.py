@@ -5,11 +5,12 @@ from typing import Annotated, TypedDict
 import typer
 
 from cli import output
-from cli.errors import ExitCode, NotFoundError
+from cli.errors import NotFoundError
 from cli.options import JsonOption
 from cli.services import doctor as service
 from cli.services import executions, history, runs
 from cli.stack import Stack, connect
+from contract.exit_codes import ExitCode
 
 
 class ConsoleAddress(TypedDict):

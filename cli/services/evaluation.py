@@ -9,29 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cli.errors import CliError, ExitCode, NotFoundError, UsageError
+from cli.errors import CliError, NotFoundError, UsageError
 from cli.services import parquet, prefetch, processes, topics
 from cli.stack import Stack
 from contract import ContractError, env, layout
 from contract import resource_names as names
+from contract.exit_codes import ExitCode
 from contract.layout import check_run
+from contract.topics import NAME_COLUMNS
 
 _BOOT_SECONDS = 300
 """How long a new Batch host may take; local processes start at once."""
-
-_NAME_COLUMNS = (
-    "firm_id",
-    "firm_name",
-    "quarter",
-    "topic_id",
-    "local_topic_id",
-    "name",
-    "summary",
-    "naming_method",
-    "model",
-    "keywords",
-    "sentence_ids",
-)
 
 _SHOWN_SENTENCES = 8
 """As many sentences of a topic as the judge is shown."""
@@ -153,7 +141,7 @@ def _run(text: str) -> str:
 
 
 def _save_names(stack: Stack, quarter: str, run: str, path: Path) -> str:
-    parquet.write_rows(topics.rows(stack, quarter, run, _NAME_COLUMNS), path)
+    parquet.write_rows(topics.rows(stack, quarter, run, NAME_COLUMNS), path)
     return str(path)
 
 

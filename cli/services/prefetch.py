@@ -10,7 +10,7 @@ from cli.errors import NotFoundError, UsageError
 from cli.services import parquet, processes
 from cli.stack import Stack
 from contract import ContractError, layout
-from contract.bucket import JSON
+from contract.bucket import JSON, PARQUET
 from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
 
 
@@ -51,11 +51,11 @@ def upload(stack: Stack, prefetch: Prefetch, on_chunk: Callable[[str], None] = l
     An older manifest is deleted before the first chunk overwrites one of its own, so that no reader ever finds a
     manifest together with chunks of another prefetch. Old chunks that the new manifest does not name are deleted last.
     """
-    bucket, quarter = stack.output("bucket"), prefetch.manifest.quarter
+    quarter = prefetch.manifest.quarter
     manifest_key = layout.prefetch_manifest_key(quarter)
     stack.bucket.delete([manifest_key])
     for chunk in prefetch.manifest.chunk_sizes:
-        stack.s3.upload_file(str(prefetch.folder / chunk), bucket, layout.chunk_key(quarter, chunk))
+        stack.bucket.put(layout.chunk_key(quarter, chunk), (prefetch.folder / chunk).read_bytes(), PARQUET)
         on_chunk(chunk)
     body = (prefetch.folder / "manifest.json").read_bytes()
     encoding: dict[str, Any] = {"ContentEncoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}

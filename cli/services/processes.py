@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cli.errors import CliError, ExitCode
+from cli.errors import CliError
 from cli.services import executions
 from cli.stack import Stack
+from contract.exit_codes import ExitCode
 
 _CLEANUP_SECONDS = 30
 

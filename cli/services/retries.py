@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from cli.errors import CliError, ExitCode, explain, is_temporary
+from cli.errors import CliError, explain, is_temporary
 from cli.stack import Stack
+from contract.exit_codes import ExitCode
 
 T = TypeVar("T")
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-from boto3.exceptions import S3UploadFailedError
-from boto3.s3.transfer import TransferConfig
 from botocore.stub import Stubber
 from typer.testing import CliRunner, Result
 
-from cli.errors import ExitCode, explain
+from cli.errors import explain
 from cli.main import app
+from contract.exit_codes import ExitCode
 from local import state
 
 from .conftest import Aws, Ftm
@@ -121,18 +120,6 @@ def test_errors_of_aws_have_a_sentence_and_an_exit_code(code: str, words: str, e
     sentence, code_of_error = explain(refused.value)
     assert words in sentence
     assert code_of_error == exit_code
-
-
-def test_a_rejected_upload_reports_the_reason_of_aws(tmp_path: Path) -> None:
-    path = tmp_path / "chunk"
-    path.write_text("x")
-    s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-    with Stubber(s3) as stub:
-        stub.add_client_error("put_object", "AccessDenied", "not yours")
-        with pytest.raises(S3UploadFailedError) as refused:
-            s3.upload_file(str(path), "b", "k", Config=TransferConfig(use_threads=False))
-
-    assert explain(refused.value) == ("no permission for PutObject: not yours", ExitCode.DENIED)
 
 
 def test_no_credentials(pulumi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,14 @@ import pytest
 from botocore.exceptions import HTTPClientError, ResponseStreamingError
 from botocore.stub import Stubber
 
-from cli.errors import ExitCode, explain, is_temporary
+from cli.errors import explain, is_temporary
 from cli.rendering.runs import describe_run
 from cli.services import retries, runs
 from cli.services.executions import Execution
 from cli.services.runs import Job, RunSnapshot
 from contract import layout
 from contract.batch import BatchProgress, Pace
+from contract.exit_codes import ExitCode
 from contract.run import BatchManifest
 
 from .conftest import (

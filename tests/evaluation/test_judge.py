@@ -178,6 +178,17 @@ def test_the_exit_code_for_an_absent_judge(monkeypatch: pytest.MonkeyPatch) -> N
     assert answered(monkeypatch, lambda: judge(nobody(), None, PAIRS, FakeTime().clock)) == 3
 
 
+def test_a_key_that_cannot_be_sent_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(env.LLM_API_KEY, "k3y\n")
+
+    assert answered(monkeypatch, lambda: judge(nobody(), None, PAIRS, FakeTime().clock)) == 2
+    output = capsys.readouterr().out
+    assert "LLM_API_KEY holds a blank, a line break" in output
+    assert "k3y" not in output
+
+
 def answered(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> int:
     monkeypatch.setattr("sys.stdin", io.StringIO("{}"))
     return answer_request(lambda _request: work())

@@ -6,6 +6,7 @@ greppable.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -24,6 +25,9 @@ _WRAPPED_WIDTH = 24
 
 _SPACING = 3
 """Characters between two columns."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters except tabs and ends of lines."""
 
 _json = {"expected": False}
 """Whether stdout still lacks the one JSON document of this command."""
@@ -51,7 +55,8 @@ def expect_json(expected: bool) -> None:
 def print_json(document: Any) -> None:
     """The command's answer for a script."""
     _json["expected"] = False
-    typer.echo(json.dumps(document, ensure_ascii=False))
+    # JSON itself escapes those below 32 only.
+    typer.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(document, ensure_ascii=False)))
 
 
 def print_error_document(message: str, code: ExitCode) -> None:
@@ -62,21 +67,21 @@ def print_error_document(message: str, code: ExitCode) -> None:
 
 def print_line(text: str) -> None:
     """A line of the command's answer for a person."""
-    typer.echo(text)
+    typer.echo(_without_control(text))
 
 
 def hint(text: str) -> None:
     """Progress, or what the operator may want to do next; never part of the answer."""
-    typer.echo(_styled(text, dim=True), err=True)
+    typer.echo(_styled(_without_control(text), dim=True), err=True)
 
 
 def warn(text: str) -> None:
-    typer.echo(_styled(text, fg="yellow"), err=True)
+    typer.echo(_styled(_without_control(text), fg="yellow"), err=True)
 
 
 def fail(text: str) -> None:
     """The one sentence of a failure."""
-    typer.echo(f"{_styled('ftm:', fg='red', bold=True)} {text}", err=True)
+    typer.echo(f"{_styled('ftm:', fg='red', bold=True)} {_without_control(text)}", err=True)
 
 
 def print_table(
@@ -159,7 +164,12 @@ def _cell(value: object, *, grouped: bool) -> str:
         return "–"
     if isinstance(value, int):
         return f"{value:,}" if grouped else str(value)
-    return " ".join(str(value).split())
+    return _without_control(" ".join(str(value).split()))
+
+
+def _without_control(text: str) -> str:
+    """Text from elsewhere (a firm's name, a job's log) that cannot control the terminal: `\\x1b` for an escape."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _styled(text: str, **style: Any) -> str:

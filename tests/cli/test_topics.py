@@ -1,12 +1,16 @@
 """`ftm topics`: only topics of listed parts are shown."""
 
+import io
 import json
+import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from contract import layout
 
-from .conftest import BUCKET, RUN, SUCCEEDS, Aws, Ftm, put_run
+from .conftest import BUCKET, RUN, SUCCEEDS, Aws, Ftm, parquet, put_run
 
 
 def test_only_topics_of_listed_parts_are_shown_sorted_by_firm_and_number(aws: Aws, ftm: Ftm) -> None:
@@ -77,3 +81,20 @@ def test_an_invalid_record_of_the_last_run_is_reported(aws: Aws, ftm: Ftm) -> No
     aws.client("s3").put_object(Bucket=BUCKET, Key=layout.latest_key(SUCCEEDS), Body=b"{}")
 
     assert "does not name a run: name one with --run" in ftm("topics", SUCCEEDS, exit_code=2).stderr
+
+
+def test_no_control_character_of_the_data_reaches_the_terminal(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS)
+    part = layout.RunRef(SUCCEEDS, RUN).part_key(layout.batch_id(SUCCEEDS, 0), 0, "a")
+    rows = pq.read_table(io.BytesIO(parquet(SUCCEEDS, [("F2", 0)]))).to_pylist()
+    rows[0]["name"] = rows[0]["summary"] = "\x1b]0;title\x07 and \x9b31m red"
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    aws.client("s3").put_object(Bucket=BUCKET, Key=part, Body=sink.getvalue())
+
+    shown = [ftm("topics", SUCCEEDS), ftm("topics", SUCCEEDS, "--json"), ftm("topics", "\x1b[31m2023Q1", exit_code=2)]
+
+    assert "\\x1b]0;title\\x07 and \\x9b31m red" in shown[0].stdout
+    assert json.loads(shown[1].stdout)[0]["name"] == rows[0]["name"]
+    for result in shown:
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.stdout + result.stderr.replace("\x1b[", ""))

@@ -2,7 +2,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from contract import ContractError
 from contract.layout import prefetch_manifest_key
 from tests.functions.conftest import BUCKET, QUARTER, Bucket
 
@@ -87,3 +90,25 @@ def test_the_field_that_nested_executions_add_is_accepted(check: ModuleType, buc
     bucket.put_prefetch({"F1": "chunk_0000.parquet"})
     event = INPUT | {"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID": "arn:aws:states:..."}
     assert check.handler(event, None) == {"exists": True}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = {**INPUT, "batch_size": 10, "resume": "20230405_101500"}
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(st.fixed_dictionaries({}, optional={name: st.just(value) | VALUES for name, value in FIELDS.items()}), VALUES)
+def test_any_input_is_valid_or_refused_with_a_sentence(
+    modules: dict[str, ModuleType], run_input: dict[str, Any], unknown: Any
+) -> None:
+    for event in (run_input, run_input | {"unknown": unknown}):
+        try:
+            assert modules["prefetch_check"].check_input(event) == event
+            assert set(event) <= FIELDS.keys()
+        except ContractError as error:
+            refused = str(error)
+            assert 10 < len(refused) < 400

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contract.fallbacks import FallbackKind
 from llm.answers import Unreadable, Usage, is_cut_off, read_object, text_of, usage_of
@@ -106,3 +108,36 @@ def test_token_counts_may_be_text_or_missing() -> None:
     assert usage_of({"usage": usage}) == Usage(400, 0, 30)
     assert usage_of({"usage": None}) == Usage()
     assert is_cut_off({"choices": [{"finish_reason": "length"}]})
+
+
+PIECES = st.sampled_from(
+    ['{"name": "', '"summary"', "<think>", "</think>", "```json", "&quot;", "}", "[", ",", "\\", "\n"]
+)
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(st.lists(PIECES | st.text(max_size=10), max_size=12).map("".join))
+def test_any_text_is_read_as_an_object_with_the_keys_or_has_a_reason(text: str) -> None:
+    read = read_object(text, KEYS)
+    if isinstance(read, Unreadable):
+        assert read.reason
+    else:
+        assert all(isinstance(read[key], str) for key in KEYS)
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["choices", "message", "content", "usage", "text", "finish_reason"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(VALUES)
+def test_any_response_has_a_text_or_a_reason(response: Any) -> None:
+    assert isinstance(text_of(response), str | Unreadable)
+    assert isinstance(usage_of(response), Usage)
+    assert is_cut_off(response) in (True, False)

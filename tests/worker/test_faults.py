@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,7 @@ from contract.layout import chunk_key
 from llm.client import Timeouts
 from testing.faulty_s3 import FaultyS3
 from testing.virtual_time import virtual_time
-from testing.worker import QUARTER, RUN, Bucket, FakeTime, LlmServer, Reply, Worker, call, completion, kill
+from testing.worker import MODEL, QUARTER, RUN, Bucket, FakeTime, LlmServer, Reply, Worker, call, completion, kill
 
 pytestmark = pytest.mark.faults
 
@@ -184,3 +185,24 @@ def test_the_disk_is_full(bucket: Bucket, worker: Worker, survives: Any) -> None
     second = worker.run().returncode
 
     survives("disk full", 1, TOPICS, topics(bucket), outcome(bucket, process.returncode, second))
+
+
+def test_neither_the_key_nor_the_transcript_is_in_logs_records_or_arguments(
+    bucket: Bucket, llm: LlmServer, worker: Worker
+) -> None:
+    """Also when the LLM's server and S3 fail, and the server repeats the request in its errors."""
+
+    def behave(number: int, request: dict[str, Any]) -> Reply:
+        return Reply(400, {"error": {"message": f"refused: {request}"}}) if number % 5 == 2 else Reply()
+
+    llm.behave = behave
+    process = worker.start(LLM_API_KEY="sk-of-this-test", LLM_MODEL_NAME=MODEL)
+    arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
+    stdout, stderr = process.communicate(timeout=240)
+
+    records = [bucket.get(key).decode() for key in bucket.keys("progress/")]
+    for text in (arguments, stdout, stderr, *records):
+        assert "sk-of-this-test" not in text
+        assert "In segment" not in text
+        assert "we saw" not in text
+    assert bucket.progress().counts.topics == len(TOPICS)

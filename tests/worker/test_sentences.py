@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from testing.worker import CHUNK_SCHEMA, call
 from worker import WorkerError, sentences
@@ -224,3 +226,36 @@ def test_the_quarter_may_be_only_in_the_name_of_the_folder() -> None:
 )
 def test_row_groups_and_compression_do_not_matter(options: dict[str, Any]) -> None:
     assert read(table(), **options).table.equals(read(table()).table)
+
+
+TYPES = st.sampled_from(
+    [
+        *(pa.string(), pa.large_string(), pa.binary(), pa.int8(), pa.int64(), pa.uint64(), pa.float64(), pa.bool_()),
+        *(pa.null(), pa.date32(), pa.timestamp("ns", "UTC"), pa.decimal128(9, 2), pa.time64("us"), pa.duration("s")),
+        *(pa.list_(pa.string()), pa.dictionary(pa.int32(), pa.string()), pa.struct([("a", pa.int64())])),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(st.dictionaries(st.sampled_from(SCHEMA.names), TYPES, max_size=4), st.sets(st.sampled_from(SCHEMA.names)))
+def test_a_chunk_of_any_types_is_read_as_the_contracts_columns_or_refused(
+    types: dict[str, pa.DataType], absent: set[str]
+) -> None:
+    made = table()
+    for name, kind in types.items():
+        try:
+            column = made[name].cast(kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            column = pa.nulls(len(made), kind)
+        made = made.set_column(made.schema.get_field_index(name), name, column)
+    try:
+        found = read(made.drop_columns(sorted(absent & types.keys())))
+    except pa.ArrowNotImplementedError:
+        return  # Parquet has no such type
+    except WorkerError as error:
+        refused = str(error)
+    else:
+        assert found.table.schema.types == SCHEMA.types
+        return
+    assert "chunk_0000.parquet" in refused

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cli import output
 from cli.rendering.runs import duration, print_report
-from cli.services.history import RunItem, RunStatus
+from cli.services.history import BatchItem, RunItem, RunStatus
 
 
 def print_quarters(items: Sequence[RunItem]) -> None:
@@ -51,6 +51,7 @@ def print_runs(items: Sequence[RunItem]) -> None:
 def print_run(found: RunStatus) -> None:
     """One run: its report, and a line per batch."""
     print_report(found["report"], with_batches=False)
+    paced = ("in flight", "to go") if any(batch["pace"] for batch in found["batches"]) else ()
     rows = [
         (
             batch["batch_id"],
@@ -58,19 +59,24 @@ def print_run(found: RunStatus) -> None:
             batch["attempts"],
             f"{batch['completed'] + batch['skipped']:,}/{batch['firms']:,}",
             f"{batch['named']:,}/{batch['topics']:,}",
-            batch["pace"] and batch["pace"]["in_flight"],
-            batch["pace"] and duration(batch["pace"]["seconds_left"]),
+            *(_pace(batch) if paced else ()),
             duration(batch["seconds"]),
             batch["reason"],
         )
         for batch in found["batches"]
     ]
-    columns = ("batch", "state", "attempts", "firms", "named", "in flight", "to go", "work", "why")
-    output.print_table(columns, rows, wrap=("why",), drop=("work", "in flight", "attempts", "to go", "named"))
+    columns = ("batch", "state", "attempts", "firms", "named", *paced, "work", "why")
+    output.print_table(columns, rows, wrap=("why",), drop=("work", *paced[:1], "attempts", *paced[1:], "named"))
     if found["last_progress"]:
         output.print_line(f"last progress: {found['last_progress']}")
     for warning in filter(None, (found["cause"], found["overrun"])):
         output.warn(warning)
+
+
+def _pace(batch: BatchItem) -> tuple[float | None, str | None]:
+    """Requests in flight and time to go; None for a batch that does not run."""
+    pace = batch["pace"]
+    return (pace["in_flight"], duration(pace["seconds_left"])) if pace else (None, None)
 
 
 def _named(item: RunItem) -> str | None:

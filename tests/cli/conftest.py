@@ -361,7 +361,12 @@ DEFINITION: dict[str, Any] = {
         },
         "NameTooFew": {
             "Type": "Pass",
-            "Result": summary(UNNAMED, failed=False) | {"has_failures": True, "message": "1 of 3 topics was named"},
+            "Result": summary(UNNAMED, failed=False)
+            | {
+                "has_failures": True,
+                "message": "1 of 3 topics was named",
+                "fallbacks": [{"reason": "request_refused", "topics": 2, "example": "HTTP 422: no such field"}],
+            },
             "ResultPath": "$.counted",
             "Next": "SummarizeResults",
         },

@@ -114,6 +114,8 @@ def test_a_run_that_failed_for_too_few_names_is_not_offered_for_resumption(ready
     result = ftm("run-quarter", UNNAMED, "--yes", exit_code=1)
 
     assert "1 of 3 topics was named" in result.stdout
+    assert "2\trequest_refused\tHTTP 422: no such field" in result.stdout
+    assert f'logs {UNNAMED} --run {RUN} --search "keep their keywords"' in result.stderr
     assert f"topics {UNNAMED} --run {RUN}" in result.stderr
     assert "resume" not in result.stderr
 

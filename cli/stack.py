@@ -193,7 +193,9 @@ def _published_outputs(target: Target) -> dict[str, Any] | None:
 
     config = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
     try:
-        session = cast(Any, Session(profile_name=target.profile, region_name=target.region))
+        # boto3 reads AWS_DEFAULT_REGION only; the AWS CLI also reads AWS_REGION.
+        region = target.region or os.environ.get("AWS_REGION")
+        session = cast(Any, Session(profile_name=target.profile, region_name=region))
         answer = session.client("ssm", config=config).get_parameter(Name=outputs_parameter(target.stack))
         outputs = json.loads(answer["Parameter"]["Value"])
     except (BotoCoreError, ClientError, ValueError):

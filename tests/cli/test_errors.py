@@ -73,6 +73,36 @@ def test_a_stack_that_was_never_deployed(pulumi: Path) -> None:
     assert "pulumi up --stack new" in result.stderr
 
 
+def test_a_banner_of_pulumi_before_the_outputs_is_skipped(pulumi: Path) -> None:
+    answer(pulumi, stdout='A new version of Pulumi is available\\n{"bucket": "calls"}', code=0)
+
+    assert CliRunner().invoke(app, ["--stack", "prod", "outputs", "bucket"], prog_name="ftm").stdout == "calls\n"
+
+
+def test_no_outputs_from_pulumi(pulumi: Path) -> None:
+    answer(pulumi, stdout="A new version of Pulumi is available", code=0)
+
+    result = run("--stack", "prod", "outputs")
+
+    assert "Pulumi printed no outputs, but 'A new version of Pulumi is available'" in result.stderr
+
+
+def test_outputs_come_from_the_published_parameter_without_pulumi(
+    aws: Aws, pulumi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.endpoint)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    aws.client("ssm").put_parameter(Name="/ftm/outputs", Value='{"bucket": "calls"}', Type="String")
+
+    result = CliRunner().invoke(app, ["--stack", "prod", "--verbose", "outputs", "bucket"], prog_name="ftm")
+
+    assert not pulumi.exists()
+    assert result.stdout == "calls\n"
+    assert "outputs of the stack prod: SSM parameter /ftm/outputs" in result.stderr
+
+
 def test_the_local_stack_when_it_is_not_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTM_LOCAL_DIR", str(tmp_path))
 

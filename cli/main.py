@@ -130,6 +130,10 @@ def main() -> None:
         app(prog_name="ftm")
     except KeyboardInterrupt:  # before or after the command itself
         sys.exit(ExitCode.INTERRUPTED)
+    except OSError as error:  # help, or a failure's document, cannot be printed: a full disk behind stdout
+        sentence, code = explain(error)
+        output.fail(sentence)
+        sys.exit(code)
 
 
 def _plain(message: str) -> str:

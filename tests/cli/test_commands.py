@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,3 +138,19 @@ def test_no_color_applies_to_all_output(aws: Aws) -> None:
     assert "\x1b[" in coloured.text
     assert "\x1b[" not in plain.text
     assert coloured.exit_code == plain.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("topics", "--help"), ("--version",), ("topics", SUCCEEDS, "--json")]
+)
+def test_a_full_disk_behind_stdout_is_reported_in_one_sentence(aws: Aws, arguments: tuple[str, ...]) -> None:
+    put_run(aws, SUCCEEDS)
+    command = Path(sys.executable).with_name("ftm")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([command, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith(
+        "ftm: the operating system reported an error: [Errno 28] No space left on device"
+    )
+    assert "Traceback" not in ended.stderr

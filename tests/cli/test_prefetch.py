@@ -71,7 +71,14 @@ def test_put_uploads_manifest_and_chunks(aws: Aws, ftm: Ftm, folder: Path) -> No
 
     result = ftm("prefetch", "put", Q, str(folder), "--json")
 
-    assert json.loads(result.stdout) == {"quarter": Q, "bucket": BUCKET, "firms": 3, "chunks": 2, "sentences": 6}
+    assert json.loads(result.stdout) == {
+        "quarter": Q,
+        "bucket": BUCKET,
+        "firms": 3,
+        "chunks": 2,
+        "sentences": 6,
+        "notes": [],
+    }
     assert uploaded(aws) == ["chunk_0000.parquet", "chunk_0001.parquet", "manifest.json"]
 
 

@@ -11,6 +11,7 @@ from cli.services import doctor as service
 from cli.services import executions, history, runs
 from cli.stack import Stack, connect
 from contract.exit_codes import ExitCode
+from contract.layout import RunRef
 
 
 class ConsoleAddress(TypedDict):
@@ -98,7 +99,7 @@ def console(
 
 def _execution_of(stack: Stack, what: str) -> str:
     quarter, run = history.find_run(stack, what.strip().upper())
-    if record := runs.record_of(stack, quarter, run):
+    if record := runs.record_of(stack, RunRef(quarter, run)):
         return record["execution"]
     if running := executions.running(stack, quarter):
         return running.arn

@@ -15,6 +15,7 @@ from cli.services import topic_files
 from cli.services import topics as service
 from cli.services.topics import Topic
 from cli.stack import Stack, connect
+from contract.layout import RunRef
 
 
 def topics(
@@ -119,7 +120,7 @@ def _print(found: Sequence[Topic]) -> None:
 
 
 def _print_without_topics(stack: Stack, quarter: str, run: str, firm: str | None, as_json: bool) -> None:
-    found = service.without_topics(stack, quarter, run, firm)
+    found = service.without_topics(stack, RunRef(quarter, run), firm)
     if as_json:
         output.print_json(found)
         return

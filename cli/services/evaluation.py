@@ -15,7 +15,7 @@ from cli.stack import Stack
 from contract import ContractError, env, layout
 from contract import resource_names as names
 from contract.exit_codes import ExitCode
-from contract.layout import check_run
+from contract.layout import RunRef, check_run
 from contract.topics import NAME_COLUMNS
 
 _BOOT_SECONDS = 300
@@ -141,7 +141,7 @@ def _run(text: str) -> str:
 
 
 def _save_names(stack: Stack, quarter: str, run: str, path: Path) -> str:
-    parquet.write_rows(topics.rows(stack, quarter, run, NAME_COLUMNS), path)
+    parquet.write_rows(topics.rows(stack, RunRef(quarter, run), NAME_COLUMNS), path)
     return str(path)
 
 

@@ -13,7 +13,7 @@ from cli.services.runs import Job, Report, Watcher
 from cli.stack import Stack
 from contract import ContractError, layout
 from contract.batch import BatchLine, BatchProgress
-from contract.layout import check_run
+from contract.layout import RunRef, check_run
 from contract.run import BatchCounts, FirmCounts, RunRecord, TopicCounts
 
 UNCOUNTED = "UNFINISHED"
@@ -114,7 +114,7 @@ def runs_of(stack: Stack, quarter: str, *, running: Execution | None, limit: int
         items.append(_running_item(stack, quarter, run, running))
 
     def item(run: str) -> RunItem:
-        return _ended_item(stack, quarter, run, runs.record_of(stack, quarter, run))
+        return _ended_item(stack, quarter, run, runs.record_of(stack, RunRef(quarter, run)))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return [*items, *pool.map(item, ids[: limit - len(items)])]
@@ -154,7 +154,7 @@ def status_of(stack: Stack, quarter: str, run: str) -> RunStatus:
             "cause": snapshot.cause,
             "overrun": snapshot.overrun,
         }
-    record = runs.record_of(stack, quarter, run)
+    record = runs.record_of(stack, RunRef(quarter, run))
     batches = _batches(stack, lines, run, {}, record)
     updated = max((batch["updated_at"] for batch in batches if batch["updated_at"]), default=None)
     report = runs.report_of_record(record) if record else _uncounted_report(quarter, run, batches)
@@ -180,7 +180,7 @@ def _running_item(stack: Stack, quarter: str, run: str | None, execution: Execut
         "batches": snapshot.batches,
         "firms": snapshot.firms,
         "topics": {"total": counts.topics, "named": counts.named},
-        "model": runs.model_of(stack, quarter, run) if run else "",
+        "model": runs.model_of(stack, RunRef(quarter, run)) if run else "",
         "dollars": None,
         "message": snapshot.cause or snapshot.overrun,
     }
@@ -200,7 +200,7 @@ def _ended_item(stack: Stack, quarter: str, run: str, record: RunRecord | None) 
         "batches": summary["batches"],
         "firms": summary["firms"],
         "topics": summary["topics"],
-        "model": runs.model_of(stack, quarter, run),
+        "model": runs.model_of(stack, RunRef(quarter, run)),
         "dollars": cost.spent(stack, record)["dollars"]["high"],
         "message": summary["message"] if summary["has_failures"] else "",
     }
@@ -226,7 +226,7 @@ def _empty(quarter: str) -> RunItem:
 def _batches(
     stack: Stack, lines: Sequence[BatchLine], run: str, jobs: dict[str, Job], record: RunRecord | None
 ) -> list[BatchItem]:
-    records = runs.RecordReader(stack).read(lines[0].quarter, run) if lines else {}
+    records = runs.RecordReader(stack).read(RunRef(lines[0].quarter, run)) if lines else {}
     failures = {failure["batch_id"]: failure for failure in record["summary"]["failures"]} if record else {}
     items: list[BatchItem] = []
     for line in lines:

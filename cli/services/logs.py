@@ -11,6 +11,7 @@ from cli.errors import NotFoundError, UsageError
 from cli.services import resumption, runs
 from cli.stack import Stack
 from contract import resource_names as names
+from contract.layout import RunRef
 
 if TYPE_CHECKING:
     from mypy_boto3_batch.type_defs import JobDetailTypeDef
@@ -105,7 +106,7 @@ def attempts_of(stack: Stack, quarter: str, run: str | None, batch: str | None) 
         return recorded
     raise NotFoundError(
         f"Batch no longer knows the jobs of run {run} of {quarter}: it forgets them after about a week"
-        if runs.record_of(stack, quarter, run)
+        if runs.record_of(stack, RunRef(quarter, run))
         else f"run {run} of {quarter} has no job yet"
     )
 
@@ -233,7 +234,7 @@ def _attempts(job: "JobDetailTypeDef", batch_id: str) -> list[Attempt]:
 
 
 def _recorded_attempts(stack: Stack, quarter: str, run: str, batch: str | None) -> list[Attempt]:
-    record = runs.record_of(stack, quarter, run)
+    record = runs.record_of(stack, RunRef(quarter, run))
     failures = record["summary"]["failures"] if record else []
     return [
         Attempt(

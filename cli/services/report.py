@@ -12,6 +12,7 @@ from cli.services.runs import Report
 from cli.stack import Stack
 from contract.batch import BatchProgress
 from contract.fallbacks import FallbackRecord, add_fallbacks, fallback_records
+from contract.layout import RunRef
 
 _COLUMNS = ("firm_id", "name", "naming_method", "keywords", "model")
 
@@ -57,8 +58,8 @@ def collect(stack: Stack, quarter: str, run: str | None) -> RunReport:
     """
     run = run or resumption.newest_run(stack, quarter)
     status = history.status_of(stack, quarter, run)
-    records = runs.RecordReader(stack).read(quarter, run)
-    record = runs.record_of(stack, quarter, run)
+    records = runs.RecordReader(stack).read(RunRef(quarter, run))
+    record = runs.record_of(stack, RunRef(quarter, run))
     rows = [row for batch in records.values() for part in batch.parts for row in _rows(stack, part)]
     fallbacks = {}
     for batch in records.values():

@@ -49,12 +49,12 @@ def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRu
     run = check_run(run) if run else newest_run(stack, quarter)
     ref = RunRef(quarter, run)
     lines = batch_lines(stack, quarter, run)
-    records = runs.RecordReader(stack).read(quarter, run)
+    records = runs.RecordReader(stack).read(ref)
     parts = stack.bucket.keys(ref.parts_prefix)
     incomplete = {line.batch_id: _why(line, ref, records.get(line.batch_id), parts) for line in lines}
     incomplete = {batch: reason for batch, reason in incomplete.items() if reason}
     firms = sum(len(line.firm_ids) for line in lines if line.batch_id in incomplete)
-    return IncompleteRun(run, len(lines), incomplete, firms, runs.record_of(stack, quarter, run))
+    return IncompleteRun(run, len(lines), incomplete, firms, runs.record_of(stack, ref))
 
 
 def wait_for_jobs(stack: Stack, run: str, report: Callable[[str], None]) -> None:
@@ -96,7 +96,7 @@ def batch_lines(stack: Stack, quarter: str, run: str | None) -> list[BatchLine]:
     """
     ref = RunRef(quarter, run or newest_run(stack, quarter))
     if not stack.bucket.describe(ref.manifest_key):
-        raise runs.no_such_run(stack, quarter, ref.run)
+        raise runs.no_such_run(stack, ref)
     return read_batch_manifest(stack.bucket, ref)
 
 

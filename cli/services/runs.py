@@ -18,6 +18,7 @@ from contract import resource_names as names
 from contract.batch import BatchProgress, Counts, Pace, parse_progress
 from contract.bucket import THREADS
 from contract.fallbacks import FallbackRecord, fallback_records
+from contract.layout import RunRef
 from contract.run import BatchCounts, BatchManifest, Failure, FirmCounts, RunRecord, Summary, TokenCounts, TopicCounts
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Watcher:
         # The jobs before the records: a job that has ended has left its record.
         jobs = active_jobs(self._stack, run) if execution.status == "RUNNING" else ()
         self._retried |= {job.batch_id for job in jobs if job.attempt > 1}
-        records = self._records.read(quarter, run)
+        records = self._records.read(RunRef(quarter, run))
         mine = {batch: records[batch] for batch in self._manifest["batch_ids"] if batch in records}
         snapshot = RunSnapshot(execution, self._manifest, mine, jobs, len(self._retried))
         running = {job.batch_id: job.log_stream for job in jobs if job.status == "RUNNING"}
@@ -271,9 +272,9 @@ def runs_of(stack: Stack, quarter: str) -> list[str]:
     return sorted(found, reverse=True)
 
 
-def record_of(stack: Stack, quarter: str, run: str) -> RunRecord | None:
+def record_of(stack: Stack, run: RunRef) -> RunRecord | None:
     """How a run ended, as SummarizeResults recorded it; None without a record, or when the record is broken."""
-    return _read_record(stack, layout.RunRef(quarter, run).summary_key)
+    return _read_record(stack, run.summary_key)
 
 
 def _read_record(stack: Stack, key: str) -> RunRecord | None:
@@ -301,9 +302,9 @@ def latest_records(stack: Stack) -> Iterator[RunRecord]:
             yield record
 
 
-def model_of(stack: Stack, quarter: str, run: str) -> str:
+def model_of(stack: Stack, run: RunRef) -> str:
     """The model that named a run's topics, from its first part; empty when there is none."""
-    part = min(stack.bucket.keys(layout.RunRef(quarter, run).parts_prefix), default="")
+    part = min(stack.bucket.keys(run.parts_prefix), default="")
     found = stack.bucket.get(part) if part else None
     if found is None:
         return ""
@@ -316,14 +317,14 @@ def model_of(stack: Stack, quarter: str, run: str) -> str:
 
 def newest_record(stack: Stack, quarter: str) -> RunRecord | None:
     """The record of the quarter's last run that was counted."""
-    records = (record_of(stack, quarter, run) for run in runs_of(stack, quarter))
+    records = (record_of(stack, RunRef(quarter, run)) for run in runs_of(stack, quarter))
     return next(filter(None, records), None)
 
 
-def no_such_run(stack: Stack, quarter: str, run: str) -> NotFoundError:
-    known = runs_of(stack, quarter)
+def no_such_run(stack: Stack, run: RunRef) -> NotFoundError:
+    known = runs_of(stack, run.quarter)
     return NotFoundError(
-        f"{quarter} has no run {run}" + (f"; its runs: {', '.join(known[:5])}" if known else " and no other")
+        f"{run.quarter} has no run {run.run}" + (f"; its runs: {', '.join(known[:5])}" if known else " and no other")
     )
 
 
@@ -335,9 +336,9 @@ class RecordReader:
         self._etags: dict[str, str] = {}
         self._records: dict[str, BatchProgress] = {}
 
-    def read(self, quarter: str, run: str) -> dict[str, BatchProgress]:
+    def read(self, run: RunRef) -> dict[str, BatchProgress]:
         """The run's records by batch id; a broken one counts as missing, as it does for SummarizeResults."""
-        found = self._stack.bucket.keys(layout.RunRef(quarter, run).progress_prefix)
+        found = self._stack.bucket.keys(run.progress_prefix)
         changed = [key for key, etag in found.items() if self._etags.get(key) != etag]
         with ThreadPoolExecutor(max_workers=THREADS) as pool:
             for record in filter(None, pool.map(self._fetch, changed)):
@@ -353,15 +354,15 @@ class RecordReader:
             return None
 
 
-def records_of(stack: Stack, quarter: str, run: str) -> dict[str, BatchProgress]:
+def records_of(stack: Stack, run: RunRef) -> dict[str, BatchProgress]:
     """A run's progress records by batch id.
 
     Raises:
         NotFoundError: when the run has left none, naming the quarter's runs.
     """
-    if records := RecordReader(stack).read(quarter, run):
+    if records := RecordReader(stack).read(run):
         return records
-    raise no_such_run(stack, quarter, run)
+    raise no_such_run(stack, run)
 
 
 def _hours(duration: timedelta) -> str:

@@ -11,6 +11,7 @@ from cli.services import parquet, runs, topics
 from cli.stack import Stack
 from contract import env, layout
 from contract import resource_names as names
+from contract.layout import RunRef
 from contract.quarter import quarters_of
 from contract.themes import ThemesRecord, ThemesRef, parse_themes_record, runs_of_themes, themes_prefix
 
@@ -73,7 +74,7 @@ def plan(stack: Stack, range_: str) -> list[QuarterTopics]:
     planned: list[QuarterTopics] = []
     for quarter in quarters_of(range_):
         run = topics.latest_run(stack, quarter)
-        record = runs.record_of(stack, quarter, run)
+        record = runs.record_of(stack, RunRef(quarter, run))
         if record is None:
             raise NotFoundError(f"run {run} of {quarter} has no summary, although it is the last one that succeeded")
         summary = record["summary"]

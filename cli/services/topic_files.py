@@ -97,7 +97,7 @@ def _write(
     topic_ids: Sequence[str] | None,
     themes_run: ThemesRef | None,
 ) -> WrittenFile:
-    skipped = topics.without_topics(stack, run.quarter, run.run, firm)
+    skipped = topics.without_topics(stack, run, firm)
     previous = _run_before(stack, run.quarter) if kind == "topics" else None
     request = {
         "bucket": stack.output("bucket"),

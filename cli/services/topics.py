@@ -10,7 +10,7 @@ from cli.services import parquet, runs
 from cli.stack import Stack
 from contract import ContractError, layout
 from contract.batch import BatchProgress
-from contract.layout import check_run
+from contract.layout import RunRef, check_run
 
 _COLUMNS = (
     "firm_id",
@@ -47,7 +47,7 @@ class FirmWithoutTopics(TypedDict):
     reason: str
 
 
-def without_topics(stack: Stack, quarter: str, run: str, firm: str | None = None) -> list[FirmWithoutTopics]:
+def without_topics(stack: Stack, run: RunRef, firm: str | None = None) -> list[FirmWithoutTopics]:
     """The firms of a run that were skipped or have failed, or the one of them that is named.
 
     Raises:
@@ -55,7 +55,7 @@ def without_topics(stack: Stack, quarter: str, run: str, firm: str | None = None
     """
     return [
         {"firm_id": each, "outcome": outcome, "reason": reason}
-        for record in runs.records_of(stack, quarter, run).values()
+        for record in runs.records_of(stack, run).values()
         for outcome, firms in (("skipped", record.skipped), ("failed", record.failed))
         for each, reason in firms.items()
         if firm in (None, each)
@@ -80,19 +80,19 @@ def read(stack: Stack, quarter: str, *, run: str | None = None, firm: str | None
     Raises:
         NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.
     """
-    return [_topic(row) for row in rows(stack, quarter, run or latest_run(stack, quarter), _COLUMNS, firm)]
+    return [_topic(row) for row in rows(stack, RunRef(quarter, run or latest_run(stack, quarter)), _COLUMNS, firm)]
 
 
-def rows(stack: Stack, quarter: str, run: str, columns: Sequence[str], firm: str | None = None) -> list[dict[str, Any]]:
+def rows(stack: Stack, run: RunRef, columns: Sequence[str], firm: str | None = None) -> list[dict[str, Any]]:
     """Columns of a run's parts, a row a topic, by firm and topic; `columns` hold what they are sorted by.
 
     Raises:
         NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.
     """
-    records = runs.records_of(stack, quarter, run)
+    records = runs.records_of(stack, run)
     counted = [record for record in records.values() if firm is None or firm in record.completed]
     if firm is not None and not counted:
-        raise _no_such_firm(records.values(), quarter, run, firm)
+        raise _no_such_firm(records.values(), run, firm)
     found = _read_parts(stack, [part for record in counted for part in record.parts], columns, firm)
     return sorted(found, key=lambda row: (row["firm_id"], row["local_topic_id"]))
 
@@ -135,8 +135,8 @@ def _topic(row: dict[str, Any]) -> Topic:
     return cast(Topic, {column: row[column] for column in _COLUMNS if column != "local_topic_id"})
 
 
-def _no_such_firm(records: Iterable[BatchProgress], quarter: str, run: str, firm: str) -> NotFoundError:
-    start = f"{firm} has no topics in run {run} of {quarter}"
+def _no_such_firm(records: Iterable[BatchProgress], run: RunRef, firm: str) -> NotFoundError:
+    start = f"{firm} has no topics in run {run.run} of {run.quarter}"
     for record in records:
         if firm in record.skipped:
             return NotFoundError(f"{start}: it was skipped, {record.skipped[firm]}")

@@ -23,6 +23,7 @@ from .conftest import (
     make_vllm_healthy,
     put_manifest,
     put_run,
+    register,
     wait_until_none_runs,
 )
 
@@ -252,6 +253,28 @@ def test_with_vllm_scaled_to_zero_the_error_names_the_command_that_scales_it(aws
 
     assert "`ftm --stack local vllm scale 1 --wait`" in result.stderr
     assert not executions(aws)
+
+
+def test_with_vllm_a_list_of_the_one_quarter_switches_it_on_and_off(aws: Aws, ftm: Ftm) -> None:
+    put_manifest(aws, WAITS)
+    aws.outputs["vllm_requests_per_gpu"] = 31
+    register(aws)
+    result = ftm("run-quarter", WAITS, "--vllm", "2", "--yes", "--detach", "--json")
+
+    report = json.loads(result.stdout)
+    assert (report["quarter"], report["status"]) == (WAITS, "RUNNING")
+    assert "scaled to 2 first and switched off at the end" in result.stderr
+    assert "requests at once\t62 from each batch" in result.stderr
+    started = aws.client("stepfunctions").describe_execution(executionArn=report["execution_arn"])
+    assert started["stateMachineArn"] == aws.outputs["quarters_state_machine_arn"]
+    item = {"quarter": WAITS, "bucket": BUCKET, "batch_size": 50, "llm_concurrency": 62}
+    assert json.loads(started["input"]) == {"quarters": [item], "at_once": 1, "vllm": {"size": 2, "keep": False}}
+    ftm("run-quarter", WAITS, "--vllm", "1", "--yes", exit_code=5)
+    assert "AWS switches vLLM off" in ftm("stop", WAITS, "--yes").stderr
+
+
+def test_keep_vllm_needs_vllm(ready: Aws, ftm: Ftm) -> None:
+    assert "give --vllm too" in ftm("run-quarter", SUCCEEDS, "--keep-vllm", "--yes", exit_code=2).stderr
 
 
 def test_more_vllm_instances_than_the_group_allows_are_rejected(aws: Aws, ftm: Ftm) -> None:

@@ -173,7 +173,10 @@ def start_job(running: LocalState) -> int:
     return pid
 
 
-def test_after_a_killed_daemon_up_starts_a_new_one(program: Callable[[str], None], directory: Path):
+@pytest.mark.faults
+def test_after_a_killed_daemon_up_starts_a_new_one(
+    program: Callable[[str], None], directory: Path, survives: Callable[..., None]
+):
     program(SMALL)
     first = daemon.up().state
     os.kill(first.pid, signal.SIGKILL)
@@ -185,6 +188,7 @@ def test_after_a_killed_daemon_up_starts_a_new_one(program: Callable[[str], None
     assert not second.already
     assert second.state.pid != first.pid
     assert daemon.status() == daemon.Status(second.state, stale=False)
+    survives("daemon killed", 1, [], [], "the next `ftm local up` starts an empty stack")
 
 
 def test_a_record_whose_pid_now_belongs_to_another_process_is_ignored(directory: Path):

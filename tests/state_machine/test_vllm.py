@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from components import definition
 from components.vllm_states import VllmCalls
 from tests.state_machine.conftest import BUCKET, QUARTER, Stack, until
+from tests.state_machine.test_faults import TOPICS, topics
 
 GROUP, CLUSTER, SERVICE = "bracket-asg", "bracket-cluster", "bracket-service"
 ROLE = "arn:aws:iam::123456789012:role/any"
@@ -117,6 +119,20 @@ def test_vllm_is_on_while_the_quarters_run_and_off_afterwards_unless_kept(
     entered = entered_states(stack, execution)
     assert entered.index("ScaleServiceUp") < entered.index("ProcessQuarters")
     assert sizes(stack) == ((1, 1) if keep else (0, 0))
+
+
+@pytest.mark.faults
+def test_a_scale_down_step_that_fails_leaves_the_results_and_the_other_step(
+    stack: Stack, machine: str, survives: Callable[..., None]
+) -> None:
+    """The service is not found; the instances go all the same."""
+    stack.put_prefetch(firms=3)
+    document = json.loads(stack.states.describe_state_machine(stateMachineArn=machine)["definition"])
+    document["States"]["ScaleServiceDown"]["Parameters"]["Service"] = "gone"
+    ended = stack.ended(start(stack, stack.create_machine(document)))
+    assert ended["status"] == "SUCCEEDED", ended
+    assert sizes(stack)[0] == 0
+    survives("scale-down step fails", 1, TOPICS, topics(stack), "SUCCEEDED, no instance is left")
 
 
 def test_vllm_is_switched_off_after_a_quarter_that_failed(stack: Stack, machine: str) -> None:

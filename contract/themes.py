@@ -11,7 +11,7 @@ from contract.fallbacks import Fallback, parse_fallbacks
 
 State = Literal["running", "complete", "failed"]
 
-_RUN_KEY = re.compile(r"themes/[^/]+/run=(\d{8}_\d{6})/")
+_RUN_KEY = re.compile(r"themes/([^/]+)/run=(\d{8}_\d{6})/")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def themes_prefix(range_: str) -> str:
     return f"themes/{range_}/"
 
 
-def runs_of_themes(keys: Iterable[str]) -> set[str]:
-    """The ids of the themes runs that these keys belong to."""
-    return {match[1] for key in keys if (match := _RUN_KEY.match(key))}
+def themes_runs(keys: Iterable[str]) -> set[tuple[str, str]]:
+    """Range and id of the themes runs that these keys belong to."""
+    return {(match[1], match[2]) for key in keys if (match := _RUN_KEY.match(key))}
 
 
 class ThemeName(TypedDict):

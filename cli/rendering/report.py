@@ -6,11 +6,15 @@ from importlib import import_module
 from typing import Any
 
 from cli.errors import UsageError
+from cli.output import count
 from cli.rendering.cost import dollars
 from cli.rendering.runs import duration, share
-from cli.services.report import RunReport, Work
+from cli.services.report import RunReport, Themes, Work
+from cli.services.themes import Theme
 
 _COLOURS = {"complete": "#2a7f62", "failed": "#b3261e", "running": "#7a7a7a"}
+
+_THEMES_IN_CHART = 12
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -22,6 +26,8 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em aut
 table {{ border-collapse: collapse; margin: 1em 0; }}
 th, td {{ text-align: left; padding: .25em 1em .25em 0; border-bottom: 1px solid #ddd; vertical-align: top; }}
 td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
+details {{ margin: .25em 0; }}
+summary {{ cursor: pointer; }}
 .failed {{ color: #b3261e; }}
 </style>
 </head>
@@ -50,6 +56,8 @@ def to_html(found: RunReport) -> str:
         _section("Topics per firm", charts.histogram(found.topics_per_firm)),
         _section("Names that most firms share", charts.bars(found.names, "firms")),
         _section("Most frequent keywords", charts.bars(found.keywords, "topics")),
+        *_theme_sections(found.themes, charts),
+        _section("Firms", _firms(found)),
     ]
     return _PAGE.format(title=escape(title), body="\n".join(filter(None, parts)))
 
@@ -100,6 +108,31 @@ class _Charts:
         figure.update_xaxes(title=unit)
         return self._html(figure, height=120 + 22 * len(counts))
 
+    def shares(self, themes: Sequence[Theme], quarters: Sequence[str]) -> str:
+        """A line per theme over the quarters; of one quarter, a bar per theme."""
+        if len(quarters) == 1:
+            bars = self._plotly.Bar(
+                orientation="h",
+                y=[escape(theme["name"]) for theme in themes],
+                x=[theme["share"][quarters[0]] for theme in themes],
+                marker_color="#3b6ea5",
+            )
+            figure = self._plotly.Figure(bars)
+            figure.update_yaxes(autorange="reversed", type="category")
+            figure.update_xaxes(tickformat=".1%")
+            return self._html(figure, height=120 + 22 * len(themes))
+        figure = self._plotly.Figure(
+            [
+                self._plotly.Scatter(
+                    x=list(quarters), y=[theme["share"][each] for each in quarters], name=escape(theme["name"])
+                )
+                for theme in themes
+            ]
+        )
+        figure.update_yaxes(title="share of the sentences of all topics", tickformat=".1%", rangemode="tozero")
+        figure.update_xaxes(type="category")
+        return self._html(figure, height=480)
+
     def _html(self, figure: Any, height: int) -> str:
         figure.update_layout(height=height, margin={"l": 10, "r": 10, "t": 10, "b": 40}, template="plotly_white")
         figure.update_yaxes(automargin=True)
@@ -139,6 +172,48 @@ def _fallbacks(found: RunReport) -> str:
         return "<p>All topics were named by the LLM.</p>"
     rows = [(item["reason"].replace("_", " "), f"{item['topics']:,}", item["example"]) for item in found.fallbacks]
     return _table(("reason", "topics", "example"), rows)
+
+
+def _theme_sections(found: Themes | None, charts: _Charts) -> list[str]:
+    if found is None:
+        return []
+    largest = sorted(found.themes, key=lambda theme: -theme["share"][found.quarters[-1]])[:_THEMES_IN_CHART]
+    sections = [_section(f"Themes of {found.range}: the largest", charts.shares(largest, found.quarters))]
+    if len(found.quarters) > 1:
+        before, last = found.quarters[-2:]
+        sections += [
+            _section(f"Themes that are new in {last}", _theme_table(found.new, last)),
+            _section(f"Themes that have vanished since {before}", _theme_table(found.vanished, before)),
+        ]
+    return sections
+
+
+def _theme_table(themes: Sequence[Theme], quarter: str) -> str:
+    if not themes:
+        return "<p>None.</p>"
+    rows = [
+        (theme["name"], f"{theme['share'][quarter]:.2%}", f"{theme['n_firms']:,}", ", ".join(theme["keywords"][:6]))
+        for theme in themes
+    ]
+    return _table(("theme", f"share in {quarter}", "firms", "keywords"), rows)
+
+
+def _firms(found: RunReport) -> str:
+    """A section per firm, which opens on a click."""
+    parts = [
+        f'<details id="firm-{escape(firm.firm_id)}"><summary>{escape(firm.firm_id)}, {escape(firm.firm_name)}: '
+        f"{count(len(firm.topics), 'topic')}</summary>\n"
+        + _table(
+            ("topic", "sentences", "theme", "summary"),
+            [(topic.name, f"{topic.sentences:,}", topic.theme, topic.summary) for topic in firm.topics],
+        )
+        + "</details>"
+        for firm in found.firms
+    ]
+    if found.without_topics:
+        rows = [(each["firm_id"], each["outcome"], each["reason"]) for each in found.without_topics]
+        parts.append(f"<h3>Firms without topics</h3>\n{_table(('firm', 'outcome', 'reason'), rows)}")
+    return "\n".join(parts)
 
 
 def _section(title: str, content: str) -> str:

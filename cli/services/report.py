@@ -1,20 +1,34 @@
 """What the report of a run is made of, collected from its records and its parts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from cli.services import cost, history, parquet, resumption, runs
+from cli.services import cost, history, parquet, resumption, runs, themes, topics
 from cli.services.cost import Spent
 from cli.services.history import BatchItem
 from cli.services.runs import Report
+from cli.services.themes import Theme
+from cli.services.topics import FirmWithoutTopics
 from cli.stack import Stack
 from contract.batch import BatchProgress
 from contract.fallbacks import FallbackRecord, add_fallbacks, fallback_records
 from contract.layout import RunRef
 
-_COLUMNS = ("firm_id", "name", "naming_method", "keywords", "model")
+_COLUMNS = (
+    "firm_id",
+    "firm_name",
+    "topic_id",
+    "local_topic_id",
+    "name",
+    "summary",
+    "naming_method",
+    "keywords",
+    "n_sentences",
+    "model",
+)
 
 _MOST = 25
 """Names and keywords in a chart."""
@@ -29,6 +43,37 @@ class Work:
     ended_at: datetime
     state: str
     attempts: int
+
+
+@dataclass(frozen=True)
+class FirmTopic:
+    name: str
+    summary: str
+    sentences: int
+    theme: str
+    """The name of its theme; empty when it is in none."""
+
+
+@dataclass(frozen=True)
+class FirmTopics:
+    """What the page says of one firm."""
+
+    firm_id: str
+    firm_name: str
+    topics: Sequence[FirmTopic]
+
+
+@dataclass(frozen=True)
+class Themes:
+    """The newest themes of the run's topics."""
+
+    range: str
+    quarters: Sequence[str]
+    themes: Sequence[Theme]
+    new: Sequence[Theme]
+    """Those that no topic of the quarter before the last one is in."""
+    vanished: Sequence[Theme]
+    """Those of the quarter before the last one that no topic of the last one is in."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +93,10 @@ class RunReport:
     """The names that most firms have, with the number of firms."""
     keywords: Sequence[tuple[str, int]]
     """The most frequent keywords, with the number of topics."""
+    themes: Themes | None
+    """None when no themes of the run's topics have been found."""
+    firms: Sequence[FirmTopics]
+    without_topics: Sequence[FirmWithoutTopics]
 
 
 def collect(stack: Stack, quarter: str, run: str | None) -> RunReport:
@@ -61,6 +110,7 @@ def collect(stack: Stack, quarter: str, run: str | None) -> RunReport:
     records = runs.RecordReader(stack).read(RunRef(quarter, run))
     record = runs.record_of(stack, RunRef(quarter, run))
     rows = [row for batch in records.values() for part in batch.parts for row in _rows(stack, part)]
+    found, theme_of = _themes(stack, quarter, run)
     fallbacks = {}
     for batch in records.values():
         fallbacks = add_fallbacks(fallbacks, batch.counts.fallbacks)
@@ -75,10 +125,47 @@ def collect(stack: Stack, quarter: str, run: str | None) -> RunReport:
         topics_per_firm=sorted(Counter(row["firm_id"] for row in rows).values()),
         names=Counter(name for _, name in sorted(named)).most_common(_MOST),
         keywords=Counter(word for row in rows for word in row["keywords"] or ()).most_common(_MOST),
+        themes=found,
+        firms=_firms(rows, theme_of),
+        without_topics=topics.without_topics(stack, RunRef(quarter, run)),
     )
 
 
-def _rows(stack: Stack, part: str) -> list[dict[str, str]]:
+def _themes(stack: Stack, quarter: str, run: str) -> tuple[Themes | None, dict[str, str]]:
+    """The themes, and the name of the theme that each of the run's topics is in."""
+    ref = themes.of_run(stack, quarter, run)
+    if ref is None:
+        return None, {}
+    every = themes.read(stack, ref)["themes"]
+    quarters = list(every[0]["share"]) if every else []
+    new, vanished = [], []
+    if len(quarters) > 1:
+        before, last = quarters[-2:]
+        new = [theme for theme in every if not theme["share"][before] and theme["share"][last]]
+        vanished = [theme for theme in every if theme["share"][before] and not theme["share"][last]]
+    names = {theme["theme_id"]: theme["name"] for theme in every}
+    theme_of = {topic: names[theme] for topic, theme in themes.members(stack, ref, quarter).items()}
+    return Themes(ref.range, quarters, every, new, vanished), theme_of
+
+
+def _firms(rows: Sequence[dict[str, Any]], theme_of: Mapping[str, str]) -> list[FirmTopics]:
+    by_firm: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (row["firm_id"], row["local_topic_id"])):
+        by_firm.setdefault(row["firm_id"], []).append(row)
+    return [
+        FirmTopics(
+            firm,
+            own[0]["firm_name"],
+            [
+                FirmTopic(row["name"], row["summary"] or "", row["n_sentences"], theme_of.get(row["topic_id"], ""))
+                for row in own
+            ],
+        )
+        for firm, own in by_firm.items()
+    ]
+
+
+def _rows(stack: Stack, part: str) -> list[dict[str, Any]]:
     found = stack.bucket.get(part)
     return parquet.read_rows(found.body, _COLUMNS, None, stack.bucket.url(part)) if found else []
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict, cast
 
 from cli.errors import CliError, NotFoundError
-from cli.services import parquet, runs, topics
+from cli.services import parquet, runs, stalls, topics
 from cli.stack import Stack
 from contract import env, layout
 from contract import resource_names as names
 from contract.layout import RunRef
 from contract.quarter import quarters_of
-from contract.themes import ThemesRecord, ThemesRef, parse_themes_record, runs_of_themes, themes_prefix
+from contract.themes import ThemesRecord, ThemesRef, parse_themes_record, themes_prefix, themes_runs
 
 _THEME_COLUMNS = ("theme_id", "name", "summary", "naming_method", "keywords", "n_firms", "n_topics", "quarters")
 _ENDED = ("SUCCEEDED", "FAILED")
@@ -62,6 +62,8 @@ class ThemesJob:
     """Why it is over, in Batch's words; empty until then."""
     record: ThemesRecord | None
     """None until the job has written it."""
+    last_logged: str = ""
+    """The last line of its log, once it has failed."""
 
 
 def plan(stack: Stack, range_: str) -> list[QuarterTopics]:
@@ -107,7 +109,9 @@ def watch(stack: Stack, ref: ThemesRef, job_id: str) -> Iterator[ThemesJob]:
     """The job and its record, until the job has ended."""
     while True:
         job = stack.batch.describe_jobs(jobs=[job_id])["jobs"][0]
-        yield ThemesJob(job["status"], job.get("statusReason", ""), _read_record(stack, ref))
+        stream = job.get("container", {}).get("logStreamName", "")
+        last_logged = stalls.last_line(stack, stream) if job["status"] == "FAILED" else ""
+        yield ThemesJob(job["status"], job.get("statusReason", ""), _read_record(stack, ref), last_logged)
         if job["status"] in _ENDED:
             return
         time.sleep(stack.poll_interval)
@@ -121,7 +125,10 @@ def check_succeeded(ref: ThemesRef, job: ThemesJob) -> None:
     """
     if job.record and job.record.state == "complete":
         return
-    reason = (job.record.error if job.record else "") or job.reason or "it left no result"
+    reason = job.record.error if job.record else ""
+    if not reason:
+        reason = job.reason or "it left no result"
+        reason += f"; its log ends with: {job.last_logged}" if job.last_logged else ""
     raise CliError(f"the themes run {ref.run} of {ref.range} failed: {reason}")
 
 
@@ -131,12 +138,35 @@ def latest(stack: Stack, range_: str) -> ThemesRecord:
     Raises:
         NotFoundError: when there is none.
     """
-    for run in sorted(runs_of_themes(stack.bucket.keys(themes_prefix(range_))), reverse=True):
-        ref = ThemesRef(range_, run)
-        record = _read_record(stack, ref)
+    for _, run in sorted(themes_runs(stack.bucket.keys(themes_prefix(range_))), reverse=True):
+        record = _read_record(stack, ThemesRef(range_, run))
         if record and record.state == "complete":
             return record
     raise NotFoundError(f"{range_} has no themes: find them with `{stack.command} themes {range_}`")
+
+
+def of_run(stack: Stack, quarter: str, run: str) -> ThemesRef | None:
+    """The newest themes run that succeeded and has clustered the topics of this run, of whatever range."""
+    refs = {ThemesRef(range_, each) for range_, each in themes_runs(stack.bucket.keys(themes_prefix("")[:-1]))}
+    for ref in sorted(refs, key=lambda ref: ref.run, reverse=True):
+        record = _read_record(stack, ref)
+        if record and record.state == "complete" and record.quarter_runs.get(quarter) == run:
+            return ref
+    return None
+
+
+def members(stack: Stack, ref: ThemesRef, quarter: str) -> dict[str, str]:
+    """The topics of a quarter that are in a theme: topic id -> theme id.
+
+    Raises:
+        NotFoundError: when the file is gone.
+    """
+    found = stack.bucket.get(ref.theme_topics_key)
+    if found is None:
+        raise NotFoundError(f"{stack.bucket.url(ref.theme_topics_key)} is gone, although the themes run has succeeded")
+    columns = ("topic_id", "theme_id", "quarter")
+    rows = parquet.read_rows(found.body, columns, None, stack.bucket.url(ref.theme_topics_key))
+    return {row["topic_id"]: row["theme_id"] for row in rows if row["quarter"] == quarter}
 
 
 def read(stack: Stack, ref: ThemesRef) -> Themes:

@@ -7,7 +7,21 @@ from typing import get_type_hints
 import pytest
 
 from cli.commands import local, quarter, report, stack
-from cli.services import cost, doctor, history, logs, prefetch, preflight, quarters, runs, themes, topics, vllm
+from cli.commands import prefetch as commands
+from cli.services import (
+    cost,
+    doctor,
+    history,
+    logs,
+    prefetch,
+    preflight,
+    quarters,
+    runs,
+    themes,
+    topic_files,
+    topics,
+    vllm,
+)
 from evaluation import compare, judge, load_test
 
 PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
@@ -33,6 +47,10 @@ SHAPES: dict[str, type] = {
     "themes": themes.Themes,
     "A theme": themes.Theme,
     "topics": topics.Topic,
+    "topics --skipped": topics.FirmWithoutTopics,
+    "topics --out": topic_files.WrittenFile,
+    "prefetch put, prefetch sample": commands.UploadedPrefetch,
+    "prefetch make": commands.MadePrefetch,
     "prefetch list": prefetch.InventoryItem,
     "prefetch show": prefetch.Description,
     "compare": compare.Comparison,

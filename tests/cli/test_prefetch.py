@@ -3,9 +3,14 @@
 import gzip
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import fastparquet
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -80,6 +85,58 @@ def test_put_uploads_manifest_and_chunks(aws: Aws, ftm: Ftm, folder: Path) -> No
         "notes": [],
     }
     assert uploaded(aws) == ["chunk_0000.parquet", "chunk_0001.parquet", "manifest.json"]
+
+
+def by_pandas(table: pa.Table, path: Path) -> None:
+    frame = table.to_pandas().astype({"firm_id": "category", "speaker_type": "category"})
+    frame.assign(earnings_call_date=pd.to_datetime(frame["earnings_call_date"])).to_parquet(path, compression="gzip")
+
+
+def by_polars(table: pa.Table, path: Path) -> None:
+    frame = pl.DataFrame(table).with_columns(
+        pl.col("firm_id").cast(pl.Categorical), permno=pl.lit(float("nan")), tags=pl.concat_list("firm_id", "gvkey")
+    )
+    frame.write_parquet(path, row_group_size=1)
+
+
+def by_duckdb(table: pa.Table, path: Path) -> None:
+    with duckdb.connect() as connection:
+        connection.register("calls", table)
+        connection.sql(
+            "select * replace (raw_text::blob as raw_text, md5(sentence_id)::uuid as sentence_id, "
+            "earnings_call_date::timestamptz as earnings_call_date, position::hugeint as position) from calls"
+        ).write_parquet(str(path), compression="brotli")
+
+
+def by_fastparquet(table: pa.Table, path: Path) -> None:
+    frame = table.to_pandas().astype(object)
+    frame["earnings_call_date"] = pd.to_datetime(frame["earnings_call_date"]).astype("datetime64[ns]")
+    fastparquet.write(str(path), frame.astype({"position": "int64", "permno": "float64"}), times="int96")
+
+
+def by_spark(table: pa.Table, path: Path) -> None:
+    """Spark's types and encodings, written by pyarrow."""
+    options: Any = {"flavor": "spark", "version": "1.0", "use_deprecated_int96_timestamps": True}
+    pq.write_table(table.drop_columns(["permno", "gvkey", "quarter"]), path, **options)
+
+
+def test_chunks_of_common_writers_are_accepted(aws: Aws, ftm: Ftm, tmp_path: Path) -> None:
+    writers = (by_pandas, by_polars, by_duckdb, by_fastparquet, by_spark)
+    sizes: dict[str, int] = {}
+    for number, write in enumerate(writers):
+        rows = [
+            row | {"permno": 10001, "gvkey": "001690", "earnings_call_date": date(2023, 2, 3)}
+            for row in sentences([f"{number}0", f"{number}1"])
+        ]
+        write(pa.Table.from_pylist(rows), tmp_path / f"{write.__name__}.parquet")
+        sizes[f"{write.__name__}.parquet"] = 2
+    chunks = {f"{number}{n}": chunk for number, chunk in enumerate(sizes) for n in (0, 1)}
+    write_manifest(tmp_path, n_firms=10, n_chunks=5, chunk_sizes=sizes, firm_to_chunk=chunks)
+
+    document = json.loads(ftm("prefetch", "put", Q, str(tmp_path), "--json").stdout)
+
+    assert document == {"quarter": Q, "bucket": BUCKET, "firms": 10, "chunks": 5, "sentences": 20, "notes": []}
+    assert len(uploaded(aws)) == 6
 
 
 def test_values_that_are_read_differently_than_written_are_reported(aws: Aws, ftm: Ftm, folder: Path) -> None:
@@ -157,6 +214,13 @@ def wrong_type(folder: Path) -> None:
     write_chunk(folder, "chunk_0001.parquet", ["C"], raw_text=7)
 
 
+def a_folder(folder: Path) -> None:
+    """What Spark makes of `df.write.parquet("chunk_0001.parquet")`."""
+    chunk = folder / "chunk_0001.parquet"
+    chunk.rename(folder / "part-00000.parquet")
+    chunk.mkdir()
+
+
 def bad_position(folder: Path) -> None:
     write_chunk(folder, "chunk_0001.parquet", ["C"], position=0.5)
 
@@ -178,6 +242,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (torn, "chunk_0001.parquet of the prefetch cannot be read as Parquet"),
     (lacks_a_column, "chunk_0001.parquet of the prefetch lacks the column cleaned_text"),
     (wrong_type, "the column raw_text is of type int64, not text"),
+    (a_folder, "chunk_0001.parquet is a folder, as Spark writes a table: make the prefetch from it"),
     (bad_position, "position: 2 values are not whole numbers, first 0.5 (C, sentence C_1_0000)"),
     (no_text, "raw_text is empty in all of the 6 rows"),
     (repeated_sentence, "1 sentence ids appear twice, the first is A_1_0000"),

@@ -15,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cli.errors import CliError
+from cli.services import themes
+from cli.services.themes import ThemesJob
 from contract import layout
 from contract.batch import BatchLine, BatchProgress, Counts, Part
 from contract.layout import RunRef
@@ -134,18 +137,25 @@ def parquet(rows: list[dict[str, Any]], schema: pa.Schema | None) -> bytes:
 
 
 def put_themes(aws: Aws, range_: str, run: str = RUN) -> None:
-    """One theme of all topics on ferries."""
+    """One theme of all topics on ferries, one that is gone, and one that is new."""
     ref, s3 = ThemesRef(range_, "20230501_000000"), aws.client("s3")
-    theme = dict.fromkeys(results.THEMES_SCHEMA.names) | {
-        "theme_id": "theme_0000",
-        "name": "Ferries",
-        "summary": "",
-        "naming_method": "llm",
-        "keywords": [],
-        "n_firms": 2,
-        "n_topics": 3,
-        "quarters": [],
-    }
+    rows = [
+        dict.fromkeys(results.THEMES_SCHEMA.names)
+        | {
+            "theme_id": f"theme_{number:04d}",
+            "name": name,
+            "summary": "",
+            "naming_method": "llm",
+            "keywords": ["<b>"],
+            "n_firms": 2,
+            "n_topics": 3,
+            "quarters": [
+                {"quarter": BEFORE, "n_topics": 1, "share": before, "change": None},
+                {"quarter": Q, "n_topics": 1, "share": last, "change": round(last - before, 6)},
+            ],
+        }
+        for number, (name, before, last) in enumerate([("Ferries", 0.3, 0.6), ("Wine", 0.2, 0.0), ("Kilns", 0.0, 0.1)])
+    ]
     members = [("F0", Q, 0), ("F2", Q, 0), ("F2", BEFORE, 0)]
     topics = [
         dict.fromkeys(results.THEME_TOPICS_SCHEMA.names)
@@ -161,7 +171,7 @@ def put_themes(aws: Aws, range_: str, run: str = RUN) -> None:
     ]
     record = ThemesRecord(ref, {BEFORE: RUN, Q: run}, state="complete")
     for key, body in (
-        (ref.themes_key, parquet([theme], results.THEMES_SCHEMA)),
+        (ref.themes_key, parquet(rows, results.THEMES_SCHEMA)),
         (ref.theme_topics_key, parquet(topics, results.THEME_TOPICS_SCHEMA)),
         (ref.record_key, record.to_json()),
     ):
@@ -292,6 +302,37 @@ def test_firms_without_topics(two_quarters: Aws, ftm: Ftm) -> None:
 
     assert skipped == [{"firm_id": "F1", "outcome": "skipped", "reason": "2 usable sentences, at least 3 are needed"}]
     assert "F1\tskipped\t2 usable sentences" in ftm("topics", Q, "--skipped").stdout
+
+
+def test_the_report_has_themes_and_firms(two_quarters: Aws, ftm: Ftm, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    ftm("report", Q, "--run", RUN, "--out", str(page))
+    assert "Themes" not in page.read_text()
+    put_themes(two_quarters, f"{BEFORE}..{Q}")
+
+    ftm("report", Q, "--run", RUN, "--out", str(page))
+
+    html = page.read_text()
+    assert f"Themes of {BEFORE}..{Q}: the largest" in html
+    new = html.split(f"Themes that are new in {Q}")[1]
+    new, gone = new.split(f"Themes that have vanished since {BEFORE}")
+    assert "<td>Kilns</td><td>10.00%</td><td>2</td><td>&lt;b&gt;</td>" in new
+    assert "<td>Wine</td><td>20.00%</td>" in gone
+    assert "<td>Kilns</td>" not in gone
+    firm = gone.split('<details id="firm-F0"><summary>F0, F0, Corp: 2 topics</summary>')[1].split("</details>")[0]
+    assert f"<td>{FERRY.title()}</td><td>3</td><td>Ferries</td><td>It speaks of &quot;{FERRY}&quot;.</td>" in firm
+    assert f"<td>{OIL.title()}</td><td>3</td><td></td>" in firm
+    assert "<td>F1</td><td>skipped</td><td>2 usable sentences, at least 3 are needed</td>" in gone
+
+
+def test_a_themes_job_that_dies_early_is_explained_by_its_log() -> None:
+    ref = ThemesRef(Q, "20230501_000000")
+    reason, last = "Essential container in task exited", "worker: LLM_BASE_URL is not a URL"
+    record = ThemesRecord(ref, {Q: RUN}, state="failed", error="the LLM named 1 of 9 themes")
+    with pytest.raises(CliError, match=f"20230501_000000 of {Q} failed: {reason}; its log ends with: {last}"):
+        themes.check_succeeded(ref, ThemesJob("FAILED", reason, None, last))
+    with pytest.raises(CliError, match=r"failed: the LLM named 1 of 9 themes$"):
+        themes.check_succeeded(ref, ThemesJob("FAILED", reason, record, last))
 
 
 def test_a_file_that_cannot_be_made_leaves_the_old_one(two_quarters: Aws, ftm: Ftm, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from io import BytesIO
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -209,12 +210,29 @@ def test_an_invalid_required_cell_makes_its_firm_unreadable(columns: dict[str, A
         ({"raw_text": [7] * 4}, "the column raw_text is of type int64, not text"),
         ({"position": [True] * 4}, "the column position is of type bool, not whole numbers"),
         ({"firm_id": pa.nulls(4)}, "the column firm_id is of type null, not text"),
-        ({"cleaned_text": None, "gvkey": None}, "lacks the column gvkey, cleaned_text"),
+        ({"cleaned_text": None, "gvkey": None}, "lacks the column cleaned_text"),
     ],
 )
 def test_an_unreadable_column_is_reported(columns: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WorkerError, match=sentence):
         read(table(**columns))
+
+
+@pytest.mark.parametrize("column", ["permno", "gvkey", "earnings_call_date"])
+def test_an_optional_column_may_be_missing(column: str) -> None:
+    found = read(table(**{column: None}))
+
+    assert values(found, column) == [None]
+    assert found.table.schema == SCHEMA
+    assert not found.nulled
+
+
+def test_a_uuid_is_read_as_text() -> None:
+    ids = [UUID(int=number) for number in range(ROWS)]
+
+    found = read(table(sentence_id=pa.array([each.bytes for each in ids], pa.uuid())))
+
+    assert found.table["sentence_id"].to_pylist() == [str(each) for each in ids]
 
 
 def test_the_quarter_may_be_only_in_the_name_of_the_folder() -> None:

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from contract import ContractError
 from contract.bucket import JSON, PARQUET, Bucket
-from contract.fallbacks import add_fallbacks
-from contract.run import DEFAULT_MIN_NAMED_SHARE
+from contract.fallbacks import add_fallbacks, fallback_lines
 from contract.themes import ThemeName, ThemesRecord, parse_themes_record
+from llm import LlmError
 from llm.client import Clock, Llm
 from worker import TemporaryError, WorkerError
 from worker.firm import Firm, FirmTopics, Topic
@@ -33,6 +33,9 @@ from worker.words import all_words
 
 CHECKPOINT_THEMES = 40
 """Themes whose names are asked for between two checkpoints."""
+
+MIN_NAMED_SHARE = 0.9
+"""Less than what a run needs: of 50 themes, a single one without a name would be 2%."""
 
 
 async def find_and_name_themes(settings: Settings, clock: Clock | None = None) -> ThemesRecord:
@@ -54,7 +57,7 @@ async def find_and_name_themes(settings: Settings, clock: Clock | None = None) -
             await job.run(settings, clock or Clock())
         except asyncio.CancelledError:
             raise TemporaryError("the themes job was stopped by SIGTERM; another attempt continues it") from None
-        except (WorkerError, ContractError) as error:
+        except (WorkerError, ContractError, LlmError) as error:
             record.state, record.error = "failed", str(error)
             job.write_record()
             raise
@@ -82,8 +85,11 @@ class _Job:
             await self._name(themes, topics, Namer(llm))
         self._write_results(themes, topics, list(record.quarter_runs))
         named = sum(_identity(theme, topics) in record.names for theme in themes)
-        if named < DEFAULT_MIN_NAMED_SHARE * len(themes):
-            raise WorkerError(f"the LLM named {named} of {len(themes)} themes; the others are called by their keywords")
+        if named < MIN_NAMED_SHARE * len(themes):
+            reasons = ": ".join(["", *fallback_lines(record.fallbacks)[:1]])
+            raise WorkerError(
+                f"the LLM named {named} of {len(themes)} themes, less than {MIN_NAMED_SHARE:.0%}{reasons}"
+            )
         record.state = "complete"
         self.write_record()
 

@@ -65,23 +65,26 @@ def subject(summary: Summary) -> str:
 
 
 def message(summary: Summary, execution: str) -> str:
-    """The text of the notice: the outcome, the counts, the failures, and what to do next."""
-    batches, firms, topics = summary["batches"], summary["firms"], summary["topics"]
+    """The text of the notice: the outcome, the counts, the failures, and the next commands, one a line."""
+    batches, firms, topics, tokens = summary["batches"], summary["firms"], summary["topics"], summary["tokens"]
     lines = [
         summary["message"],
         "",
         f"Batches: {batches['succeeded']} of {batches['total']} succeeded, {batches['failed']} failed",
         f"Firms: {firms['completed']} completed, {firms['skipped']} skipped, {firms['failed']} not done",
         f"Topics: {topics['named']} of {topics['total']} named by the LLM",
+        f"Tokens: {tokens['prompt']:,} prompt ({tokens['cached']:,} cached), {tokens['completion']:,} completion",
         *_failure_lines(summary["failures"]),
         "",
-        f"Execution: {execution}",
+        f"What it cost: ftm cost {summary['quarter']}",
     ]
     if summary["has_failures"] and summary["run"]:
         lines.append(
             f"Complete batches are kept. To process the others: ftm resume {summary['quarter']} {summary['run']}"
         )
-    return "\n".join(lines)
+    if not summary["has_failures"]:
+        lines.append(f"See the topics: ftm topics {summary['quarter']}")
+    return "\n".join([*lines, "", f"Execution: {execution}"])
 
 
 def _failure_lines(failures: list[Failure]) -> list[str]:

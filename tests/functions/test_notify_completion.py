@@ -52,6 +52,7 @@ def test_a_success_is_published(notify: ModuleType, inbox: Any) -> None:
     assert message["Subject"] == f"ftm: 2023Q1 succeeded (run {RUN})"
     assert message["Message"].startswith(SUMMARY["message"])
     assert EXECUTION in message["Message"]
+    assert "\nWhat it cost: ftm cost 2023Q1\nSee the topics: ftm topics 2023Q1\n" in message["Message"]
     assert "ftm resume" not in message["Message"]
 
 

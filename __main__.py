@@ -55,6 +55,7 @@ quarter = QuarterStateMachine(
         account=account,
         bucket_name=bucket.name,
         topic_arn=notifications.topic_name_arn,
+        llm_model=settings.llm_model,
         batch_timeout_hours=settings.batch.timeout_hours,
         job_queue_arn=batch.queue_arn,
         job_definition_family=batch.job_definition_family,
@@ -88,6 +89,7 @@ outputs: dict[str, pulumi.Input[object]] = {
     "job_definition_arn": batch.job_definition_arn,
     "batch_log_group": batch.log_group,
     "worker_image": batch.image,
+    "llm_model": settings.llm_model,
 }
 if vllm:
     outputs |= {

@@ -35,6 +35,8 @@ class QuarterStateMachineArgs:
     bucket_name: str
     topic_arn: str | None
     """The topic that is told how each run ended."""
+    llm_model: str
+    """The model that names topics: a run is not resumed with another one."""
     batch_timeout_hours: int
     """Hours of one attempt of a batch job."""
     job_queue_arn: pulumi.Input[str]
@@ -90,7 +92,8 @@ class QuarterStateMachine(pulumi.ComponentResource):
                 policies.create_batch_manifest_function(bucket, key),
                 timeout=240,
                 memory=512,
-                environment={env.LLM_MAX_CONCURRENT: str(args.llm_concurrency)} if args.vllm else {},
+                environment={env.LLM_MODEL_NAME: args.llm_model}
+                | ({env.LLM_MAX_CONCURRENT: str(args.llm_concurrency)} if args.vllm else {}),
             ),
             _Function(
                 "summarize_results",

@@ -40,6 +40,7 @@ from components.setting_types import (
 )
 from contract import resource_names
 from contract.run import DEFAULT_MIN_NAMED_SHARE
+from contract.served_models import HOSTED_MODEL
 
 DEFAULT_MAX_NUM_SEQS = 256
 """vLLM's own default on most GPUs."""
@@ -556,6 +557,11 @@ class Settings(BaseModel):
                 "ftm:monthlyBudgetUsd needs somebody to notify: give ftm:notificationEmails or ftm:snsTopicArn"
             )
         return self
+
+    @property
+    def llm_model(self) -> str:
+        """The model that names topics, as requests name it."""
+        return self.vllm.model_name if self.vllm.enabled else HOSTED_MODEL
 
     @property
     def llm_concurrency(self) -> int:

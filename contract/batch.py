@@ -1,13 +1,14 @@
 """One batch of a run: its line of the batch manifest, and its progress record, which is both checkpoint and result."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, cast, get_args
 
 from contract import ContractError
 from contract.fallbacks import Fallback, add_fallbacks, fallback_records, parse_fallbacks
 from contract.layout import RunRef
+from contract.topic_names import NameUse, NameUses, add_name_uses, name_records, parse_name_uses
 
 LLM_OUTAGE_SECONDS = 25 * 60
 """How long a worker waits for an absent LLM before it gives up. A Spot GPU is replaced and warm in 9 to 14 minutes."""
@@ -22,9 +23,13 @@ class BatchLine:
     batch_id: str
     quarter: str
     firm_ids: list[str]
+    model: str = ""
+    """The LLM that names the run's topics, as the stack published it when the run began; empty in older manifests."""
 
     def to_json(self) -> str:
-        record = {"batch_id": self.batch_id, "quarter": self.quarter, "firm_ids": self.firm_ids}
+        record: dict[str, object] = {"batch_id": self.batch_id, "quarter": self.quarter, "firm_ids": self.firm_ids}
+        if self.model:
+            record["model"] = self.model
         return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -50,7 +55,8 @@ def parse_batch_line(line: bytes | str) -> BatchLine:
     record = _object(line, "a line of the batch manifest")
     match record:
         case {"batch_id": str(batch_id), "quarter": str(quarter), "firm_ids": [*_] as firm_ids}:
-            return BatchLine(batch_id, quarter, [str(firm) for firm in cast(list[object], firm_ids)])
+            firms = [str(firm) for firm in cast(list[object], firm_ids)]
+            return BatchLine(batch_id, quarter, firms, str(record.get("model", "")))
         case _:
             raise ContractError(f"a line of the batch manifest lacks batch_id, quarter or firm_ids: {line[:80]!r}")
 
@@ -95,6 +101,12 @@ class Part:
     """Without quotes."""
     rows: int
     """Topics in it."""
+    names: NameUses = field(default_factory=dict[str, NameUse])
+    """The names that cover much of the part."""
+
+    def to_record(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"etag": self.etag, "rows": self.rows}
+        return record | {"names": name_records(self.names)} if self.names else record
 
 
 @dataclass(frozen=True)
@@ -150,6 +162,11 @@ class BatchProgress:
     def counts(self) -> Counts:
         return sum(self.completed.values(), Counts())
 
+    @property
+    def names(self) -> dict[str, NameUse]:
+        """The names that cover much of some part."""
+        return add_name_uses(part.names for part in self.parts.values())
+
     def to_json(self) -> bytes:
         total = self.counts
         record = {
@@ -176,7 +193,7 @@ class BatchProgress:
             "completed": {firm: asdict(counts) for firm, counts in self.completed.items()},
             "skipped": self.skipped,
             "failed": self.failed,
-            "parts": {key: vars(part) for key, part in self.parts.items()},
+            "parts": {key: part.to_record() for key, part in self.parts.items()},
             "checkpoints": self.checkpoints,
             "attempts": self.attempts,
             "owner": self.owner,
@@ -204,7 +221,7 @@ def parse_progress(body: bytes) -> BatchProgress:
             completed={firm: _counts(counts) for firm, counts in record["completed"].items()},
             skipped=dict(record["skipped"]),
             failed=dict(record["failed"]),
-            parts={key: Part(part["etag"], int(part["rows"])) for key, part in record["parts"].items()},
+            parts={key: _part(part) for key, part in record["parts"].items()},
             checkpoints=int(record["checkpoints"]),
             attempts=int(record["attempts"]),
             owner=record["owner"],
@@ -248,6 +265,22 @@ def why_incomplete(line: BatchLine, run: RunRef, progress: BatchProgress, parts:
     return ""
 
 
+def why_repair(progress: BatchProgress, repeated_names: Container[str]) -> str:
+    """Which names a batch lacks, in a sentence; empty when it lacks none.
+
+    Args:
+        repeated_names: names that count as none, as the record of the run lists them.
+    """
+    counts = progress.counts
+    without = counts.topics - counts.named
+    repeated = sum(use.topics for name, use in progress.names.items() if name in repeated_names)
+    if not without and not repeated:
+        return ""
+    reasons = [f"{without} of its {counts.topics} topics have no name"] * bool(without)
+    reasons += [f"{repeated} of its {counts.topics} topics have a name that unlike topics have"] * bool(repeated)
+    return "; ".join(reasons)
+
+
 def find_lost_part(progress: BatchProgress, parts: Mapping[str, str]) -> str:
     """Which parts of a batch are gone or were replaced, in a sentence; empty when all are as they were written.
 
@@ -279,6 +312,10 @@ def _pace(record: Any) -> Pace | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _part(record: dict[str, Any]) -> Part:
+    return Part(record["etag"], int(record["rows"]), parse_name_uses(record.get("names", {})))
 
 
 def _counts(record: dict[str, Any]) -> Counts:

@@ -6,6 +6,7 @@ breaks off or stalls) is tried again; what is left after that is an `S3Unavailab
 later. Answers such as AccessDenied are raised as botocore's ClientError.
 """
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from contract import ContractError
 from contract.batch import BatchLine, BatchProgress, parse_batch_line, parse_progress
 from contract.layout import RunRef
+from contract.run import Repair
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -252,6 +254,19 @@ def read_progress(bucket: Bucket, run: RunRef, batch_id: str) -> BatchProgress |
     """
     found = bucket.get(run.progress_key(batch_id))
     return parse_progress(found.body) if found else None
+
+
+def read_repair(bucket: Bucket, run: RunRef) -> Repair | None:
+    """What a resumed run has to do about the run's names; None when nothing, or when the run was never counted.
+
+    Raises:
+        S3UnavailableError: when S3 fails.
+    """
+    found = bucket.get(run.summary_key)
+    try:
+        return json.loads(found.body)["summary"].get("repair") if found else None
+    except (ValueError, KeyError, TypeError, AttributeError):  # a record that cannot be read is made again
+        return None
 
 
 def _fault(error: Exception) -> str:

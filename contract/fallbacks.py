@@ -85,7 +85,7 @@ def fallback_records(fallbacks: Fallbacks) -> list[FallbackRecord]:
 def fallback_lines(fallbacks: Fallbacks) -> list[str]:
     """One sentence for each kind with one of its reasons, the most frequent kind first."""
     return [
-        f"{one['topics']} topics keep their keywords: {one['example']} (kind: {one['reason']})"
+        f"{one['topics']} topics have no name: {one['example']} (kind: {one['reason']})"
         for one in fallback_records(fallbacks)
     ]
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 from contract.fallbacks import FallbackRecord
+from contract.layout import RunRef
 
 DEFAULT_BATCH_SIZE = 1000
 """Firms in a batch, unless the input says otherwise."""
@@ -26,6 +27,16 @@ DEFAULT_MIN_NAMED_SHARE = 0.98
 """A run fails when the LLM has named less than this share of its topics."""
 
 
+def model_conflict(run: RunRef, began_with: str, stack_has: str, command: str = "ftm") -> str:
+    """Why a run is not resumed with another model, in a sentence; empty when the model is the same or is not known."""
+    if not began_with or not stack_has or began_with == stack_has:
+        return ""
+    return (
+        f"run {run.run} of {run.quarter} began with the model {began_with}, and the stack now has {stack_has}: "
+        f"`{command} resume {run.quarter} {run.run} --model-change` goes on with {stack_has}"
+    )
+
+
 def fit_batch_size(firms: int, wanted: int) -> int:
     """The batch size that was asked for, or the smallest that keeps a run of `firms` within MAX_BATCHES."""
     return max(wanted, math.ceil(firms / MAX_BATCHES))
@@ -36,7 +47,9 @@ class QuarterInput(TypedDict):
     bucket: str
     batch_size: NotRequired[int]
     resume: NotRequired[str]
-    """A run id: process only that run's batches that are not complete."""
+    """A run id: process only that run's batches that are not complete, or lack names."""
+    model_change: NotRequired[bool]
+    """Whether the run to resume may go on with another model than the one that it began with."""
     llm_concurrency: NotRequired[int]
     """Requests that one batch sends at once; by default as the stack is deployed."""
 
@@ -85,7 +98,7 @@ class BatchManifest(TypedDict):
     """Firms in the batches to process."""
     batch_size: int
     batch_ids: list[str]
-    """The batches to process: of a resumed run, those that are not complete."""
+    """The batches to process: of a resumed run, those that are not complete or lack names."""
     llm_concurrency: NotRequired[int]
     """Requests that one batch sends at once; absent for a stack without vLLM."""
     note: NotRequired[str]
@@ -119,6 +132,14 @@ class FirmCounts(TypedDict):
     """Neither completed nor skipped: failed, or never reached."""
 
 
+class Repair(TypedDict):
+    """What a resumed run does about the names of a run that has too few: it asks for those that are missing."""
+
+    repeated_names: list[str]
+    """Names that were given to many unlike topics, in lower case and without punctuation: their topics are named
+    again too."""
+
+
 class TopicCounts(TypedDict):
     total: int
     named: int
@@ -150,6 +171,8 @@ class Summary(TypedDict):
     """Seconds of work of all batches together."""
     failures: list[Failure]
     """The first failed batches, few enough for a state; the run's record in the bucket has all of them."""
+    repair: NotRequired[Repair]
+    """Present when too few topics have a name."""
 
 
 class FailedState(TypedDict):

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from contract import ContractError
 
+HOSTED_MODEL = "grok-4-1-fast-non-reasoning"
+"""The model of the hosted API, which a stack without vLLM uses."""
+
 _EMBEDDING = re.compile(r"embed|rerank|\bbge-|\be5-|\bgte-|minilm|whisper|\btts\b", re.IGNORECASE)
 """Parts of the ids of models that cannot chat; servers such as LM Studio and Ollama list them too."""
 

@@ -15,10 +15,8 @@ from typing import Any, TypedDict
 from contract import env, layout
 from contract.fallbacks import Fallback, FallbackRecord, add_fallbacks, fallback_records, parse_fallbacks
 from evaluation import EvaluationError
+from evaluation.jobs import LOG_SECONDS, read_log
 from evaluation.process import answer_request
-
-_LOG_SECONDS = 60
-"""How long CloudWatch may take to deliver the log of a job that has ended."""
 
 _KNEE_SHARE = 0.9
 """The knee is the lowest concurrency with this share of the peak throughput; above it, requests mostly wait."""
@@ -169,7 +167,7 @@ class LoadTest:
 
     def _levels(self, stream: str, asked: Sequence[int]) -> list[dict[str, Any]]:
         """The results of an ended job for each level."""
-        deadline = time.monotonic() + _LOG_SECONDS
+        deadline = time.monotonic() + LOG_SECONDS
         while True:
             levels = [json.loads(line) for line in self._log(stream) if line.startswith("{")]
             if [level["in_flight"] for level in levels] == list(asked):
@@ -182,16 +180,7 @@ class LoadTest:
             time.sleep(self._request["poll_interval"])
 
     def _log(self, stream: str) -> list[str]:
-        """The lines of a job's output that CloudWatch has so far."""
-        if not stream:
-            return []
-        try:
-            events = self._logs.get_log_events(
-                logGroupName=self._request["log_group"], logStreamName=stream, startFromHead=True
-            )["events"]
-        except self._logs.exceptions.ResourceNotFoundException:  # the stream is created with its first line
-            return []
-        return [event.get("message", "") for event in events]
+        return read_log(self._logs, self._request["log_group"], stream)
 
 
 def add_up(jobs: Sequence[Sequence[dict[str, Any]]]) -> Load:

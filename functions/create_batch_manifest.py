@@ -1,38 +1,50 @@
 """Divides a quarter's firms into batches: one line for each batch in the bucket, and the batches' ids for the Map.
 
-A run that is resumed keeps its batch manifest; only the batches that are not complete are returned.
+A run that is resumed keeps its batch manifest; only the batches that are not complete, or lack names, are returned.
 """
 
 import gzip
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from io import BytesIO
 
 from contract import ContractError, env
-from contract.batch import BatchLine
-from contract.bucket import Bucket, ChangedError
+from contract.batch import BatchLine, parse_batch_line, why_repair
+from contract.bucket import Bucket, ChangedError, read_repair
 from contract.layout import RunRef, batch_id, chunk_key, prefetch_manifest_key, prefetch_prefix, run_id
 from contract.prefetch import PrefetchManifest, parse_prefetch_manifest
-from contract.run import DEFAULT_BATCH_SIZE, MAX_BATCHES, MAX_FIRMS, BatchManifest, ManifestRequest, fit_batch_size
-from functions.results import read_results
+from contract.run import (
+    DEFAULT_BATCH_SIZE,
+    MAX_BATCHES,
+    MAX_FIRMS,
+    BatchManifest,
+    ManifestRequest,
+    Repair,
+    fit_batch_size,
+    model_conflict,
+)
+from functions.results import BatchResult, read_results
 from functions.storage import open_bucket
 
 # Room for MAX_FIRMS firms with the longest ids; a larger manifest is not read, and a gzip not unpacked beyond it.
 _MAX_MANIFEST_BYTES = 32 * 2**20
 
+_JSON_LINES = "application/jsonl"
+
 
 def handler(event: ManifestRequest, _context: object) -> BatchManifest:
-    """Write the run's batch manifest, or find the incomplete batches of the run to resume.
+    """Write the run's batch manifest, or find the batches to process of the run to resume.
 
     Raises:
-        ContractError: when the prefetch cannot be processed, or the run to resume does not exist. The sentence becomes
-            the cause of the failed run; nothing has been written.
+        ContractError: when the prefetch cannot be processed, or the run to resume does not exist or has another model.
+            The sentence becomes the cause of the failed run; nothing has been written.
         S3UnavailableError: when S3 fails; the state machine tries again.
     """
     bucket, run = open_bucket(event["input"]["bucket"]), event["input"].get("resume")
-    manifest = resume(bucket, RunRef(event["input"]["quarter"], run)) if run else begin(event, bucket)
+    manifest = resume(event, bucket, RunRef(event["input"]["quarter"], run)) if run else begin(event, bucket)
     # The stack's own number, absent without vLLM, is for executions that were started by hand.
     if concurrency := event["input"].get("llm_concurrency") or os.environ.get(env.LLM_MAX_CONCURRENT):
         manifest["llm_concurrency"] = int(concurrency)
@@ -64,10 +76,31 @@ def begin(event: ManifestRequest, bucket: Bucket) -> BatchManifest:
     return manifest
 
 
-def resume(bucket: Bucket, run: RunRef) -> BatchManifest:
-    """The batches of `run` that are not complete; none when only its summary has to be made again."""
+def check_model(bucket: Bucket, run: RunRef, may_change: bool, execution: str) -> None:
+    """Check that the run goes on with the model that it began with, or record the new one in its batch manifest.
+
+    Raises:
+        ContractError: when the stack has another model now, and `may_change` is not set.
+    """
+    found = bucket.get(run.manifest_key)
+    lines = [parse_batch_line(line) for line in found.body.splitlines()] if found else []
+    began_with = next((line.model for line in lines), "")
+    conflict = model_conflict(run, began_with, _model())
+    if not found or not conflict:
+        return
+    if not may_change:
+        raise ContractError(conflict)
+    body = _lines([replace(line, model=_model()) for line in lines])
+    bucket.put_if(run.manifest_key, body, _JSON_LINES, etag=found.etag, writer=execution)
+
+
+def resume(event: ManifestRequest, bucket: Bucket, run: RunRef) -> BatchManifest:
+    """The batches of `run` that are not complete or, where the run has too few names, lack some; none when only its
+    summary has to be made again."""
+    check_model(bucket, run, event["input"].get("model_change", False), event["execution"])
     results = read_results(bucket, run).batches
-    left = [result for result in results if result.problem]
+    repair = read_repair(bucket, run)
+    left = [result for result in results if result.problem or (repair and _lacks_names(result, repair))]
     return BatchManifest(
         run=run.run,
         manifest_key=run.manifest_key,
@@ -109,7 +142,7 @@ def cut(prefetch: PrefetchManifest, size: int) -> Iterator[BatchLine]:
     """The batches, with the firms of one chunk together, so that a worker reads few chunks."""
     firms = sorted(prefetch.firm_to_chunk, key=prefetch.firm_to_chunk.__getitem__)
     for number, start in enumerate(range(0, len(firms), size)):
-        yield BatchLine(batch_id(prefetch.quarter, number), prefetch.quarter, firms[start : start + size])
+        yield BatchLine(batch_id(prefetch.quarter, number), prefetch.quarter, firms[start : start + size], _model())
 
 
 def write(bucket: Bucket, quarter: str, batches: list[BatchLine], started_at: datetime, execution: str) -> RunRef:
@@ -118,14 +151,27 @@ def write(bucket: Bucket, quarter: str, batches: list[BatchLine], started_at: da
     The run is named after the second in which the execution started, or after the next one that no other execution
     has taken. A retry of this function finds the manifest that it wrote before.
     """
-    body = "".join(f"{batch.to_json()}\n" for batch in batches).encode()
+    body = _lines(batches)
     while True:
         run = RunRef(quarter, run_id(started_at))
         try:
-            bucket.put_if(run.manifest_key, body, "application/jsonl", etag=None, writer=execution)
+            bucket.put_if(run.manifest_key, body, _JSON_LINES, etag=None, writer=execution)
             return run
         except ChangedError:
             started_at += timedelta(seconds=1)
+
+
+def _model() -> str:
+    """The model with which the stack's jobs name topics."""
+    return os.environ.get(env.LLM_MODEL_NAME, "")
+
+
+def _lines(batches: list[BatchLine]) -> bytes:
+    return "".join(f"{batch.to_json()}\n" for batch in batches).encode()
+
+
+def _lacks_names(result: BatchResult, repair: Repair) -> bool:
+    return bool(result.progress and why_repair(result.progress, repair["repeated_names"]))
 
 
 def _unzip(body: bytes) -> bytes:

@@ -79,9 +79,8 @@ def message(summary: Summary, execution: str) -> str:
         f"What it cost: ftm cost {summary['quarter']}",
     ]
     if summary["has_failures"] and summary["run"]:
-        lines.append(
-            f"Complete batches are kept. To process the others: ftm resume {summary['quarter']} {summary['run']}"
-        )
+        rest = "ask for the missing names" if not summary["failures"] else "process the others"
+        lines.append(f"Complete batches are kept. To {rest}: ftm resume {summary['quarter']} {summary['run']}")
     if not summary["has_failures"]:
         lines.append(f"See the topics: ftm topics {summary['quarter']}")
     return "\n".join([*lines, "", f"Execution: {execution}"])

@@ -25,6 +25,8 @@ class BatchResult:
     seconds: float
     problem: str
     """Why the batch is not complete, in a sentence; empty when it is."""
+    progress: BatchProgress | None = None
+    """Its progress record, if there is a valid one."""
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,5 @@ def _judge(line: BatchLine, run: RunRef, progress: BatchProgress | str, parts: d
         progress.counts,
         progress.seconds,
         why_incomplete(line, run, progress, parts),
+        progress,
     )

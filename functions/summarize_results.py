@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from contract import ContractError, env
 from contract.batch import Counts, topic_counts
 from contract.bucket import JSON, Bucket, ChangedError
-from contract.fallbacks import fallback_lines, fallback_records
+from contract.fallbacks import Fallback, FallbackKind, add_fallbacks, fallback_lines, fallback_records
 from contract.layout import RunRef, latest_key
 from contract.resource_names import batch_job_name
 from contract.run import (
@@ -29,6 +29,7 @@ from contract.run import (
     BatchRecord,
     Failure,
     FirmCounts,
+    Repair,
     RunRecord,
     RunState,
     Summary,
@@ -36,6 +37,7 @@ from contract.run import (
     TokenCounts,
     TopicCounts,
 )
+from contract.topic_names import add_name_uses
 from functions.failures import MAX_TEXT, describe_failure
 from functions.results import BatchResult, read_results
 from functions.storage import open_bucket
@@ -44,6 +46,7 @@ batch = boto3.client("batch")
 
 # A state holds at most 256 KiB: so many failures are described in it.
 _MAX_FAILURES = 20
+_MAX_REPEATED_NAMES = 50
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,21 @@ class Run:
         return [result for result in self.results if result.problem]
 
     @property
+    def repeated_names(self) -> dict[str, int]:
+        """Names that were given to many unlike topics, each with how many, the most frequent one first."""
+        uses = add_name_uses(result.progress.names for result in self.results if result.progress)
+        unlike = {name: use.topics for name, use in uses.items() if use.is_for_unlike_topics}
+        return dict(sorted(unlike.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
     def counts(self) -> Counts:
-        return sum((result.counts for result in self.results), Counts())
+        """What the records count, except that a name of many unlike topics counts as none."""
+        total = sum((result.counts for result in self.results), Counts())
+        for name, topics in self.repeated_names.items():
+            reason = f"the name {name!r} was given to {topics} topics of as many companies, which are not alike"
+            total.named -= topics
+            total.fallbacks = add_fallbacks({FallbackKind.REPEATED_NAME: Fallback(topics, reason)}, total.fallbacks)
+        return total
 
 
 def handler(event: SummaryRequest, _context: object) -> Summary:
@@ -118,7 +134,8 @@ def read_run(bucket: Bucket, state: RunState) -> Run:
 def summarize(run: Run, min_share: float) -> Summary:
     """The summary of a run, without Batch's description of the failed jobs."""
     failed, counts = run.failed, run.counts
-    problem = run.problem or _describe(failed, len(run.results)) or _judge_naming(counts, min_share)
+    naming = _judge_naming(counts, min_share)
+    problem = run.problem or _describe(failed, len(run.results)) or naming
     firms = FirmCounts(
         total=_total(run, "total"),
         completed=_total(run, "completed"),
@@ -126,7 +143,7 @@ def summarize(run: Run, min_share: float) -> Summary:
         failed=_total(run, "failed"),
     )
     outcome = f"failed: {problem}" if problem else f"succeeded: {_achievement(firms, counts)}"
-    return Summary(
+    summary = Summary(
         quarter=run.ref.quarter,
         run=run.ref.run,
         has_failures=bool(problem),
@@ -141,6 +158,9 @@ def summarize(run: Run, min_share: float) -> Summary:
             Failure(batch_id=result.batch_id, reason=result.problem[:MAX_TEXT]) for result in failed[:_MAX_FAILURES]
         ],
     )
+    if naming and counts.topics:
+        summary["repair"] = Repair(repeated_names=list(run.repeated_names)[:_MAX_REPEATED_NAMES])
+    return summary
 
 
 def explain(failures: list[Failure], run: RunRef) -> None:

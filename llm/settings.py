@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from contract import env
+from contract.served_models import HOSTED_MODEL
 from llm import LlmError
 
 XAI_BASE_URL = "https://api.x.ai/v1"
-XAI_MODEL = "grok-4-1-fast-non-reasoning"
 
 DEFAULT_MAX_CONCURRENT = 16
 
@@ -45,7 +45,7 @@ def read_llm_settings(environ: Mapping[str, str], base_url: str | None = None) -
         raise LlmError(f"{env.LLM_BASE_URL} is {address!r}, which is no address: write http://host:port/v1")
     settings = LlmSettings(
         base_url=address,
-        model=environ.get(env.LLM_MODEL_NAME) or (XAI_MODEL if address == XAI_BASE_URL else None),
+        model=environ.get(env.LLM_MODEL_NAME) or (HOSTED_MODEL if address == XAI_BASE_URL else None),
         max_concurrent=env.positive(environ, env.LLM_MAX_CONCURRENT, DEFAULT_MAX_CONCURRENT),
         api_key=env.llm_api_key(environ),
     )

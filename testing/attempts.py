@@ -2,7 +2,8 @@
 
 At every request to S3, the schedule decides which attempt continues and what happens to the request: it succeeds, its
 response is lost, it never arrives, it arrives after its sender has stopped waiting, or the attempt is killed before or
-after it. Attempts are greenlets, which switch only at these points, so a schedule always gives the same history.
+after it. Attempts are greenlets, which switch only at these points, so a schedule always gives the same history. In a
+run that lacks names, attempts also rename what earlier ones could not name.
 """
 
 import json
@@ -171,14 +172,19 @@ class Attempt:
 
     def _process(self) -> None:
         """The steps of `process_batch`, without finding and naming topics."""
-        storage = BatchStorage(self._bucket, _SETTINGS, to_parquet=lambda rows: json.dumps(rows).encode())
+        storage = BatchStorage(
+            self._bucket, _SETTINGS, to_parquet=lambda rows: json.dumps(rows).encode(), from_parquet=json.loads
+        )
         if not storage.take(FIRMS, "now"):
             return
+        lacking = list(storage.firms_to_repair())
         progress = storage.progress
         todo = [firm for firm in FIRMS if firm not in progress.completed][: self._stops_after]
         try:
             for start in range(0, len(todo), INTERVAL):
                 storage.checkpoint([_outcome(firm) for firm in todo[start : start + INTERVAL]])
+            for start in range(0, len(lacking), INTERVAL):
+                storage.checkpoint([_outcome(firm, named=2) for firm in lacking[start : start + INTERVAL]])
             if progress.state != "complete":
                 storage.fail("stopped by SIGTERM")
         except S3UnavailableError as error:
@@ -186,13 +192,18 @@ class Attempt:
             raise
 
 
-def simulate(choices: bytes, attempts: int = 3) -> History:
+def simulate(choices: bytes, attempts: int = 3, repair: bool = False) -> History:
     """Run the attempts as the bytes say (zeros when they are used up), then a last one without faults, and summarise.
 
     Two bytes are a step: which attempt goes on, or which late request arrives, and what happens to the request.
+
+    Args:
+        repair: whether the run was counted before, and lacks names: attempts then rename what they find without a name.
     """
     s3, late, stream = FakeS3(), list[Callable[[], Any]](), _stream(choices)
     s3.put_object(RUN.manifest_key, BatchLine(BATCH, RUN.quarter, FIRMS).to_json().encode())
+    if repair:
+        s3.put_object(RUN.summary_key, b'{"summary": {"repair": {"repeated_names": []}}}')
     problems: list[str] = []
     s3.on_write = _Monitor(s3, problems).check
     running = [
@@ -225,6 +236,7 @@ class _Monitor:
         self._s3 = s3
         self._problems = problems
         self._complete = False
+        self._named = 0
 
     def check(self, key: str) -> None:
         if key != RUN.progress_key(BATCH):
@@ -233,6 +245,9 @@ class _Monitor:
         if self._complete and (progress.state != "complete" or len(progress.completed) < len(FIRMS)):
             self._problems.append(f"a complete record was replaced by one that is {progress.state}")
         self._complete = self._complete or progress.state == "complete"
+        if progress.counts.named < self._named:
+            self._problems.append("a topic has lost its name")
+        self._named = progress.counts.named
         for part, written in progress.parts.items():
             if self._s3.objects.get(part, (b"", "", {}))[1] != written.etag:
                 self._problems.append(f"the record lists {part}, which is not in the bucket as it was written")
@@ -248,8 +263,8 @@ def _judge(s3: FakeS3, attempts: list[Attempt], faults: int, problems: list[str]
     if batch.problem:
         problems.append(batch.problem)
     parts = [body for key, (body, _, _) in s3.objects.items() if key.startswith(RUN.parts_prefix)]
-    found = Counter(topic for body in parts for topic in json.loads(body))
-    expected = {str(topic) for firm in FIRMS for topic in _outcome(firm).rows}
+    found = Counter(row["topic_id"] for body in parts for row in json.loads(body))
+    expected = {row["topic_id"] for firm in FIRMS for row in _outcome(firm).rows}
     return History(
         topics=batch.counts.topics,
         rows=found.total(),
@@ -262,9 +277,19 @@ def _judge(s3: FakeS3, attempts: list[Attempt], faults: int, problems: list[str]
     )
 
 
-def _outcome(firm: str) -> Outcome:
-    topics: list[Any] = [f"{firm}_{number}" for number in range(TOPICS_PER_FIRM)]
-    return Outcome(firm, topics, Counts(topics=len(topics), named=len(topics)))
+def _outcome(firm: str, named: int = 1) -> Outcome:
+    """A firm's topics, of which so many have a name."""
+    rows: list[dict[str, Any]] = [
+        {
+            "firm_id": firm,
+            "topic_id": f"{firm}_{number}",
+            "name": f"{firm} {number}",
+            "keywords": [],
+            "naming_method": "llm" if number < named else "keywords",
+        }
+        for number in range(TOPICS_PER_FIRM)
+    ]
+    return Outcome(firm, rows, Counts(topics=TOPICS_PER_FIRM, named=named))
 
 
 def _attempt(request: Callable[[], Any]) -> None:

@@ -18,9 +18,10 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError
-from contract.batch import BatchProgress
+from contract.batch import BatchProgress, Counts
 from contract.bucket import Bucket, S3UnavailableError
 from contract.fallbacks import fallback_lines
+from contract.run import model_conflict
 from llm import LlmError
 from llm.client import Clock, Llm
 from worker import TemporaryError, WorkerError, parts
@@ -28,7 +29,9 @@ from worker.firm import Firm, Outcome
 from worker.naming.namer import Namer
 from worker.naming.repeats import take_back_repeats
 from worker.pace import PaceMeter, describe
+from worker.parts import Row
 from worker.prefetch import Unreadable, read_firms
+from worker.repair import repair_firm
 from worker.settings import Settings
 from worker.storage import BatchStorage, OvertakenError, open_bucket
 from worker.topics.process import TopicProcess
@@ -55,6 +58,8 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
     bucket = open_bucket(settings.bucket)
     storage = BatchStorage(bucket, settings)
     line = storage.line()
+    if conflict := model_conflict(settings.run, line.model, settings.llm.model or ""):
+        raise WorkerError(conflict)
     firm_ids = list(dict.fromkeys(line.firm_ids))
     if not storage.take(firm_ids, _now().isoformat()):
         print(f"{line.batch_id}: complete already", flush=True)
@@ -113,6 +118,8 @@ class _Batch:
         self._meter: PaceMeter | None = None
         self._todo = self._begun = 0
         """Firms that this attempt processes, and those of them that are in flight or done."""
+        self._unrepaired: dict[str, Counts] = {}
+        """The firms with names to repair, as the record counted them before."""
 
     async def run(self, firm_ids: list[str]) -> None:
         """Process the firms that are not done yet.
@@ -122,13 +129,15 @@ class _Batch:
         """
         progress = self._progress
         todo = [firm for firm in firm_ids if firm not in progress.completed and firm not in progress.skipped]
+        lacking = await asyncio.to_thread(self._storage.firms_to_repair)
+        self._unrepaired = {firm: progress.completed[firm] for firm in lacking}
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
         async with Llm(self._settings.llm, self._clock) as llm:
             namer = Namer(llm, self._on_answer)
             with TopicProcess(self._settings.embedding_model) as topics:
                 overtaken = False
                 try:
-                    await self._unless_stopped(self._flow(todo, llm, topics, namer))
+                    await self._unless_stopped(self._flow(todo, lacking, llm, topics, namer))
                 except OvertakenError:
                     overtaken = True
                     raise
@@ -164,23 +173,42 @@ class _Batch:
         await self._checkpoint()
         await self._clock.sleep(STOPPING_SECONDS)
 
-    async def _flow(self, firm_ids: list[str], llm: Llm, topics: TopicProcess, namer: Namer) -> None:
+    async def _flow(
+        self, todo: list[str], lacking: dict[str, list[Row]], llm: Llm, topics: TopicProcess, namer: Namer
+    ) -> None:
+        """Process the firms that are left; then name the topics of other firms that lack a name."""
         await llm.check_model()
-        self._meter, self._todo = PaceMeter(llm, namer, self._clock), len(firm_ids)
+        self._meter, self._todo = PaceMeter(llm, namer, self._clock), len(todo) + len(lacking)
+        repairs = f", {len(lacking)} lack names" if lacking else ""
         print(
-            f"{self._progress.batch_id}: {len(firm_ids)} of {self._progress.firms} firms to do; {llm.model} at"
+            f"{self._progress.batch_id}: {len(todo)} of {self._progress.firms} firms to do{repairs}; {llm.model} at"
             f" {llm.settings.base_url} names, {llm.settings.max_concurrent} topics at once",
             flush=True,
         )
+
+        def do(firm: Firm | Unreadable) -> Coroutine[Any, Any, Outcome]:
+            return do_firm(firm, self._settings.run.quarter, topics, namer)
+
+        def repair(firm: Firm | Unreadable) -> Coroutine[Any, Any, Outcome]:
+            counts, repeated = self._unrepaired[firm.firm_id], self._storage.repeated_names
+            return repair_firm(firm, lacking[firm.firm_id], counts, repeated, topics, namer)
+
+        await self._each(todo, do, llm.settings.max_concurrent)
+        await self._each(list(lacking), repair, llm.settings.max_concurrent)
+
+    async def _each(
+        self, firm_ids: list[str], work: Callable[[Firm | Unreadable], Coroutine[Any, Any, Outcome]], at_once: int
+    ) -> None:
+        """Do `work` on each firm, and take the outcomes in the order of the firms."""
         # More firms than the LLM takes topics at once, so that it never waits for the next firm. A firm that waits for
         # its turn to be taken holds no place, so that one slow answer does not keep the others waiting.
-        places = asyncio.Semaphore(llm.settings.max_concurrent + 2)
+        places = asyncio.Semaphore(at_once + 2)
         async for firm in read_firms(self._bucket, self._settings.run.quarter, firm_ids):
             await places.acquire()
             if self._stopping.is_set():
                 break
             self._begun += 1
-            self._in_flight.append(asyncio.create_task(do_firm(firm, self._settings.run.quarter, topics, namer)))
+            self._in_flight.append(asyncio.create_task(work(firm)))
             self._in_flight[-1].add_done_callback(lambda _: places.release())
             while self._in_flight and self._in_flight[0].done():
                 await self._take_first()
@@ -242,7 +270,8 @@ class _Batch:
 
     def _end(self) -> None:
         progress = self._progress
-        if len(progress.completed) + len(progress.skipped) + len(progress.failed) < progress.firms:
+        unrepaired = any(progress.completed[firm] is counts for firm, counts in self._unrepaired.items())
+        if unrepaired or len(progress.completed) + len(progress.skipped) + len(progress.failed) < progress.firms:
             raise TemporaryError("the batch was stopped by SIGTERM; another attempt, or a resumed run, continues it")
         if progress.failed:
             firm, reason = next(iter(progress.failed.items()))

@@ -44,6 +44,9 @@ SCHEMA = pa.schema(
         pa.field("processed_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+Row = dict[str, Any]
+"""A topic, by its columns."""
+
 if tuple(SCHEMA.names) != TOPIC_COLUMNS:
     raise TypeError("the parts' schema differs from the contract's columns")
 
@@ -61,7 +64,7 @@ class NamedTopic:
     """Whether the LLM says that the sentences share one subject; None when it does not say."""
 
 
-def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: datetime) -> list[dict[str, Any]]:
+def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: datetime) -> list[Row]:
     """One row for each topic of a firm, in the order of the topics."""
     speech = spoken(firm.sentences)
     return [
@@ -74,27 +77,39 @@ def rows(firm: Firm, quarter: str, topics: Iterable[NamedTopic], processed_at: d
             "earnings_call_date": firm.earnings_call_date,
             "topic_id": topic_id(firm.firm_id, quarter, number),
             "local_topic_id": number,
-            "name": named.name,
-            "summary": named.summary,
-            "naming_method": named.method,
-            "model": named.model,
-            "coherent": named.coherent,
             "keywords": named.topic.keywords,
             "n_sentences": len(named.topic.sentence_ids),
             **_shares(named.topic, speech),
             "sentence_ids": named.topic.sentence_ids,
             "sentence_cosines": list(named.topic.cosines),
-            "processed_at": processed_at,
+            **name_columns(named, processed_at),
         }
         for number, named in enumerate(topics)
     ]
 
 
-def to_parquet(topic_rows: list[dict[str, Any]]) -> bytes:
+def name_columns(named: NamedTopic, processed_at: datetime) -> dict[str, Any]:
+    """The columns of a row that a new name changes."""
+    return {
+        "name": named.name,
+        "summary": named.summary,
+        "naming_method": named.method,
+        "model": named.model,
+        "coherent": named.coherent,
+        "processed_at": processed_at,
+    }
+
+
+def to_parquet(topic_rows: list[Row]) -> bytes:
     """A Parquet file of rows as `rows` returns them."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(topic_rows, SCHEMA), sink, compression="zstd")
     return sink.getvalue()
+
+
+def from_parquet(part: bytes) -> list[Row]:
+    """The rows of a Parquet file that `to_parquet` made."""
+    return pq.read_table(io.BytesIO(part)).to_pylist()
 
 
 def _shares(topic: Topic, speech: Mapping[str, Spoken]) -> dict[str, Any]:

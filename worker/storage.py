@@ -1,5 +1,8 @@
 """One attempt at a batch, as the bucket sees it: it takes over the batch, and writes parts and the record of them.
 
+In a run that was counted and has too few names, an attempt also renames topics of firms that are done: it writes a part
+in the place of the one that held them, and then the record that lists the new part and no longer the old one.
+
 Attempts of one batch may overlap. The record has one owner, the newest attempt, and is only written on the condition
 that it has not changed since its owner read or wrote it; a part has a key that no other attempt uses. An attempt that
 finds a newer owner ends. docs/adr/0009 describes what is written when, and why no topic is lost or counted twice.
@@ -15,10 +18,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import ContractError
-from contract.batch import BatchLine, BatchProgress, Part, find_batch, find_lost_part, parse_progress
-from contract.bucket import CLIENT_OPTIONS, JSON, PARQUET, Bucket, ChangedError, S3UnavailableError
+from contract.batch import BatchLine, BatchProgress, Part, find_batch, find_lost_part, parse_progress, why_repair
+from contract.bucket import CLIENT_OPTIONS, JSON, PARQUET, Bucket, ChangedError, S3UnavailableError, read_repair
 from worker import WorkerError, parts
 from worker.firm import Outcome
+from worker.naming.repeats import lacks_name, name_uses
+from worker.parts import Row
 from worker.settings import Settings
 
 
@@ -53,12 +58,14 @@ class BatchStorage:
         self,
         bucket: Bucket,
         settings: Settings,
-        to_parquet: Callable[[list[dict[str, Any]]], bytes] = parts.to_parquet,
+        to_parquet: Callable[[list[Row]], bytes] = parts.to_parquet,
+        from_parquet: Callable[[bytes], list[Row]] = parts.from_parquet,
     ) -> None:
         self.attempt = secrets.token_hex(6)
         self._bucket = bucket
         self._settings = settings
         self._to_parquet = to_parquet
+        self._from_parquet = from_parquet
         self._key = settings.run.progress_key(settings.batch_id)
         self._etag: str | None = None
         """Of the record as this attempt last read or wrote it."""
@@ -67,6 +74,11 @@ class BatchStorage:
         """The number of the next part. A part that was tried and failed may still arrive: its key is not used again."""
         self._written: list[str] = []
         """Keys of this attempt's parts."""
+        self.repeated_names: frozenset[str] = frozenset()
+        """Names that count as none, in a run that lacks names."""
+        self._lacks_names = False
+        self._replaceable: dict[str, list[Row]] = {}
+        """The rows of the listed parts that hold topics to rename, by key."""
 
     def line(self) -> BatchLine:
         """The batch's line of the batch manifest.
@@ -84,15 +96,19 @@ class BatchStorage:
         """Become the owner of the batch, whose record then holds what earlier attempts have done.
 
         Returns:
-            Whether there is anything to do: a batch that is complete is left as it is.
+            Whether there is anything to do: a batch that is complete is left as it is, unless its run was counted and
+            has too few names.
         """
+        repair = read_repair(self._bucket, self._settings.run)
+        self.repeated_names = frozenset(repair["repeated_names"] if repair else ())
         while True:
             found = self._bucket.get(self._key)
             self._etag = found.etag if found else None
             self.progress = self._read_progress(found.body, firm_ids) if found else self._new(firm_ids)
             self._parts_tried = self.progress.checkpoints
             progress = self.progress
-            if progress.state == "complete" and self._is_done():
+            self._lacks_names = repair is not None and bool(why_repair(progress, self.repeated_names))
+            if progress.state == "complete" and self._is_done() and not self._lacks_names:
                 return False
             progress.owner, progress.attempts = self.attempt, progress.attempts + 1
             progress.state, progress.error, progress.failed, progress.pace = "running", "", {}, None
@@ -103,10 +119,28 @@ class BatchStorage:
                 self._put_record()
             except ChangedError:
                 continue  # another attempt has written in between: it is older than this one
-            return progress.state == "running"
+            return progress.state == "running" or self._lacks_names
+
+    def firms_to_repair(self) -> dict[str, list[Row]]:
+        """The firms that have a topic to rename, each with the rows of all its topics, in the order of the parts.
+
+        Raises:
+            WorkerError: when a part that the record lists is gone.
+            S3UnavailableError: when S3 fails.
+        """
+        firms: dict[str, list[Row]] = {}
+        for key in self.progress.parts if self._lacks_names else ():
+            rows = self._from_parquet(read(self._bucket, key, "a part of the batch"))
+            lacking = dict.fromkeys(row["firm_id"] for row in rows if lacks_name(row, self.repeated_names))
+            if lacking:
+                self._replaceable[key] = rows
+            firms |= {firm: [row for row in rows if row["firm_id"] == firm] for firm in lacking}
+        return firms
 
     def checkpoint(self, outcomes: Sequence[Outcome]) -> None:
         """Write a part with the topics of these firms, and then the record that lists it.
+
+        Of firms that are done already, the part takes the place of those that held them, with all of their topics.
 
         Raises:
             OvertakenError: when a newer attempt owns the batch.
@@ -114,9 +148,18 @@ class BatchStorage:
                 record lists it.
         """
         rows = [row for outcome in outcomes for row in outcome.rows]
+        firms = {outcome.firm_id for outcome in outcomes}
+        replaced = [
+            key for key, old in self._replaceable.items() if not firms.isdisjoint(row["firm_id"] for row in old)
+        ]
+        rows += [row for key in replaced for row in self._replaceable[key] if row["firm_id"] not in firms]
         if rows:
-            self._put_part(rows)
+            part = self._put_part(rows)
+            if replaced:
+                self._replaceable[part] = rows
         progress = self.progress
+        for key in replaced:
+            del progress.parts[key], self._replaceable[key]
         for outcome in outcomes:
             if outcome.failed:
                 progress.failed[outcome.firm_id] = outcome.failed
@@ -131,19 +174,21 @@ class BatchStorage:
 
     def fail(self, reason: str) -> None:
         """Record why the attempt ended. A batch that is complete stays so: its record may have been written already,
-        and only the answer lost.
+        and only the answer lost; or names are missing, and the reason stands beside the results.
 
         Raises:
             OvertakenError, S3UnavailableError: as `write_record`.
         """
         if self.progress.state != "complete":
-            self.progress.state, self.progress.error = "failed", reason
+            self.progress.state = "failed"
+        if self.progress.state == "failed" or self._lacks_names:
+            self.progress.error = reason
         self.write_record()
 
     def holds(self, outcome: Outcome) -> bool:
         """Whether the outcome is in `progress`."""
-        progress = self.progress
-        return any(outcome.firm_id in firms for firms in (progress.completed, progress.skipped, progress.failed))
+        progress, firm = self.progress, outcome.firm_id
+        return progress.completed.get(firm) is outcome.counts or firm in progress.skipped or firm in progress.failed
 
     def write_record(self) -> None:
         """Write the record as `progress` is now.
@@ -202,12 +247,13 @@ class BatchStorage:
             self._key, self.progress.to_json(), JSON, etag=self._etag, writer=f"{self.attempt}-{self._writes}"
         )
 
-    def _put_part(self, rows: list[dict[str, Any]]) -> None:
+    def _put_part(self, rows: list[Row]) -> str:
         number, self._parts_tried = self._parts_tried, self._parts_tried + 1
         key = self._settings.run.part_key(self._settings.batch_id, number, self.attempt)
         self._written.append(key)
         etag = self._bucket.put_if(key, self._to_parquet(rows), PARQUET, etag=None, writer=key)
-        self.progress.parts[key] = Part(etag, len(rows))
+        self.progress.parts[key] = Part(etag, len(rows), name_uses(rows))
+        return key
 
     def _new(self, firm_ids: Sequence[str]) -> BatchProgress:
         return BatchProgress(self._settings.batch_id, self._settings.run, len(firm_ids))

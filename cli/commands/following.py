@@ -143,9 +143,9 @@ def _print_next_step(stack: Stack, report: Report) -> None:
         return
     if batches["succeeded"] < batches["total"]:
         output.hint(f"process the batches that are not complete: {stack.command} resume {quarter} {run}")
-    else:  # too few topics were named: there is nothing to resume
-        output.hint(f"see what was named: {stack.command} topics {quarter} --run {run}")
-        output.hint(f"make a new run:     {stack.command} run-quarter {quarter}")
+    elif report["topics"]["total"]:  # too few topics were named
+        output.hint(f"see what was named:        {stack.command} topics {quarter} --run {run}")
+        output.hint(f"ask for the missing names: {stack.command} resume {quarter} {run}")
 
 
 def _print_last_line(stack: Stack, failure: Failure) -> None:

@@ -84,6 +84,9 @@ def resume(
         str | None,
         typer.Argument(metavar="[RUN]", autocompletion=complete_run, help="The run; the newest one if not given."),
     ] = None,
+    model_change: Annotated[
+        bool, typer.Option("--model-change", help="Go on with another model than the one that the run began with.")
+    ] = False,
     vllm_size: VllmOption = None,
     keep_vllm: KeepVllmOption = False,
     yes: YesOption = False,
@@ -91,14 +94,16 @@ def resume(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Process the batches of a run that are not complete.
+    """Process the batches of a run that are not complete, and name the topics that have no name.
 
-    Complete batches are not submitted again; old and new results form one run.
+    Complete batches are not submitted again, unless the run failed for want of names: then only the topics without a
+    name are asked about. Old and new results form one run.
 
     \b
     Examples:
       ftm resume 2023Q1
       ftm resume 2023Q1 20230405_101500 --yes
+      ftm resume 2023Q1 --model-change --vllm 1 --yes
     """
     stack = connect(ctx.obj)
     _check_keep(vllm_size, keep_vllm)
@@ -117,12 +122,15 @@ def resume(
             f"run {incomplete.run} of {quarter} has no batch to resume, but failed: "
             f"{incomplete.record['summary']['message']}; `{stack.command} run-quarter {quarter}` makes a new run"
         )
+    resumption.check_model(stack, quarter, incomplete, may_change=model_change)
     rendering.print_incomplete(incomplete)
     plan = preflight.plan_resumption(stack, quarter, incomplete, vllm_size=vllm_size, keep_vllm=keep_vllm)
     if _stop_at_plan(plan, dry_run, as_json):
         return
     output.confirm(f"Resume run {incomplete.run} of {quarter}?", yes=yes)
     request = _with_concurrency({"quarter": quarter, "bucket": plan.bucket, "resume": incomplete.run}, plan.quarters[0])
+    if model_change:
+        request["model_change"] = True
     follow(stack, _start(stack, plan, request), quarter=quarter, detach=detach, as_json=as_json)
 
 

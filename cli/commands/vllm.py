@@ -6,8 +6,8 @@ import typer
 
 from cli import output
 from cli.commands.logs import FollowOption, SearchOption, SinceOption, print_group
-from cli.errors import UsageError, explain
-from cli.options import JsonOption, YesOption, parse_levels
+from cli.errors import ExitCode, UsageError, explain
+from cli.options import JsonOption, OptionalQuarterArgument, YesOption, parse_levels
 from cli.rendering import vllm as rendering
 from cli.services import evaluation, executions, quota
 from cli.services import vllm as service
@@ -58,6 +58,29 @@ def scale(
     _print(vllm, as_json)
     if not wait and not vllm.settled:
         output.hint(f"AWS is working on it; `{stack.command} vllm scale {size} --wait` waits for it")
+
+
+@app.command()
+def smoke(ctx: typer.Context, quarter: OptionalQuarterArgument = None, as_json: JsonOption = False) -> None:
+    """Have the stack's vLLM name three topics, and check the answers as a run would.
+
+    A Batch job asks, by the address and with the image of a run. The topics are a quarter's, or built in. Exits with 1
+    when fewer than two of three topics get a name.
+
+    \b
+    Examples:
+      ftm vllm smoke
+      ftm vllm smoke 2023Q1 --json | jq '.topics[].seconds'
+    """
+    stack = connect(ctx.obj)
+    service.check_healthy(stack)
+    result = evaluation.smoke_test(stack, quarter)
+    if as_json:
+        output.print_json(result)
+    else:
+        rendering.print_smoke(result)
+    if not result["passed"]:
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()

@@ -18,6 +18,25 @@ def print_vllm(vllm: Vllm) -> None:
         output.warn(f"the service wants {vllm.desired_tasks} tasks, but the group wants {vllm.desired} instances")
 
 
+def print_smoke(result: Mapping[str, Any]) -> None:
+    """What came of each topic; `result` is `evaluation.smoke`'s Smoke."""
+    rows = [
+        (
+            topic["firm_id"],
+            topic["name"],
+            topic["problem"] or topic["summary"],
+            f"{topic['seconds']:.1f}",
+            topic["requests"],
+            topic["prompt_tokens"],
+            topic["completion_tokens"],
+        )
+        for topic in result["topics"]
+    ]
+    columns = ("firm", "name", "summary or problem", "s", "requests", "prompt", "completion")
+    output.print_table(columns, rows, wrap=("summary or problem",), drop=("completion", "prompt", "requests"))
+    output.print_line(f"{result['model']} at {result['base_url']}: {'passed' if result['passed'] else 'FAILED'}")
+
+
 def print_load(result: Mapping[str, Any]) -> None:
     """Throughput and latency by concurrency level; `result` is `evaluation.load_test`'s Load."""
     columns = ("in flight", "requests/s", "p50 s", "p95 s", "tokens/s", "cached", "retries", "errors")

@@ -116,6 +116,27 @@ def load_test(stack: Stack, jobs: int, levels: Sequence[int], seconds: int) -> d
     return processes.ask("evaluation.load_test", request, processes.aws_environment(stack))
 
 
+def smoke_test(stack: Stack, quarter: str | None) -> dict[str, Any]:
+    """Name three topics through the stack's LLM, from a Batch job; returns `evaluation.smoke`'s Smoke.
+
+    Args:
+        quarter: whose topics to name; None for topics that are built in.
+
+    Raises:
+        CliError: when the job fails, with its last words.
+    """
+    request = {
+        "name_prefix": names.prefix(stack.name),
+        "job_queue_arn": stack.output("job_queue_arn"),
+        "job_definition_arn": stack.output("job_definition_arn"),
+        "log_group": stack.output("batch_log_group"),
+        "bucket": stack.output("bucket"),
+        "quarter": quarter,
+        "poll_interval": stack.poll_interval,
+    }
+    return processes.ask("evaluation.smoke", request, _aws_environment(stack))
+
+
 def sample_firms(stack: Stack, quarter: str, count: int) -> list[str]:
     """A reproducible random sample of the firms in the quarter's prefetch.
 

@@ -1,4 +1,4 @@
-"""Which batches of a run are not complete."""
+"""Which batches of a run are not complete, or lack names."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from cli.errors import ConflictError, NotFoundError
 from cli.services import runs
 from cli.stack import Stack
-from contract.batch import BatchLine, BatchProgress, why_incomplete
+from contract.batch import BatchLine, BatchProgress, why_incomplete, why_repair
 from contract.bucket import read_batch_manifest
 from contract.layout import RunRef, check_run
-from contract.run import RunRecord
+from contract.run import RunRecord, model_conflict
 
 ENDING_SECONDS = 60.0
 """Twice what a job gets between SIGTERM and SIGKILL."""
@@ -18,14 +18,16 @@ ENDING_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class IncompleteRun:
-    """A run and its batches that are not complete."""
+    """A run and its batches that are not complete or, where the run has too few names, lack some."""
 
     run: str
     batches: int
     incomplete: Mapping[str, str]
-    """Batch to the reason why it does not count as complete."""
+    """Batch to the reason why it does not count as complete, or which names it lacks."""
     firms: int
-    """Firms in the incomplete batches."""
+    """Firms in the incomplete batches, and firms that lack names."""
+    model: str
+    """The model that the run began with; empty when it is not known."""
     record: RunRecord | None
     """How the run ended; None when it was never counted."""
 
@@ -51,10 +53,32 @@ def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRu
     lines = batch_lines(stack, quarter, run)
     records = runs.RecordReader(stack).read(ref)
     parts = stack.bucket.keys(ref.parts_prefix)
-    incomplete = {line.batch_id: _why(line, ref, records.get(line.batch_id), parts) for line in lines}
-    incomplete = {batch: reason for batch, reason in incomplete.items() if reason}
-    firms = sum(len(line.firm_ids) for line in lines if line.batch_id in incomplete)
-    return IncompleteRun(run, len(lines), incomplete, firms, runs.record_of(stack, ref))
+    record = runs.record_of(stack, ref)
+    repair = record["summary"].get("repair") if record else None
+    incomplete: dict[str, str] = {}
+    firms = 0
+    for line in lines:
+        progress = records.get(line.batch_id)
+        if reason := _why(line, ref, progress, parts):
+            incomplete[line.batch_id] = reason
+            firms += len(line.firm_ids)
+        elif repair and progress and (reason := why_repair(progress, repair["repeated_names"])):
+            incomplete[line.batch_id] = reason
+            lacking = sum(counts.named < counts.topics for counts in progress.completed.values())
+            firms += lacking or len(progress.completed)
+    return IncompleteRun(run, len(lines), incomplete, firms, lines[0].model if lines else "", record)
+
+
+def check_model(stack: Stack, quarter: str, run: IncompleteRun, *, may_change: bool) -> None:
+    """Check that the run goes on with the model that it began with.
+
+    Raises:
+        ConflictError: when the stack has another model now, and `may_change` is not set.
+    """
+    model = str(stack.outputs.get("llm_model", ""))  # a stack deployed by an earlier version has no such output
+    conflict = model_conflict(RunRef(quarter, run.run), run.model, model, stack.command)
+    if conflict and not may_change:
+        raise ConflictError(conflict)
 
 
 def wait_for_jobs(stack: Stack, run: str, report: Callable[[str], None]) -> None:

@@ -46,7 +46,7 @@ class Report(TypedDict):
     topics: TopicCounts
     tokens: TokenCounts
     fallbacks: list[FallbackRecord]
-    """Why topics keep their keywords, the most frequent reason first."""
+    """Why topics have no name, the most frequent reason first."""
     seconds: float
     """From the execution's start to its end."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from contract import layout
-from contract.batch import BatchLine, BatchProgress
+from contract.batch import BatchLine, BatchProgress, parse_progress
 
 from .conftest import (
     BUCKET,
@@ -18,6 +18,7 @@ from .conftest import (
     make_vllm_healthy,
     put_manifest,
     put_run,
+    register,
     summary,
     wait_until_none_runs,
 )
@@ -121,6 +122,38 @@ def test_a_run_that_failed_for_too_few_names_has_nothing_to_resume(ready: Aws, f
 
     assert "the LLM named 10 of 100 topics" in result.stderr
     assert not inputs(ready)
+
+
+def test_a_run_that_lacks_names_is_resumed_with_the_batches_that_lack_them(ready: Aws, ftm: Ftm) -> None:
+    complete_the_second_batch(ready)
+    record = summary(Q, failed=False) | {"has_failures": True, "message": "...", "repair": {"repeated_names": []}}
+    put(ready, REF.summary_key, json.dumps({"summary": record}).encode())
+    first = layout.batch_id(Q, 0)
+    progress = parse_progress(ready.client("s3").get_object(Bucket=BUCKET, Key=REF.progress_key(first))["Body"].read())
+    counts = next(iter(progress.completed.values()))
+    counts.named -= 1
+    put(ready, REF.progress_key(first), progress.to_json())
+
+    result = ftm("resume", Q, RUN, "--yes")
+
+    assert f"{first}\t1 of its {progress.counts.topics} topics have no name" in result.stderr
+    assert "1 firm, 1 batch not complete yet" in result.stderr
+    assert inputs(ready) == [{"quarter": Q, "bucket": BUCKET, "resume": RUN}]
+
+
+def test_a_run_goes_on_with_its_own_model_unless_a_change_is_asked_for(ready: Aws, ftm: Ftm) -> None:
+    ready.outputs["llm_model"] = "smollm2"
+    register(ready)
+    line = BatchLine(layout.batch_id(Q, 0), Q, ["F0", "F1", "F2", "F3"], "qwen3-8b")
+    put(ready, REF.manifest_key, line.to_json().encode())
+
+    refused = ftm("resume", Q, "--yes", exit_code=5).stderr
+    assert "began with the model qwen3-8b, and the stack now has smollm2" in refused
+    assert f"`ftm --stack local resume {Q} {RUN} --model-change` goes on with smollm2" in refused
+    assert not inputs(ready)
+
+    ftm("resume", Q, "--model-change", "--yes")
+    assert inputs(ready) == [{"quarter": Q, "bucket": BUCKET, "resume": RUN, "model_change": True}]
 
 
 @pytest.mark.parametrize(("run", "exit_code"), [("20200101_000000", 3), ("yesterday", 2), ("../../x", 2)])

@@ -171,7 +171,7 @@ def test_a_sample_without_any_llm_name_is_an_error(
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "ALPHA: 0 of 5 topics named",
-        "5 topics keep their keywords: the request failed: HTTP 400: No schemas here. (kind: request_refused)",
+        "5 topics have no name: the request failed: HTTP 400: No schemas here. (kind: request_refused)",
         "worker: not one topic was named",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from contract import ContractError, layout
-from contract.batch import parse_batch_line
+from contract.batch import Part, parse_batch_line
 from contract.run import MAX_BATCHES, MAX_FIRMS
+from contract.topic_names import NameUse
 from testing.aws_server import aws_server, s3_client
 from tests.functions.conftest import BUCKET, EXECUTION, QUARTER, RUN, Bucket, prefetch_manifest
 
@@ -169,6 +170,45 @@ def test_resuming_a_complete_run_returns_no_batches(create: ModuleType, bucket: 
 def test_resuming_an_unknown_run_is_rejected(create: ModuleType) -> None:
     with pytest.raises(ContractError, match=f"2023Q1 has no run {RUN}"):
         ask(create, resume=RUN)
+
+
+def test_resuming_a_run_that_lacks_names_hands_on_the_batches_that_lack_them(
+    create: ModuleType, bucket: Bucket
+) -> None:
+    bucket.put_run(batches=4)
+    complete = [bucket.complete(line) for line in bucket.lines]
+    complete[1].completed["F1_0"].named = 3
+    (part,) = complete[2].parts.values()
+    complete[2].parts[next(iter(complete[2].parts))] = Part(part.etag, part.rows, {"pricing": NameUse(topics=2)})
+    for progress in complete:
+        bucket.put_progress(progress)
+    assert ask(create, resume=RUN)["batch_ids"] == []  # it was never counted
+
+    bucket.put(bucket.ref.summary_key, json.dumps({"summary": {"repair": {"repeated_names": ["pricing"]}}}))
+    assert ask(create, resume=RUN)["batch_ids"] == ["2023Q1_batch_0001", "2023Q1_batch_0002"]
+
+
+def test_the_model_is_recorded_and_another_one_is_refused(
+    create: ModuleType, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_MODEL_NAME", "qwen3-8b")
+    bucket.put_prefetch({"A": "chunk_0000.parquet", "B": "chunk_0000.parquet"})
+    manifest = ask(create, batch_size=1)
+    assert [line.model for line in lines(bucket, manifest)] == ["qwen3-8b", "qwen3-8b"]
+    run = manifest["run"]
+    assert len(ask(create, resume=run)["batch_ids"]) == 2
+
+    monkeypatch.setenv("LLM_MODEL_NAME", "smollm2")
+    with pytest.raises(
+        ContractError, match="began with the model qwen3-8b, and the stack now has smollm2: `ftm resume"
+    ):
+        ask(create, resume=run)
+    assert [line.model for line in lines(bucket, manifest)] == ["qwen3-8b", "qwen3-8b"]
+
+    assert len(ask(create, resume=run, model_change=True)["batch_ids"]) == 2
+    assert [line.model for line in lines(bucket, manifest)] == ["smollm2", "smollm2"]
+    assert [line.firm_ids for line in lines(bucket, manifest)] == [["A"], ["B"]]
+    ask(create, resume=run)
 
 
 MEASURE = r"""

@@ -1,11 +1,13 @@
 import dataclasses
 import json
+from collections import Counter
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from contract.batch import BatchProgress, Counts, Part
+from contract.topic_names import NameUse
 from tests.functions.conftest import BUCKET, EMPTY_ETAG, EXECUTION, QUARTER, RUN, Bucket
 
 LATEST = f"progress/{QUARTER}/latest.json"
@@ -268,6 +270,38 @@ def test_too_few_named_topics_are_a_failure(
     assert summary["has_failures"] is fails
     if fails:
         assert summary["message"] == ("2023Q1 failed: the LLM named 979 of 1000 topics, 97.9%; at least 98.0% must be.")
+
+
+def test_a_run_that_lacks_names_is_to_be_repaired(summarize: ModuleType, bucket: Bucket) -> None:
+    bucket.put_run(batches=1, firms=1)
+    change(completed={"F0_0": Counts(topics=4, named=3)})(bucket)
+    assert ask(summarize, bucket)["repair"] == {"repeated_names": []}
+    assert bucket.json(RECORD)["summary"]["repair"] == {"repeated_names": []}
+
+
+@pytest.mark.parametrize(("alike", "fails"), [(True, False), (False, True)])
+def test_one_name_for_unlike_topics_of_all_batches_is_a_failure(
+    summarize: ModuleType, bucket: Bucket, alike: bool, fails: bool
+) -> None:
+    """Each batch has one topic, so that no worker meets the name twice."""
+    bucket.put_run(batches=6, firms=1)
+    for number, line in enumerate(bucket.lines):
+        progress = bucket.complete(line)
+        progress.completed = {firm: Counts(topics=1, named=1) for firm in line.firm_ids}
+        subject = "freight" if alike else f"subject{number}"
+        use = NameUse(1, Counter({subject: 1, f"other{number}": 1}))
+        progress.parts = {key: Part(EMPTY_ETAG, 1, {"pricing pressure": use}) for key in progress.parts}
+        bucket.put_progress(progress)
+
+    summary = ask(summarize, bucket)
+
+    assert summary["has_failures"] is fails
+    if fails:
+        reason = "the name 'pricing pressure' was given to 6 topics of as many companies, which are not alike"
+        assert summary["topics"] == {"total": 6, "named": 0}
+        assert f"6 topics have no name: {reason} (kind: repeated_name)" in summary["message"]
+        assert summary["fallbacks"] == [{"reason": "repeated_name", "topics": 6, "example": reason}]
+        assert summary["repair"] == {"repeated_names": ["pricing pressure"]}
 
 
 def test_a_quarter_without_topics_is_a_failure(summarize: ModuleType, bucket: Bucket) -> None:

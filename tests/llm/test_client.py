@@ -13,9 +13,10 @@ import pytest
 from components.vllm_cluster import SHUTDOWN_SECONDS
 from contract import env
 from contract.fallbacks import FallbackKind
+from contract.served_models import HOSTED_MODEL
 from llm import LlmError, LlmUnavailableError
 from llm.client import Clock, Completion, Llm, RequestFailed, Timeouts
-from llm.settings import XAI_BASE_URL, XAI_MODEL, LlmSettings, read_llm_settings
+from llm.settings import XAI_BASE_URL, LlmSettings, read_llm_settings
 from testing.worker import MODEL, FakeTime, LlmServer, Reply, completion
 from worker.naming.prompt import RESPONSE_FORMAT
 
@@ -144,7 +145,7 @@ def test_the_address_is_the_argument_then_the_environment_then_xai() -> None:
     assert read_llm_settings(environ).base_url == "http://gpu/v1"
     assert read_llm_settings(environ).model is None
     hosted = read_llm_settings({env.LLM_API_KEY: "key"})
-    assert (hosted.base_url, hosted.model) == (XAI_BASE_URL, XAI_MODEL)
+    assert (hosted.base_url, hosted.model) == (XAI_BASE_URL, HOSTED_MODEL)
     with pytest.raises(LlmError, match="there is no LLM"):
         read_llm_settings({})
 

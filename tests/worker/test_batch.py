@@ -601,7 +601,7 @@ def test_a_rejected_request_is_not_repeated(bucket: Bucket, llm: LlmServer, work
     done = worker.run()
 
     assert done.returncode == 0, done.stderr
-    assert "4 topics keep their keywords: the request failed: HTTP 400: no" in done.stdout
+    assert "4 topics have no name: the request failed: HTTP 400: no" in done.stdout
     assert len(llm.requests) == len(bucket.topics()) == 5
 
 
@@ -626,7 +626,7 @@ def test_the_reasons_for_keyword_names_are_logged_even_if_the_batch_ends_early(
     done = worker.run(LLM_MAX_CONCURRENT="1")
 
     assert done.returncode == 75
-    assert "4 topics keep their keywords: the request failed: HTTP 400: no" in done.stdout
+    assert "4 topics have no name: the request failed: HTTP 400: no" in done.stdout
 
 
 def test_a_rejected_key_ends_the_batch(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:

@@ -9,6 +9,8 @@ from worker.words import all_words
 # Calibrated on real topics, with their own names and with those of other topics: see tests/worker/test_validation.py.
 _RELATED = 0.38
 _SUMMARY_RELATED = 0.28
+_NAME_IN_SUMMARY = 0.15
+"""How closely a name must be related to its own summary; of 170 good answers, the least is .20."""
 _CERTAINLY_RELATED = 0.45
 _INFORMATIVE_WORDS = 4
 """Specific words that a summary must have before it is held against a name."""
@@ -39,11 +41,14 @@ def loops(text: str) -> bool:
 
 
 def is_unrelated(name: str, summary: str, relation: Relation) -> bool:
-    """Whether a name, or its summary, has nothing to do with the topic's sentences. Only English is judged."""
+    """Whether a name, or its summary, has nothing to do with the topic's sentences, or they with each other. Only
+    English is judged."""
     if not relation.english or not is_english(name):
         return False
     informative = sum(weight_of(one) == 1 for one in content_stems(summary)) >= _INFORMATIVE_WORDS
     if informative and relation.of(summary) < _SUMMARY_RELATED:
+        return True
+    if informative and Relation([summary, summary], []).of(name) < _NAME_IN_SUMMARY:
         return True
     return relation.of(name) < _RELATED and not relation.has_main_word(name)
 

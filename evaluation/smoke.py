@@ -1,0 +1,129 @@
+"""`python -m evaluation.smoke`: three topics through the stack's LLM, before a run names thousands.
+
+The load balancer is internal: only a job of the stack reaches its address. So a Batch job runs `evaluation.smoke_job`,
+and this process waits for it. The request on stdin is a `Request`, the answer on stdout a `Smoke`; progress goes to
+stderr. SIGINT ends the job.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+from contract import env, layout
+from evaluation import EvaluationError
+from evaluation.jobs import LOG_SECONDS, read_log
+from evaluation.process import answer_request
+from evaluation.smoke_job import SmokeTopic
+
+_MIN_NAMED = 2
+"""Of three: a good model has one answer in fifty refused."""
+_BOOT_SECONDS = 15 * 60
+"""How long Batch may take to start the job, with a new host."""
+_WAITING = {"SUBMITTED", "PENDING", "RUNNABLE", "STARTING"}
+
+
+class Smoke(TypedDict):
+    """`ftm vllm smoke --json` prints it."""
+
+    passed: bool
+    """Whether at least two of three topics have a name."""
+    model: str
+    base_url: str
+    topics: list[SmokeTopic]
+
+
+class Request(TypedDict):
+    """The stack to try. AWS credentials and region come from the environment."""
+
+    name_prefix: str
+    """Of the job's name."""
+    job_queue_arn: str
+    job_definition_arn: str
+    log_group: str
+    bucket: str
+    quarter: str | None
+    """Whose topics to name; None for topics that are built in."""
+    poll_interval: float
+
+
+def main() -> int:
+    return answer_request(_answer)
+
+
+def run(request: Request, batch: Any, logs: Any, on_change: Callable[[str], None]) -> Smoke:
+    """Submit the job, and wait for its result; it is ended if that fails or is interrupted.
+
+    Args:
+        batch: a boto3 client.
+        logs: a boto3 client.
+        on_change: called with a line of progress.
+
+    Raises:
+        EvaluationError: when the job does not start or fails, with its last words, or reports nothing.
+    """
+    variables = {env.S3_BUCKET: request["bucket"], env.QUARTER: request["quarter"] or ""}
+    job = batch.submit_job(
+        jobName=f"{request['name_prefix']}-smoke-{layout.run_id(datetime.now(UTC))}",
+        jobQueue=request["job_queue_arn"],
+        jobDefinition=request["job_definition_arn"],
+        containerOverrides={
+            "command": ["python", "-m", "evaluation.smoke_job"],
+            "environment": [{"name": name, "value": value} for name, value in variables.items()],
+        },
+        retryStrategy={"attempts": 1},
+    )["jobId"]
+    try:
+        return _wait(request, job, batch, logs, on_change)
+    except BaseException:
+        batch.terminate_job(jobId=job, reason="the smoke test was given up")
+        raise
+
+
+def _wait(request: Request, job: str, batch: Any, logs: Any, on_change: Callable[[str], None]) -> Smoke:
+    submitted, ended, last = time.monotonic(), 0.0, ""
+    while True:
+        (described,) = batch.describe_jobs(jobs=[job])["jobs"]
+        status, stream = described["status"], described.get("container", {}).get("logStreamName", "")
+        if last != (last := status):
+            on_change(f"smoke test: its job is {status}")
+        lines = read_log(logs, request["log_group"], stream)
+        if status == "FAILED":
+            reason = lines[-1] if lines else described.get("statusReason", "its log is empty")
+            raise EvaluationError(f"the smoke test's job failed: {reason}")
+        if result := next((line for line in lines if line.startswith("{")), ""):
+            return _judge(json.loads(result))
+        ended = ended or (time.monotonic() if status == "SUCCEEDED" else 0.0)
+        if ended and time.monotonic() - ended > LOG_SECONDS:
+            raise EvaluationError(f"the smoke test's job reported nothing: see {stream} of {request['log_group']}")
+        if status in _WAITING and time.monotonic() - submitted > _BOOT_SECONDS:
+            raise EvaluationError(
+                f"the smoke test's job had no host after {_BOOT_SECONDS // 60} minutes: see `ftm doctor`"
+            )
+        time.sleep(request["poll_interval"])
+
+
+def _judge(result: dict[str, Any]) -> Smoke:
+    topics: list[SmokeTopic] = result["topics"]
+    named = sum(not topic["problem"] for topic in topics)
+    return {
+        "passed": bool(named and named >= min(_MIN_NAMED, len(topics))),
+        "model": result["model"],
+        "base_url": result["base_url"],
+        "topics": topics,
+    }
+
+
+def _answer(request: Request) -> Smoke:
+    import boto3
+
+    def log(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    return run(request, boto3.client("batch"), boto3.client("logs"), log)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

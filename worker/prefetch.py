@@ -38,7 +38,7 @@ async def read_firms(bucket: Bucket, quarter: str, firm_ids: Iterable[str]) -> A
         WorkerError, ContractError: when there is no prefetch manifest, or it is broken.
         S3UnavailableError: when S3 fails.
     """
-    manifest = await asyncio.to_thread(_manifest, bucket, quarter)
+    manifest = await asyncio.to_thread(read_manifest, bucket, quarter)
     by_chunk: dict[str, list[str]] = {}
     for firm_id in firm_ids:
         if firm_id in manifest.firm_to_chunk:
@@ -56,7 +56,13 @@ async def read_firms(bucket: Bucket, quarter: str, firm_ids: Iterable[str]) -> A
             yield _firm(firm_id, found, chunk)
 
 
-def _manifest(bucket: Bucket, quarter: str) -> PrefetchManifest:
+def read_manifest(bucket: Bucket, quarter: str) -> PrefetchManifest:
+    """The quarter's prefetch manifest.
+
+    Raises:
+        WorkerError, ContractError: when there is none, or it is broken.
+        S3UnavailableError: when S3 fails.
+    """
     return parse_prefetch_manifest(read(bucket, prefetch_manifest_key(quarter), "the prefetch manifest"), quarter)
 
 

@@ -134,7 +134,7 @@ def smoke_test(stack: Stack, quarter: str | None) -> dict[str, Any]:
         "quarter": quarter,
         "poll_interval": stack.poll_interval,
     }
-    return processes.ask("evaluation.smoke", request, _aws_environment(stack))
+    return processes.ask("evaluation.smoke", request, processes.aws_environment(stack))
 
 
 def sample_firms(stack: Stack, quarter: str, count: int) -> list[str]:

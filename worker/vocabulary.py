@@ -56,6 +56,33 @@ VACUOUS = _stems(
 )
 """Words that fit nearly any topic of any call. A name that consists of them is vacuous."""
 
+VACUOUS_ELSEWHERE = _words(
+    """
+    aktualisierung allgemein allgemeine ausblick bericht entwicklung ergebnis ergebnisse finanzen finanzergebnisse
+    firma geschäft geschäfte geschäftsentwicklung geschäftsergebnisse geschäftsupdate leistung quartal strategie
+    unternehmen unternehmensergebnisse unternehmensleistung unternehmensupdate überblick zusammenfassung
+    activité activités actualité affaires aperçu entreprise finances financière financiers général générale jour mise
+    performance performances perspectives résultat résultats résumé société stratégie trimestre
+    actividad actualización compañía desempeño empresa finanzas financieros general información negocio negocios
+    perspectivas rendimiento resultado resultados resumen trimestre
+    aggiornamento azienda attività desempenho empresarial finanziari negócio negócios panoramica prestazioni resumo
+    risultati risultato società strategia
+    à auf d das de del della den der des di die du e el en et für i il im l la las le les los o sur und von y über
+    """
+)
+"""The same in German, French, Spanish, Italian and Portuguese, with the words that join them."""
+
+VACUOUS_SIGNS = _words(
+    """
+    本公司 公司 企业 集团 业务 业绩 经营 运营 营运 财务 更新 情况 概况 概述 概要 总结 摘要 表现 发展 季度 本季 年度
+    报告 介绍 说明 主题 重点 亮点 要点 战略 策略 展望 未来 整体 总体 主要 重要 关键 信息 动态 进展 状况 结果 管理 计划 讨论
+    分析 评论 话题 内容 问题 其他 相关 最新 我们 一般 商业 的 与 和 及
+    当社 会社 企業 事業 業績 財務 決算 状況 報告 四半期 今後 戦略 全体 結果 業務 の と について
+    회사 기업 사업 실적 개요 업데이트 현황 보고 재무 분기 전망 전략 요약 결과 주요 및 의
+    """
+)
+"""The same in Chinese, Japanese and Korean, which may join words without blanks."""
+
 DIRECTIONS = _stems(
     """
     acceleration addition additional advance aggressive ahead balance better boost bolster build compression

@@ -43,6 +43,9 @@ def topics(
         str | None, typer.Option(metavar="QUARTERS", help="With --for-sentiment: the themes of this range.")
     ] = None,
     run: RunOption = None,
+    coherent: Annotated[
+        bool, typer.Option("--coherent", help="Leave out topics whose sentences share no one subject, as the LLM says.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the topics of a quarter's last successful run, or write them to a file.
@@ -51,11 +54,11 @@ def topics(
     Examples:
       ftm topics 2023Q1 --firm AAPL
       ftm topics 2023Q1 --search tariffs --limit 20
-      ftm topics 2023Q1 --json | jq -r '.[].name'
+      ftm topics 2023Q1 --coherent --json | jq -r '.[].name'
       ftm topics 2023Q1 --out topics.parquet
       ftm topics 2023Q1 --out themes.jsonl --for-sentiment --themes 2022Q4..2023Q1
     """
-    chosen = search is not None or unnamed or limit is not None
+    chosen = search is not None or unnamed or limit is not None or coherent
     _check_options(out, sentences, for_sentiment, themes, chosen=chosen, skipped=skipped)
     stack = connect(ctx.obj)
     if skipped:
@@ -69,7 +72,7 @@ def topics(
     if out and sentences:
         _print_file(topic_files.write_sentences(stack, quarter, run, out, firm), as_json)
         return
-    everything = service.read(stack, quarter, run=run, firm=firm)
+    everything = service.read(stack, quarter, run=run, firm=firm, coherent=coherent)
     found = service.select(everything, search=search, unnamed=unnamed)[:limit]
     if out:
         ids = [topic["topic_id"] for topic in found] if chosen else None

@@ -64,14 +64,15 @@ def print_report(report: Report, *, with_batches: bool = True) -> None:
     run = f", run {report['run']}" if report["run"] else ""
     output.print_line(f"{report['quarter']} {report['status']} in {duration(report['seconds'])}{run}")
     batches, firms, topics, tokens = report["batches"], report["firms"], report["topics"], report["tokens"]
-    output.print_table(
-        ("", "total", "done", "skipped", "failed"),
-        [
-            ("batches", batches["total"], batches["succeeded"], None, batches["failed"]),
-            ("firms", firms["total"], firms["completed"], firms["skipped"], firms["failed"]),
-            ("topics named", topics["total"], topics["named"], None, topics["total"] - topics["named"]),
-        ],
-    )
+    rows = [
+        ("batches", batches["total"], batches["succeeded"], None, batches["failed"]),
+        ("firms", firms["total"], firms["completed"], firms["skipped"], firms["failed"]),
+        ("topics named", topics["total"], topics["named"], None, topics["total"] - topics["named"]),
+    ]
+    output.print_table(("", "total", "done", "skipped", "failed"), rows)
+    if incoherent := topics.get("incoherent"):
+        of_named = f"{incoherent:,} of the named topics ({share(incoherent, topics['named'])})"
+        output.print_line(f"{of_named} have sentences of no one subject, as the LLM says (ftm topics --coherent)")
     output.print_line(
         f"tokens: {tokens['prompt']:,} prompt ({share(tokens['cached'], tokens['prompt'])} cached), "
         f"{tokens['completion']:,} completion"

@@ -15,7 +15,7 @@ from cli.services.retries import Retries
 from cli.stack import Stack
 from contract import ContractError, layout
 from contract import resource_names as names
-from contract.batch import BatchProgress, Counts, Pace, parse_progress
+from contract.batch import BatchProgress, Counts, Pace, parse_progress, topic_counts
 from contract.bucket import THREADS
 from contract.fallbacks import FallbackRecord, fallback_records
 from contract.layout import RunRef
@@ -201,7 +201,7 @@ def report(snapshot: RunSnapshot, summary: Summary | None, status: str | None = 
         "run": snapshot.manifest["run"] if snapshot.manifest else None,
         "batches": snapshot.batches,
         "firms": snapshot.firms,
-        "topics": {"total": counts.topics, "named": counts.named},
+        "topics": topic_counts(counts),
         "tokens": {
             "prompt": counts.prompt_tokens,
             "cached": counts.cached_tokens,

@@ -74,13 +74,20 @@ def select(found: Sequence[Topic], *, search: str | None = None, unnamed: bool =
     ]
 
 
-def read(stack: Stack, quarter: str, *, run: str | None = None, firm: str | None = None) -> list[Topic]:
+def read(
+    stack: Stack, quarter: str, *, run: str | None = None, firm: str | None = None, coherent: bool = False
+) -> list[Topic]:
     """The topics of `run`, or of the last run that succeeded, by firm and topic.
+
+    Args:
+        coherent: leave out the topics whose sentences share no one subject, as the LLM says.
 
     Raises:
         NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.
     """
-    return [_topic(row) for row in rows(stack, RunRef(quarter, run or latest_run(stack, quarter)), _COLUMNS, firm)]
+    columns = (*_COLUMNS, "coherent") if coherent else _COLUMNS
+    found = rows(stack, RunRef(quarter, run or latest_run(stack, quarter)), columns, firm)
+    return [_topic(row) for row in found if row.get("coherent") is not False]
 
 
 def rows(stack: Stack, run: RunRef, columns: Sequence[str], firm: str | None = None) -> list[dict[str, Any]]:

@@ -40,6 +40,22 @@ def test_readable_output_on_a_terminal_and_in_a_pipe(aws: Aws, ftm: Ftm) -> None
     assert "3 topics of 2 firms, 3 named by the LLM" in result.stderr
 
 
+def test_topics_of_no_one_subject_are_left_out(aws: Aws, ftm: Ftm) -> None:
+    put_run(aws, SUCCEEDS)
+    s3 = aws.client("s3")
+    prefix = layout.RunRef(SUCCEEDS, RUN).parts_prefix
+    for item in s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]:
+        table = pq.read_table(io.BytesIO(s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read()))
+        coherent = [topic != "F0_2" for topic in table["topic_id"].to_pylist()]
+        body = io.BytesIO()
+        pq.write_table(table.append_column("coherent", pa.array(coherent)), body)
+        s3.put_object(Bucket=BUCKET, Key=item["Key"], Body=body.getvalue())
+
+    assert len(json.loads(ftm("topics", SUCCEEDS, "--json").stdout)) == 3
+    shown = json.loads(ftm("topics", SUCCEEDS, "--coherent", "--json").stdout)
+    assert [topic["topic_id"] for topic in shown] == ["F0_10", "F2_0"]
+
+
 def test_one_firm(aws: Aws, ftm: Ftm) -> None:
     put_run(aws, SUCCEEDS)
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,29 @@ class Ended:
 @pytest.fixture(scope="session")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment variables with which `ftm` finds the stack."""
-    directory = str(tmp_path_factory.mktemp("local"))
+    return variables_of(tmp_path_factory.mktemp("local"))
+
+
+@pytest.fixture(scope="session")
+def ftm(variables: dict[str, str]) -> Iterator[Ftm]:
+    with local_stack(variables) as call:
+        yield call
+
+
+def variables_of(directory: Path) -> dict[str, str]:
+    """The environment variables with which `ftm` finds a stack `local` in this directory."""
     return {
         "FTM_STACK": "local",
-        "FTM_LOCAL_DIR": directory,
+        "FTM_LOCAL_DIR": str(directory),
         "NO_COLOR": "1",
         # The tests must not see stacks of a Pulumi CLI on this machine.
         "PULUMI_BACKEND_URL": f"file://{directory}",
     }
 
 
-@pytest.fixture(scope="session")
-def ftm(variables: dict[str, str]) -> Iterator[Ftm]:
+@contextmanager
+def local_stack(variables: dict[str, str], *options: object) -> Iterator[Ftm]:
+    """`ftm` with the stack `local` that these variables name, which `ftm local up` starts with the options."""
     command = Path(sys.executable).with_name("ftm")
 
     def call(*arguments: object) -> Ended:
@@ -62,10 +74,12 @@ def ftm(variables: dict[str, str]) -> Iterator[Ftm]:
         assert "Traceback" not in ended.stderr, ended.stderr
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
-    up = call("local", "up")
-    assert up.code == 0, up.err
-    yield call
-    call("local", "down")
+    up = call("local", "up", *options)
+    try:
+        assert up.code == 0, up.err
+        yield call
+    finally:
+        call("local", "down")
 
 
 @pytest.fixture(scope="session")

@@ -148,7 +148,31 @@ def test_languages_other_than_english_are_not_judged_by_english_words() -> None:
     german = custom("rohöl, preise", "Die Preise für Rohöl sind gefallen.", "Wir bohren das zweite Feld nicht mehr.")
     assert check(german, "Preise für Rohöl") == ""
     assert check(german, "Crude oil prices") == ""
-    assert check(custom("葡萄, 收成", "霜冻使葡萄收成减少。", "葡萄酒装满了酒窖。"), "葡萄收成减少") == ""
+    grapes = custom("葡萄, 收成", "霜冻使葡萄收成减少。", "葡萄酒装满了酒窖。")
+    assert check(grapes, "葡萄收成减少", "霜冻使葡萄的收成减少。") == ""
+    assert check(grapes, "霜冻对葡萄园的影响", "霜冻使葡萄的收成减少。") == ""
+    assert check(grapes, "渡轮航班取消", "风暴取消了渡轮的航班。") == "unrelated"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "公司业绩",
+        "业务更新",
+        "公司的财务状况",
+        "主要业务发展情况",
+        "会社の業績",
+        "사업 현황",
+        "Geschäftsentwicklung",
+        "Überblick über das Unternehmen",
+        "Résultats de l'entreprise",
+        "Mise à jour",
+        "Resultados de la empresa",
+    ],
+)
+def test_a_vacuous_name_is_refused_in_other_languages_too(name: str) -> None:
+    grapes = custom("葡萄, 收成", "霜冻使葡萄收成减少。", "葡萄酒装满了酒窖。")
+    assert check(grapes, name, "霜冻使葡萄的收成减少。") == "vacuous"
 
 
 def test_a_rejection_says_what_is_wrong() -> None:

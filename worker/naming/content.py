@@ -2,8 +2,18 @@
 
 import re
 
-from worker.naming.relation import Relation, concepts_of, content_stems, is_english
-from worker.vocabulary import ACRONYMS, BROAD, DIRECTIONS, KNOWN_NAMES, VACUOUS, stem, weight_of
+from worker.naming.relation import SIGN, Relation, concepts_of, content_stems, is_english
+from worker.vocabulary import (
+    ACRONYMS,
+    BROAD,
+    DIRECTIONS,
+    KNOWN_NAMES,
+    VACUOUS,
+    VACUOUS_ELSEWHERE,
+    VACUOUS_SIGNS,
+    stem,
+    weight_of,
+)
 from worker.words import all_words
 
 # Calibrated on real topics, with their own names and with those of other topics: see tests/worker/test_validation.py.
@@ -17,12 +27,15 @@ _INFORMATIVE_WORDS = 4
 _MAX_REPEATED = 0.3
 """Of all runs of three words; good summaries repeat none or one."""
 _MONTHS = "january february march april may june july august september october november december"
+_VACUOUS_SIGNS = re.compile("|".join(sorted(VACUOUS_SIGNS, key=len, reverse=True)))
 _TOKEN = re.compile(r"[^\W\d_][\w&]+(?:[.-][^\W_]\w*)*")
 _SENTENCE_END = re.compile(r"[.!?:;]\s+$|^$|[\"“(]$")
 
 
 def is_vacuous(name: str) -> bool:
     """Whether a name consists of words that fit any company, such as "Business update" or "Customers"."""
+    if not _beside_vacuous_signs(name) or all(word in VACUOUS_ELSEWHERE for word in all_words(name)):
+        return True
     stems = content_stems(name)
     if any(weight_of(one) == 1 for one in stems) or not is_english(name):
         return False
@@ -41,10 +54,14 @@ def loops(text: str) -> bool:
 
 
 def is_unrelated(name: str, summary: str, relation: Relation) -> bool:
-    """Whether a name, or its summary, has nothing to do with the topic's sentences, or they with each other. Only
-    English is judged."""
+    """Whether a name, or its summary, has nothing to do with the topic's sentences, or they with each other.
+
+    A name in Chinese, Japanese or Korean must share a letter with sentences in these; other languages than English are
+    not judged.
+    """
     if not relation.english or not is_english(name):
-        return False
+        letters = set(SIGN.findall(_beside_vacuous_signs(name)))
+        return bool(letters and relation.signs) and letters.isdisjoint(relation.signs)
     informative = sum(weight_of(one) == 1 for one in content_stems(summary)) >= _INFORMATIVE_WORDS
     if informative and relation.of(summary) < _SUMMARY_RELATED:
         return True
@@ -82,6 +99,11 @@ def name_from_elsewhere(text: str, relation: Relation, call_words: frozenset[str
         if lower in KNOWN_NAMES or marked or possessive or not capital_says_nothing:
             return word
     return ""
+
+
+def _beside_vacuous_signs(name: str) -> str:
+    """The letters and digits of a name without vacuous words in Chinese, Japanese and Korean."""
+    return "".join(character for character in _VACUOUS_SIGNS.sub("", name) if character.isalnum())
 
 
 def _is_known(lower: str, words: frozenset[str]) -> bool:

@@ -14,6 +14,8 @@ from worker.words import all_words
 
 _AMPERSAND = re.compile(r"\b(\w{1,2})\s?&\s?(\w)\b")
 """R&D, SG&A, M&A: each is one word."""
+SIGN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""A letter of Chinese, Japanese or Korean."""
 _HYPHEN = re.compile(r"\b(e|non|re)-|-(?=(?:off|out|back|up|down)s?\b)", re.IGNORECASE)
 """E-commerce, non-performing, charge-offs: so are these."""
 _FOREIGN = """
@@ -65,6 +67,8 @@ class Relation:
     def __init__(self, sentences: list[str], keywords: list[str]) -> None:
         texts = [*sentences, *keywords, *keywords]  # at least two sentences have a keyword
         self.english = is_english(" ".join(sentences))
+        self.signs = frozenset(SIGN.findall(" ".join(texts)))
+        """The letters of Chinese, Japanese and Korean in the sentences and keywords."""
         self._stems: Counter[str] = Counter()
         self._concepts: Counter[int] = Counter()
         self._words: set[str] = set()

@@ -1,0 +1,100 @@
+"""A run is green only with good names: one for everything is red, with the reason, and a repair turns it green."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract import layout
+from testing.worker import CHUNK_SCHEMA, QUARTER, LlmServer, Reply, completion, sentence, serving
+from tests.end_to_end.conftest import Ftm, client, local_stack, variables_of
+
+FIRMS = {
+    "ALPHA": "Apparel gross margin in stores climbed {n} points as shoppers bought footwear.",
+    "BRAVO": "Drilling gross margin per barrel of crude reached {n} percent after pipeline tariffs.",
+    "CHARLIE": "Vaccine gross margin was {n} percent once patients enrolled in clinical trials.",
+    "DELTA": "Software gross margin on cloud subscriptions hit {n} percent with renewals.",
+    "ECHO": "Hotel gross margin from rooms and occupancy improved by {n} percent.",
+}
+"""One topic each, which are not alike."""
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LlmServer]:
+    server = LlmServer()
+    server.gate.set()
+    with serving(server):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ftm(llm: LlmServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftm]:
+    with local_stack(variables_of(tmp_path_factory.mktemp("named")), "--llm-url", llm.url) as call:
+        put_prefetch(call("local", "status", "--json").json)
+        yield call
+
+
+def put_prefetch(stack: dict[str, Any]) -> None:
+    s3, bucket, chunk = client(stack, "s3"), stack["outputs"]["bucket"], "chunk_0000.parquet"
+    rows = [sentence(firm, n, text.replace("{n}", str(n))) for firm, text in FIRMS.items() for n in range(8)]
+    body = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, CHUNK_SCHEMA), body)
+    s3.put_object(Bucket=bucket, Key=layout.chunk_key(QUARTER, chunk), Body=body.getvalue())
+    manifest = {
+        "quarter": QUARTER,
+        "created_at": "2023-04-01T00:00:00Z",
+        "n_firms": len(FIRMS),
+        "n_chunks": 1,
+        "chunk_sizes": {chunk: len(FIRMS)},
+        "firm_to_chunk": dict.fromkeys(FIRMS, chunk),
+    }
+    s3.put_object(Bucket=bucket, Key=layout.prefetch_manifest_key(QUARTER), Body=json.dumps(manifest))
+
+
+def answer(llm: LlmServer, name: str, summary: str) -> None:
+    llm.behave = lambda _number, _request: Reply(body=completion(json.dumps({"name": name, "summary": summary})))
+
+
+def test_a_smoke_test_finds_a_server_that_cannot_name(ftm: Ftm, llm: LlmServer) -> None:
+    assert ftm("vllm", "scale", 1, "--wait").code == 0
+    assert ftm("vllm", "smoke", QUARTER, "--json").json["passed"]
+    answer(llm, "Business update", "The company talks about its business.")
+
+    smoke = ftm("vllm", "smoke", QUARTER, "--json")
+
+    assert smoke.code == 1
+    assert not smoke.json["passed"]
+    assert [topic["firm_id"] for topic in smoke.json["topics"]] == ["ALPHA", "BRAVO", "CHARLIE"]
+    assert "'Business update' would fit any company" in smoke.json["topics"][0]["problem"]
+
+
+def test_one_name_for_everything_is_red_and_a_repair_turns_the_run_green(ftm: Ftm, llm: LlmServer) -> None:
+    """Each batch has one firm, and each firm one topic: no worker meets the name twice."""
+    answer(llm, "Gross margin gains", "The gross margin rose in the quarter by some points.")
+
+    red = ftm("run-quarter", QUARTER, "--batch-size", 1, "--yes", "--json")
+
+    assert red.code == 1
+    reason = "the name 'gross margin gains' was given to 5 topics of as many companies, which are not alike"
+    assert reason in red.json["message"]
+    assert red.json["topics"] == {"total": 5, "named": 0}
+    assert red.json["batches"] == {"total": 5, "succeeded": 5, "failed": 0}
+    assert f"ask for the missing names: ftm --stack local resume {QUARTER} {red.json['run']}" in red.err
+    assert ftm("topics", QUARTER).code == 3
+
+    still_red = ftm("resume", QUARTER, "--yes", "--json")
+    assert still_red.code == 1
+    assert reason in still_red.json["message"]
+
+    llm.requests.clear()
+    llm.behave = lambda _number, _request: Reply()
+    green = ftm("resume", QUARTER, "--yes", "--json")
+    assert green.code == 0, green.err
+    assert green.json["run"] == red.json["run"]
+    assert green.json["topics"] == {"total": 5, "named": 5}
+    assert len(llm.requests) == 5
+    assert len({topic["name"] for topic in ftm("topics", QUARTER, "--json").json}) == 5

@@ -167,3 +167,13 @@ def test_no_two_topics_of_a_firm_share_a_name(bucket: Bucket, llm: LlmServer, wo
     assert len(again) == 2
     assert all("another topic of this company has the name 'Freight and crude oil costs'" in text for text in again)
     assert bucket.progress().counts.named == 8
+
+
+def test_a_similar_topic_of_the_call_is_mentioned_and_another_one_is_not() -> None:
+    sales = Topic(["hotel sales", "rooms", "group", "revenue"], [], ["Group room sales grew."])
+    similar = Topic(["hotel sales", "rooms", "leisure", "weekend"], [], ["Leisure room sales grew."])
+    other = Topic(["tax rate", "credits", "foreign"], [], ["The tax rate fell."])
+
+    mentions = "A similar topic of this call has the keywords hotel sales, rooms, leisure, weekend. Name what sets this"
+    assert mentions in prompt(sales, [sales, similar, other])[1]["content"]
+    assert prompt(sales, [sales, other]) == prompt(sales)

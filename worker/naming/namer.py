@@ -107,7 +107,7 @@ class Namer:
         shown = topic.shown[: self._most_sentences]
         counts = Counts()
         while True:
-            messages = naming.prompt(replace(topic, shown=shown))
+            messages = naming.prompt(replace(topic, shown=shown), found.topics)
             asked = await self._ask_once(topic, messages, firm, found)
             asked = replace(asked, counts=counts + asked.counts)
             if not isinstance(asked.result, Problem) or asked.result.kind != FallbackKind.CONTEXT_TOO_SMALL:

@@ -4,6 +4,8 @@ The instructions come first and are the same for every topic, so that vLLM compu
 topic's own keywords and sentences come last.
 """
 
+from collections.abc import Iterable
+
 from worker.firm import Topic
 from worker.words import one_line
 
@@ -17,6 +19,9 @@ MAX_SENTENCE_BYTES = 240
 1,920 tokens, and with the keywords and the instructions they leave an answer its room in a context of 4,096."""
 MAX_KEYWORDS_BYTES = 480
 """Three times what any topic of 2016Q2 takes."""
+_TWIN_KEYWORDS = 5
+_TWIN_SHARE = 0.4
+"""Of the words of the shorter list of keywords, so many in common make two topics of a call alike."""
 MAX_TOKENS = 512
 """More than the longest answer that the schema allows takes in scripts of at most a token a letter, such as ours or
 Chinese. The longest one of Burmese takes 613, and any script more where the LLM escapes its letters: such an answer is
@@ -57,14 +62,21 @@ RESPONSE_FORMAT = {
 }
 
 
-def prompt(topic: Topic) -> list[Message]:
-    """The messages of the first request for a topic's name."""
+def prompt(topic: Topic, others: Iterable[Topic] = ()) -> list[Message]:
+    """The messages of the first request for a topic's name.
+
+    Args:
+        others: the topics of the same call; one that is much like this one is mentioned, so that the two names differ.
+    """
     keywords = _shortened(", ".join(topic.keywords), MAX_KEYWORDS_BYTES)
     sentences = "\n".join(
         f"- {'Q: ' * (number in topic.questions)}{_shortened(text, MAX_SENTENCE_BYTES)}"
         for number, text in enumerate(topic.shown)
     )
     topic_text = f"Keywords: {keywords}\n\nSentences:\n{sentences}"
+    if twin := _find_twin(topic, others):
+        known = _shortened(", ".join(twin.keywords[:_TWIN_KEYWORDS]), MAX_SENTENCE_BYTES)
+        topic_text += f"\n\nA similar topic of this call has the keywords {known}. Name what sets this topic apart."
     return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": topic_text}]
 
 
@@ -80,6 +92,18 @@ def ask_again(messages: list[Message], answer: str, problem: str) -> list[Messag
 def fallback_name(keywords: list[str]) -> str:
     """The name of a topic that the LLM did not name: its first keywords."""
     return ", ".join(keywords[:3]) or "no keywords"
+
+
+def _find_twin(topic: Topic, others: Iterable[Topic]) -> Topic | None:
+    """The topic whose keywords are most like this one's, if they are much alike."""
+    words = _words_of(topic)
+    found = [(len(words & _words_of(other)), other) for other in others if other.keywords != topic.keywords]
+    common, twin = max(found, key=lambda pair: pair[0], default=(0, None))
+    return twin if twin and common >= _TWIN_SHARE * min(len(words), len(_words_of(twin))) else None
+
+
+def _words_of(topic: Topic) -> set[str]:
+    return set(" ".join(topic.keywords).split())
 
 
 def _shortened(text: str, limit: int) -> str:

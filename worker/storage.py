@@ -125,12 +125,17 @@ class BatchStorage:
         """The firms that have a topic to rename, each with the rows of all its topics, in the order of the parts.
 
         Raises:
+            OvertakenError: when a newer attempt owns the batch, and has replaced parts.
             WorkerError: when a part that the record lists is gone.
             S3UnavailableError: when S3 fails.
         """
         firms: dict[str, list[Row]] = {}
         for key in self.progress.parts if self._lacks_names else ():
-            rows = self._from_parquet(read(self._bucket, key, "a part of the batch"))
+            found = self._bucket.get(key)
+            if found is None:
+                self.check_owner()
+                raise WorkerError(f"a part of the batch is gone: {self._bucket.url(key)} does not exist")
+            rows = self._from_parquet(found.body)
             lacking = dict.fromkeys(row["firm_id"] for row in rows if lacks_name(row, self.repeated_names))
             if lacking:
                 self._replaceable[key] = rows

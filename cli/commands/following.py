@@ -105,9 +105,7 @@ def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
         report = retries.call(lambda: quarters.report(stack, snapshot))
     except LostSightError as error:
         if as_json:
-            output.print_json(
-                {"execution_arn": execution.arn, "status": "UNKNOWN", "quarters": [], "failed": [], "seconds": 0.0}
-            )
+            output.print_json(quarters.report_unknown(snapshot))
         raise _lost_sight(stack, execution, None, error) from error
     if as_json:
         output.print_json(report)

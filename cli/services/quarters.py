@@ -11,6 +11,8 @@ from cli.services.retries import Retries
 from cli.services.runs import Report, RunSnapshot, Watcher
 from cli.stack import Stack
 
+_NOT_FAILED = ("SUCCEEDED", "RUNNING", "UNKNOWN")
+
 
 class QuartersReport(TypedDict):
     """The state of a list of quarters; `ftm run-quarters --json` prints it, docs/json.md documents it."""
@@ -93,11 +95,24 @@ def report(stack: Stack, snapshot: QuartersSnapshot) -> QuartersReport:
     """The state of the list, each quarter as its own summary counted it."""
     children = snapshot.snapshots.values()
     reports = [runs.report(child, executions.summary_of(stack, child.execution)) for child in children]
+    return _report(snapshot, snapshot.execution.status, reports)
+
+
+def report_unknown(snapshot: QuartersSnapshot) -> QuartersReport:
+    """A list of which ftm has lost sight, each quarter as it was seen last."""
+    reports = [
+        runs.report(child, None, status="UNKNOWN" if child.execution.status == "RUNNING" else None)
+        for child in snapshot.snapshots.values()
+    ]
+    return _report(snapshot, "UNKNOWN", reports)
+
+
+def _report(snapshot: QuartersSnapshot, status: str, reports: list[Report]) -> QuartersReport:
     return {
         "execution_arn": snapshot.execution.arn,
-        "status": snapshot.execution.status,
+        "status": status,
         "quarters": reports,
-        "failed": [report["quarter"] for report in reports if report["status"] not in ("SUCCEEDED", "RUNNING")],
+        "failed": [report["quarter"] for report in reports if report["status"] not in _NOT_FAILED],
         "seconds": round(snapshot.execution.seconds, 1),
     }
 

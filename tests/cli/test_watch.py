@@ -17,7 +17,7 @@ from botocore.stub import Stubber
 
 from cli.errors import explain, is_temporary
 from cli.rendering.runs import describe_run
-from cli.services import retries, runs
+from cli.services import quarters, retries, runs
 from cli.services.executions import Execution
 from cli.services.runs import Job, RunSnapshot
 from contract import layout
@@ -150,6 +150,22 @@ def test_watch_exits_6_when_the_connection_stays_lost(
     assert f"lost sight of {WAITS}" in result.stderr
     assert f"The run goes on; watch it again with `ftm --stack local watch {WAITS}`" in result.stderr
     assert len(running_executions(aws)) == 1
+
+
+def test_a_lost_list_of_quarters_is_reported_as_it_was_last_seen() -> None:
+    began = datetime.now(UTC)
+
+    def execution(quarter: str, status: str) -> Execution:
+        return Execution("arn", "run", status, began, None, {"quarter": quarter}, {}, "", "")
+
+    states = {SUCCEEDS: "SUCCEEDED", FAILS: "FAILED", WAITS: "RUNNING"}
+    seen = {quarter: RunSnapshot(execution(quarter, status)) for quarter, status in states.items()}
+
+    document = quarters.report_unknown(quarters.QuartersSnapshot(execution("", "RUNNING"), list(states), seen))
+
+    assert document["status"] == "UNKNOWN"
+    assert [one["status"] for one in document["quarters"]] == ["SUCCEEDED", "FAILED", "UNKNOWN"]
+    assert document["failed"] == [FAILS]
 
 
 @pytest.mark.parametrize("error", [HTTPClientError(error=OSError("reset")), ResponseStreamingError(error="cut")])

@@ -94,7 +94,7 @@ def choose_stack(
 
     Exit codes: 0 done, 1 the run failed, 2 usage or invalid input, 3 not found,
     4 credentials or permission, 5 conflict (already running), 6 lost sight of the
-    run, which goes on, 130 interrupted.
+    run, which continues, 130 interrupted.
     """
     if project:
         os.environ[env.FTM_PROJECT] = project  # the processes that ftm starts must find the same project

@@ -234,7 +234,7 @@ def _check_quarters(*, begin: str) -> dict[str, Document]:
             ],
             "Default": "CheckAtOnce",
         },
-        # A Choice cannot tell 1.5 from a whole number, with which Step Functions would end as States.Runtime.
+        # A Choice cannot distinguish 1.5 from a whole number; Step Functions would fail on it with States.Runtime.
         "CheckAtOnce": {
             "Type": "Pass",
             "Parameters": {"allowed.$": at_once},

@@ -46,7 +46,7 @@ def bucket_marker(stack: StackSettings) -> str:
     """The SSM parameter that exists exactly while Pulumi manages the stack's own bucket.
 
     A bucket that outlives its stack looks the same from outside as one that belongs to it. The parameter is created
-    before the bucket and deleted after it, and tells them apart.
+    before the bucket and deleted after it, and distinguishes the two.
     """
     return f"/{stack.prefix}/bucket/created"
 

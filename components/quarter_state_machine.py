@@ -34,7 +34,7 @@ class QuarterStateMachineArgs:
     account: Account
     bucket_name: str
     topic_arn: str | None
-    """The topic that is told how each run ended."""
+    """The SNS topic for notices about the end of each run."""
     llm_model: str
     """The model that names topics: a run is not resumed with another one."""
     batch_timeout_hours: int

@@ -88,7 +88,7 @@ _NUMBERS = tuple(each.name for each in fields(Counts) if each.name != "fallbacks
 
 
 def topic_counts(counts: Counts) -> dict[str, int]:
-    """The counts of topics as records hold them; `incoherent` stands only where there are such topics."""
+    """The counts of topics in the format of records; `incoherent` is present only if there are such topics."""
     record = {"total": counts.topics, "named": counts.named}
     return record | {"incoherent": counts.incoherent} if counts.incoherent else record
 

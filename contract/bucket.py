@@ -1,9 +1,9 @@
 """The pipeline's bucket: the one way to list keys, and to read and write objects and records.
 
 The client is passed in; this module imports nothing but the standard library until a call has failed, when it looks up
-botocore's classes to tell a fault of S3 from an answer. What S3 may do better in a moment (it slows down, an answer
-breaks off or stalls) is tried again; what is left after that is an `S3UnavailableError`, which is worth another attempt
-later. Answers such as AccessDenied are raised as botocore's ClientError.
+botocore's classes to distinguish a fault of S3 from a response. Requests are repeated after temporary faults (S3 slows
+down, a response breaks off or stalls); a lasting fault is an `S3UnavailableError`, after which another attempt may
+succeed. Errors such as AccessDenied are raised as botocore's ClientError.
 """
 
 import json

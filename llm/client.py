@@ -446,7 +446,7 @@ class Llm:
         raise LlmKeyError(f"the LLM at {self.settings.base_url} {what} ({refusal}): check {self.settings.key_option}")
 
     async def _blame(self, refusal: Refusal, tries: "_Tries") -> None:
-        """Return while it is too early to tell; then end the request, or the work, whichever is to blame."""
+        """Return while it is too early to decide; then end the request, or all work, whichever is to blame."""
         now, since, timeouts = self._clock.now(), tries.failing_since, self._timeouts
         is_known = refusal.words in self._blamed and tries.same(refusal) >= _SAME_FAILURES
         is_over = (

@@ -28,7 +28,7 @@ class Spoken:
     role: Role | None
     """None where speaker_type does not say."""
     section: Section | None
-    """None where neither speakers nor an operator's words tell where the questions begin."""
+    """None if neither speakers nor an operator's words show where the questions begin."""
 
 
 def spoken(sentences: Iterable[Sentence]) -> dict[str, Spoken]:

@@ -23,7 +23,7 @@ def cost(
 ) -> None:
     """Estimate a quarter's cost, and show that of its last run.
 
-    The estimate uses the rates of the newest successful run, and live Spot prices where EC2 tells them.
+    The estimate uses the rates of the newest successful run, and live Spot prices if EC2 provides them.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
 """What a quarter costs: estimated before a run, and computed from its tokens and times afterwards.
 
-The prices are per hour and in US dollars. A GPU's is the live Spot price where EC2 tells it; the others are list
+The prices are per hour and in US dollars. GPU prices are live Spot prices if EC2 provides them; the others are list
 prices, which the answer names as assumptions.
 """
 
@@ -181,7 +181,7 @@ def instance_types(stack: Stack) -> list[str]:
 
 
 def spot_prices(stack: Stack, types: Sequence[str]) -> list[dict[str, Any]]:
-    """Today's Spot price of each type and zone; empty where EC2 does not tell, as on the embedded AWS."""
+    """The current Spot price of each type and zone; empty if EC2 provides none, as on the embedded AWS."""
     if stack.endpoint or not types:
         return []
     from botocore.exceptions import BotoCoreError, ClientError

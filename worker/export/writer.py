@@ -18,7 +18,7 @@ _ROWS_AT_ONCE = 10_000
 class FileWriter:
     """Takes rows of a schema; the kind of file is that of the path's suffix: .parquet, .csv or .jsonl.
 
-    In CSV, lists are JSON, and nothing stands for null. In CSV and JSON lines, dates and times are in ISO 8601.
+    In CSV, lists are JSON, and null is empty. In CSV and JSON lines, dates and times are in ISO 8601.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:

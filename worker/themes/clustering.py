@@ -117,7 +117,7 @@ def _terms(topics: Sequence[FirmTopic]) -> tuple[Sparse, list[str]]:
 
 
 def _word_counts(topic: FirmTopic) -> Counter[str]:
-    """How much each word stands for the topic: the number of its sentences, and more for its name and keywords."""
+    """The weight of each word in the topic: the number of its sentences, and more for its name and keywords."""
     counts: Counter[str] = Counter()
     for text in (*topic.sentences, topic.summary):
         counts.update(set(plain_words(text)))

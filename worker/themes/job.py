@@ -163,7 +163,7 @@ def _identity(theme: Theme, topics: Sequence[FirmTopic]) -> str:
 
 
 def _as_topic(theme: Theme, topics: Sequence[FirmTopic]) -> Topic:
-    """The theme as the LLM is asked about it: its nearest topics, each of another firm, stand for its sentences."""
+    """The theme in the form of a topic for the LLM: its nearest topics, each of a different firm, are its sentences."""
     shown: dict[str, str] = {}
     for row in theme.members:
         topic = topics[row]

@@ -94,7 +94,7 @@ def resume(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Process the batches of a run that are not complete, and name the topics that have no name.
+    """Process what a run lacks: incomplete batches and missing names.
 
     Complete batches are not submitted again, unless the run failed for want of names: then only the topics without a
     name are asked about. Old and new results form one run.

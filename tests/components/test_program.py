@@ -44,6 +44,7 @@ def test_the_exports_are_those_of_the_design(deploy: Deploy) -> None:
         "bucket": f"ftm-{ACCOUNT}-{REGION}",
         "map_concurrency": 5,
         "worker_image": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/ftm-worker:v1",
+        "llm_model": "Qwen/Qwen3-8B",
         "batch_log_group": "/aws/batch/ftm",
         "vllm_cluster_name": "ftm-vllm-cluster",
         "vllm_service_name": "ftm-vllm-service",

@@ -85,7 +85,7 @@ def test_the_functions_have_the_designed_settings(deploy: Deploy) -> None:
     assert variables["JOB_NAME_PREFIX"] == "ftm"
     assert "environment" not in functions["functions.notify_completion.handler"]
     assert functions["functions.create_batch_manifest.handler"]["environment"] == {
-        "variables": {"LLM_MAX_CONCURRENT": "6"}
+        "variables": {"LLM_MODEL_NAME": "Qwen/Qwen3-8B", "LLM_MAX_CONCURRENT": "6"}
     }
 
 

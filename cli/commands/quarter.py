@@ -94,7 +94,7 @@ def resume(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Process what a run lacks: incomplete batches and missing names.
+    """Process what a run lacks: batches and names.
 
     Complete batches are not submitted again, unless the run failed for want of names: then only the topics without a
     name are asked about. Old and new results form one run.

@@ -48,7 +48,9 @@ def topics(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the topics of a quarter's last successful run, or write them to a file.
+    """Show a quarter's topics, or write them to a file.
+
+    Those of the last successful run, unless --run names another one.
 
     \b
     Examples:

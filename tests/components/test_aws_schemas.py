@@ -40,9 +40,13 @@ LIMITS = {
 }
 """Values that AWS accepts but the schemas do not know, by type and input."""
 
-NOT_NEEDED = ("batch:SubmitJob job/*", "states:DescribeExecution express:*:*:*")
+NOT_NEEDED = (
+    "batch:SubmitJob job/*",
+    "states:DescribeExecution express:*:*:*",
+    "states:ListExecutions mapRun:*/*:*",
+)
 """Resources that parliament requires and AWS does not: before a job exists, only its queue and definition identify it,
-and only express workflows have executions of the second form."""
+only express workflows have executions of the second form, and only distributed Maps have runs."""
 
 
 def stack_file(stack: str) -> dict[str, Any]:

@@ -129,7 +129,13 @@ class Stack:
         """Deploy the machine of one quarter as the program defines it, and return its ARN."""
         functions = {module: self._function(module, prefix) for module in FUNCTIONS}
         queue = self.client("batch").describe_job_queues(jobQueues=[QUEUE])["jobQueues"][0]["jobQueueArn"]
-        calls = definition.QuarterCalls(**functions, job_queue=queue, job_definition=WORKER, job_name_prefix=prefix)
+        calls = definition.QuarterCalls(
+            **functions,
+            job_queue=queue,
+            job_definition=WORKER,
+            job_name_prefix=prefix,
+            sets_concurrency=False,
+        )
         return self.create_machine(definition.quarter(calls, concurrency, batch_timeout))
 
     def create_machine(self, document: dict[str, Any]) -> str:

@@ -125,7 +125,10 @@ def _refuse_live_claim(stack: Stack, quarter: str, body: bytes) -> None:
         execution = executions.describe(stack, executions.arn_of(stack, name))
     except stack.stepfunctions.exceptions.ExecutionDoesNotExist:
         if claimed_at and datetime.now(UTC) - datetime.fromisoformat(claimed_at) < _STARTING:
-            raise ConflictError(f"another operator is starting {quarter} at this moment, as {name}") from None
+            raise ConflictError(
+                f"{quarter} was claimed for {name} less than a minute ago, and no such execution runs yet: another "
+                "operator is starting it, or that start has failed; try again in a minute"
+            ) from None
         return
     if execution.status == "RUNNING":
         raise _already_running(stack, quarter, name)

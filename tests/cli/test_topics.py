@@ -48,7 +48,7 @@ def test_topics_of_no_one_subject_are_left_out(aws: Aws, ftm: Ftm) -> None:
         table = pq.read_table(io.BytesIO(s3.get_object(Bucket=BUCKET, Key=item["Key"])["Body"].read()))
         coherent = [topic != "F0_2" for topic in table["topic_id"].to_pylist()]
         body = io.BytesIO()
-        pq.write_table(table.append_column("coherent", pa.array(coherent)), body)
+        pq.write_table(table.drop_columns("coherent").append_column("coherent", pa.array(coherent)), body)
         s3.put_object(Bucket=BUCKET, Key=item["Key"], Body=body.getvalue())
 
     assert len(json.loads(ftm("topics", SUCCEEDS, "--json").stdout)) == 3

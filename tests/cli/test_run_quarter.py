@@ -111,14 +111,14 @@ def test_a_failed_run_exits_1_and_names_the_batch_and_the_reason(ready: Aws, ftm
     assert f"ftm --stack local logs {FAILS} --run {RUN} --batch 2023Q2_batch_0001" in result.stderr
 
 
-def test_a_run_that_failed_for_too_few_names_is_not_offered_for_resumption(ready: Aws, ftm: Ftm) -> None:
+def test_a_run_that_failed_for_too_few_names_can_be_resumed_for_the_missing_names(ready: Aws, ftm: Ftm) -> None:
     result = ftm("run-quarter", UNNAMED, "--yes", exit_code=1)
 
     assert "1 of 3 topics was named" in result.stdout
     assert "2\trequest_refused\tHTTP 422: no such field" in result.stdout
     assert f'logs {UNNAMED} --run {RUN} --search "keep their keywords"' in result.stderr
     assert f"topics {UNNAMED} --run {RUN}" in result.stderr
-    assert "resume" not in result.stderr
+    assert f"resume {UNNAMED} {RUN}" in result.stderr
 
 
 def test_a_failed_run_keeps_stdout_to_one_json_document(ready: Aws, ftm: Ftm) -> None:

@@ -71,7 +71,7 @@ def test_a_batch_without_a_result_is_shown_as_lost(quarters: Aws, ftm: Ftm) -> N
 
     text = ftm("status", FAILS).stdout
 
-    assert f"{FAILS}_batch_0001\tlost\t1\t0/1\t0/0\t–\t–\t0:00:00\tthe worker gave up" in text
+    assert f"{FAILS}_batch_0001\tlost\t1\t0/1\t0/0\t0:00:00\tthe worker gave up" in text
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,8 @@ def test_every_kind_of_resource_is_checked_or_has_nothing_to_check(example: Depl
         "appautoscaling/target:Target",
         "autoscaling/policy:Policy",
         "cloudwatch/dashboard:Dashboard",
+        "cloudwatch/eventRule:EventRule",
+        "cloudwatch/eventTarget:EventTarget",
         "cloudwatch/metricAlarm:MetricAlarm",
         "batch/computeEnvironment:ComputeEnvironment",
         "batch/jobQueue:JobQueue",

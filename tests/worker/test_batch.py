@@ -373,7 +373,7 @@ def test_a_broken_chunk_fails_only_its_own_firms(bucket: Bucket, llm: LlmServer,
     assert "chunk missing.parquet of the prefetch is missing" in progress.failed["MISSING"]
     assert "chunk csv.parquet of the prefetch cannot be read as Parquet" in progress.failed["CSV"]
     assert "chunk cut.parquet of the prefetch cannot be read as Parquet" in progress.failed["CUT"]
-    assert progress.failed["LACKING"] == "chunk lacking.parquet of the prefetch lacks the column gvkey, raw_text"
+    assert progress.failed["LACKING"] == "chunk lacking.parquet of the prefetch lacks the column raw_text"
     assert progress.failed["TYPE"].startswith("chunk type.parquet of the prefetch: position: 60 values are not whole")
     assert progress.failed["NOBODY"] == "the prefetch manifest of 2023Q1 does not name it"
 

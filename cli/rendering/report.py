@@ -92,8 +92,10 @@ class _Charts:
     def histogram(self, values: Sequence[int]) -> str:
         if not values:
             return ""
-        figure = self._plotly.Figure(self._plotly.Histogram(x=list(values), marker_color="#3b6ea5"))
-        figure.update_xaxes(title="topics")
+        bins = {"start": -0.5, "size": 1}  # one bar for each whole number
+        figure = self._plotly.Figure(self._plotly.Histogram(x=list(values), xbins=bins, marker_color="#3b6ea5"))
+        figure.update_xaxes(title="topics", dtick=1)
+        figure.update_layout(bargap=0.1)
         figure.update_yaxes(title="firms")
         return self._html(figure, height=320)
 
@@ -137,7 +139,7 @@ class _Charts:
         figure.update_layout(height=height, margin={"l": 10, "r": 10, "t": 10, "b": 40}, template="plotly_white")
         figure.update_yaxes(automargin=True)
         script, self._has_script = not self._has_script, True
-        return figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False})
+        return figure.to_html(full_html=False, include_plotlyjs=script, config={"displayModeBar": False})
 
 
 def _summary(found: RunReport) -> str:

@@ -17,18 +17,7 @@ from contract.batch import BatchProgress
 from contract.fallbacks import FallbackRecord, add_fallbacks, fallback_records
 from contract.layout import RunRef
 
-_COLUMNS = (
-    "firm_id",
-    "firm_name",
-    "topic_id",
-    "local_topic_id",
-    "name",
-    "summary",
-    "naming_method",
-    "keywords",
-    "n_sentences",
-    "model",
-)
+_COLUMNS = (*topics.COLUMNS, "model")
 
 _MOST = 25
 """Names and keywords in a chart."""

@@ -12,7 +12,7 @@ from contract import ContractError, layout
 from contract.batch import BatchProgress
 from contract.layout import RunRef, check_run
 
-_COLUMNS = (
+COLUMNS = (
     "firm_id",
     "firm_name",
     "topic_id",
@@ -85,7 +85,7 @@ def read(
     Raises:
         NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.
     """
-    columns = (*_COLUMNS, "coherent") if coherent else _COLUMNS
+    columns = (*COLUMNS, "coherent") if coherent else COLUMNS
     found = rows(stack, RunRef(quarter, run or latest_run(stack, quarter)), columns, firm)
     return [_topic(row) for row in found if row.get("coherent") is not False]
 
@@ -139,7 +139,7 @@ def _read_parts(stack: Stack, parts: list[str], columns: Sequence[str], firm: st
 
 
 def _topic(row: dict[str, Any]) -> Topic:
-    return cast(Topic, {column: row[column] for column in _COLUMNS if column != "local_topic_id"})
+    return cast(Topic, {column: row[column] for column in COLUMNS if column != "local_topic_id"})
 
 
 def _no_such_firm(records: Iterable[BatchProgress], run: RunRef, firm: str) -> NotFoundError:

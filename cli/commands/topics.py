@@ -99,7 +99,9 @@ def _check_options(
     if sentences and for_sentiment:
         raise UsageError("--sentences and --for-sentiment are different files: write one at a time")
     if chosen and (sentences or for_sentiment or skipped):
-        raise UsageError("--search, --unnamed and --limit choose topics: leave them out, or choose firms with --firm")
+        raise UsageError(
+            "--search, --unnamed, --limit and --coherent choose topics: leave them out, or choose firms with --firm"
+        )
     if themes and not for_sentiment:
         raise UsageError("--themes says which themes --for-sentiment writes: add it, or leave --themes out")
     if out is None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -42,6 +43,24 @@ class PrefetchManifest:
     @property
     def firm_ids(self) -> list[str]:
         return list(self.firm_to_chunk)
+
+
+def match_columns(names: Sequence[str]) -> dict[str, str]:
+    """The contract's columns that a table has -> the table's names of them. A name in another case, or with blanks
+    around, is found if there is no exact one.
+
+    Raises:
+        ContractError: when two of the table's columns are the same one of the contract.
+    """
+    found: dict[str, str] = {}
+    for ours in SENTENCE_COLUMNS:
+        exact = [name for name in names if name == ours]
+        same = exact or [name for name in names if name.strip("\ufeff ").lower() == ours]
+        if len(same) > 1:
+            raise ContractError(f"the column {ours} is there twice, as {same[0]!r} and {same[1]!r}: remove one")
+        if same:
+            found[ours] = same[0]
+    return found
 
 
 def check_firm_id(firm: str) -> str:

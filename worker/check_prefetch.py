@@ -35,14 +35,16 @@ def check(quarter: str, folder: Path) -> Checked:
     """
     manifest = parse_prefetch_manifest((folder / "manifest.json").read_bytes(), quarter)
     nulled: dict[str, Problem] = {}
-    ids: list[pa.Array] = []
+    renamed: dict[str, None] = {}
+    ids: dict[str, pa.ChunkedArray] = {}
     padded = count = 0
     filled = {"raw_text": False, "cleaned_text": False}
     for chunk in manifest.chunk_sizes:
         found = _read(folder / chunk, manifest)
         count += found.table.num_rows
         padded += found.padded
-        ids += found.table["sentence_id"].chunks
+        ids[chunk] = found.table["sentence_id"]
+        renamed |= dict.fromkeys(found.renamed)
         for problem in found.nulled:
             if problem.column in nulled:
                 nulled[problem.column].merge(problem)
@@ -52,9 +54,10 @@ def check(quarter: str, folder: Path) -> Checked:
             filled[column] = filled[column] or _has_text(found.table[column])
     if empty := [column for column, has_text in filled.items() if not has_text]:
         raise WorkerError(f"{folder}: {empty[0]} is empty in all of the {count:,} rows")
-    if repeated := _repeated(pa.chunked_array(ids, pa.string())):
-        raise WorkerError(f"{folder}: {len(repeated)} sentence ids appear twice, the first is {repeated[0]}")
+    _check_sentence_ids(folder, ids)
     notes = [f"{problem}: read as missing" for problem in nulled.values()]
+    if renamed:
+        notes.append(f"the case of column names is ignored: {', '.join(renamed)}")
     if padded:
         notes.append(f"gvkey: {padded:,} {'value is' if padded == 1 else 'values are'} padded to six digits")
     return {"sentences": count, "notes": notes}
@@ -80,33 +83,67 @@ def _read(path: Path, manifest: PrefetchManifest) -> Sentences:
 
 
 def _check_quarter(path: Path, table: pa.Table, quarter: str) -> None:
-    others = sorted(set(table["quarter"].unique().to_pylist()) - {None, quarter})
+    column = table["quarter"]
+    others = sorted(set(column.unique().to_pylist()) - {None, quarter, quarter[-2:]})
     if others:
-        raise WorkerError(f"{path} holds sentences of {others[0]}, not only of {quarter}")
+        row = _compute.index(column, others[0]).as_py()
+        raise WorkerError(
+            f"{path} holds sentences of {others[0]}, not only of {quarter}: quarter in row {row + 1} "
+            f"({table['firm_id'][row]})"
+        )
 
 
 def _check_firms(path: Path, table: pa.Table, manifest: PrefetchManifest) -> None:
     without = _compute.index(table["firm_id"].is_null(), True).as_py()
     if without >= 0:
         count = table["firm_id"].null_count
-        raise WorkerError(f"{path}: {count} rows have no firm_id, the first is row {without + 1}")
+        raise WorkerError(
+            f"{path}: firm_id is missing in {_number(count, 'row')}, first in row {without + 1} "
+            f"(sentence {table['sentence_id'][without]})"
+        )
     firms = set(table["firm_id"].unique().to_pylist())
     promised = {firm for firm, name in manifest.firm_to_chunk.items() if name == path.name}
     if absent := sorted(promised - firms):
-        raise WorkerError(f"{path} lacks {len(absent)} firms that the manifest puts there, the first is {absent[0]}")
+        raise WorkerError(
+            f"{path} lacks {_number(len(absent), 'firm')} that the manifest puts there, the first is {absent[0]}"
+        )
     if extra := sorted(firms - promised):
-        raise WorkerError(f"{path} holds {len(extra)} firms that the manifest puts elsewhere, the first is {extra[0]}")
+        row = _compute.index(table["firm_id"], extra[0]).as_py()
+        raise WorkerError(
+            f"{path} holds {_number(len(extra), 'firm')} that the manifest puts elsewhere, the first is {extra[0]} "
+            f"in row {row + 1}"
+        )
     if manifest.chunk_sizes[path.name] != len(firms):
-        raise WorkerError(f"{path} holds {len(firms)} firms, but chunk_sizes says {manifest.chunk_sizes[path.name]}")
+        raise WorkerError(
+            f"{path} holds {_number(len(firms), 'firm')}, but chunk_sizes says {manifest.chunk_sizes[path.name]}"
+        )
+
+
+def _check_sentence_ids(folder: Path, ids: dict[str, pa.ChunkedArray]) -> None:
+    """Each sentence id is there once in the quarter; the jobs make those that are missing."""
+    every = pa.chunked_array([part for column in ids.values() for part in column.chunks], pa.string())
+    counts: Any = every.value_counts()
+    often = _compute.and_(_compute.greater(counts.field("counts"), 1), _compute.greater(counts.field("values"), ""))
+    repeated = counts.filter(often).field("values").to_pylist()
+    if not repeated:
+        return
+    places = [
+        f"{chunk} row {row + 1}"
+        for chunk, column in ids.items()
+        for row in _compute.indices_nonzero(_compute.equal(column, repeated[0])).to_pylist()
+    ]
+    raise WorkerError(
+        f"{folder}: sentence_id: {_number(len(repeated), 'value')} used more than once, "
+        f"first {repeated[0]!r} ({places[0]} and {places[1]})"
+    )
 
 
 def _has_text(column: pa.ChunkedArray) -> bool:
     return bool(_compute.any(_compute.not_equal(_compute.utf8_trim_whitespace(column), "")).as_py())
 
 
-def _repeated(ids: pa.ChunkedArray) -> list[str]:
-    counts: Any = ids.drop_null().value_counts()
-    return counts.filter(_compute.greater(counts.field("counts"), 1)).field("values").to_pylist()
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def main() -> int:

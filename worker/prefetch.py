@@ -84,25 +84,29 @@ def _firm(firm_id: str, found: Sentences, chunk: str) -> Firm | Unreadable:
         if firm_id in problem.firms:
             return Unreadable(firm_id, f"chunk {chunk} of the prefetch: {problem}")
     rows = found.table.filter(_equal(found.table["firm_id"], firm_id)).to_pylist()
-    first: dict[str, Any] = rows[0] if rows else {}
     return Firm(
         firm_id=firm_id,
-        firm_name=first.get("firm_name") or firm_id,
-        permno=first.get("permno"),
-        gvkey=first.get("gvkey"),
-        earnings_call_date=first.get("earnings_call_date"),
+        firm_name=_first(rows, "firm_name") or firm_id,
+        permno=_first(rows, "permno"),
+        gvkey=_first(rows, "gvkey"),
+        earnings_call_date=_first(rows, "earnings_call_date"),
         sentences=[_sentence(firm_id, row, number) for number, row in enumerate(rows)],
     )
 
 
+def _first(rows: list[dict[str, Any]], column: str) -> Any:
+    """The first value that is not missing."""
+    return next((row[column] for row in rows if row[column]), None)
+
+
 def _sentence(firm_id: str, row: dict[str, Any], number: int) -> Sentence:
+    """`number` counts the firm's rows. It makes an id that is missing, since positions may repeat."""
     transcript, position = row["transcript_id"] or "", row["position"]
-    position = number if position is None else position
     return Sentence(
-        sentence_id=row["sentence_id"] or f"{firm_id}_{transcript}_{position:04d}",
+        sentence_id=row["sentence_id"] or f"{firm_id}_{transcript}_{number:04d}",
         raw_text=row["raw_text"] or "",
         cleaned_text=row["cleaned_text"] or "",
         speaker_type=row["speaker_type"] or "",
         transcript_id=transcript,
-        position=position,
+        position=number if position is None else position,
     )

@@ -3,7 +3,8 @@ columns.
 
 The Batch job reads its firms with it, and `ftm prefetch put` checks a prefetch with it, so that what is uploaded can
 be read. permno, gvkey and earnings_call_date are optional: the column may be missing, and a cell that cannot be read
-becomes null, and is counted. A cell of another column that cannot be read makes its firm unreadable.
+becomes null and is counted. A cell of another column that cannot be read makes its firm unreadable. The case of column
+names does not matter.
 """
 
 import re
@@ -17,15 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contract.prefetch import SENTENCE_COLUMNS
+from contract import ContractError
+from contract.prefetch import SENTENCE_COLUMNS, match_columns
 from worker import WorkerError
 
 SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in SENTENCE_COLUMNS.items()])
 OPTIONAL = ("permno", "gvkey", "earnings_call_date")
 _MAY_LACK = (*OPTIONAL, "quarter")
 """The folder and the manifest name the quarter as well."""
-_IDS = ("firm_id", "transcript_id", "sentence_id")
-"""These may be whole numbers; the other text columns may not."""
+_NUMBERS = ("firm_id", "transcript_id", "sentence_id", "position", "quarter")
+"""These may be whole numbers. Another text column may only be of a number type if all of it is missing: pandas writes
+an empty column as NaN."""
 _ROWS_AT_ONCE = 16_384
 
 _MISSING = frozenset({"", "nan", "nat", "none", "null"})
@@ -33,12 +36,15 @@ _MISSING = frozenset({"", "nan", "nat", "none", "null"})
 _GVKEY = re.compile(r"(\d{1,6})(?:\.0+)?")
 _INTEGER = re.compile(r"([+-]?\d+)(?:\.0*)?")
 _TIME_OF_DAY = re.compile(
-    r"[T ]\s*\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:[AaPp][Mm])?\s*(?:Z|UTC|[+-]\d{2}:?\d{2})?$"
+    r"[T :]\s*\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:[AaPp]\.?[Mm]\.?)?\s*(?:[A-Z]{1,4}|[+-]\d{2}:?\d{2})?$"
 )
 _WEEKDAY = re.compile(r"^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*[,. ]\s*", re.IGNORECASE)
 _YEAR_FIRST = re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})|(\d{4})(\d{2})(\d{2})")
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
-_NAMED_DATES = ("%d %b %Y", "%d %B %Y", "%b %d %Y", "%B %d %Y", "%Y %b %d", "%Y %B %d")
+_NAMED_DATES = ("%d %b %Y", "%d %B %Y", "%b %d %Y", "%B %d %Y", "%Y %b %d", "%Y %B %d", "%b %d %H:%M:%S %Y")
+_DATE_FILLERS = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b|\bof\b|(?<=\bsep)t\b", re.IGNORECASE)
+_DATE_BREAKS = re.compile(r"[\s,.\-/]+|(?<=\d)(?=[A-Za-z])|(?<=[A-Za-z])(?=\d)")
+_QUARTER = re.compile(r"(\d{4})Q?([1-4])|(?:Q([1-4])|([1-4])Q)(\d{4})|Q?([1-4])")
 
 # Arrow creates these functions at run time, where the type checker does not see them.
 _compute: Any = pc
@@ -86,6 +92,8 @@ class Sentences:
     """Cells that make their firms unreadable. They are null in `table`."""
     padded: int
     """Rows whose gvkey was a number, or had fewer than six digits."""
+    renamed: list[str]
+    """The chunk's names of the columns that differ in case from the contract's."""
 
 
 def read(source: Any, chunk: str, firm_ids: Sequence[str] | None = None) -> Sentences:
@@ -100,13 +108,16 @@ def read(source: Any, chunk: str, firm_ids: Sequence[str] | None = None) -> Sent
         WorkerError: when it is not Parquet, lacks a column, or a column can be read in no row.
     """
     wanted = None if firm_ids is None else pa.array(firm_ids, pa.string())
-    found = Sentences(SCHEMA.empty_table(), [], [], 0)
+    found = Sentences(SCHEMA.empty_table(), [], [], 0, [])
     tables: list[pa.Table] = []
     start = 0
     try:
         parquet = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, pa.Buffer) else source)
         columns = _columns(parquet, chunk)
-        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=columns):
+        found.renamed = [theirs for ours, theirs in columns.items() if ours != theirs]
+        for rows in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(columns.values())):
+            # Without views before rows are chosen: Arrow cannot filter these.
+            batch = pa.RecordBatch.from_arrays([_plain(rows[theirs]) for theirs in columns.values()], list(columns))
             numbers = pa.array(range(start + 1, start + batch.num_rows + 1))
             start += batch.num_rows
             if wanted is None:
@@ -121,25 +132,28 @@ def read(source: Any, chunk: str, firm_ids: Sequence[str] | None = None) -> Sent
     return found
 
 
-def _columns(parquet: pq.ParquetFile, chunk: str) -> list[str]:
-    names = parquet.schema_arrow.names
-    if lacking := [name for name in SCHEMA.names if name not in names and name not in _MAY_LACK]:
+def _columns(parquet: pq.ParquetFile, chunk: str) -> dict[str, str]:
+    """The contract's columns that the chunk has -> the chunk's names of them."""
+    try:
+        columns = match_columns(parquet.schema_arrow.names)
+    except ContractError as error:
+        raise WorkerError(f"chunk {chunk} of the prefetch: {error}") from error
+    if lacking := [name for name in SCHEMA.names if name not in columns and name not in _MAY_LACK]:
         raise WorkerError(f"chunk {chunk} of the prefetch lacks the column {', '.join(lacking)}")
-    if twice := [name for name in SCHEMA.names if names.count(name) > 1]:
-        raise WorkerError(f"chunk {chunk} of the prefetch has the column {twice[0]} twice")
-    for name in SCHEMA.names:
-        if name in names and name not in OPTIONAL:
-            _check_kind(name, parquet.schema_arrow.field(name).type, chunk)
-    return [name for name in SCHEMA.names if name in names]
+    for ours, theirs in columns.items():
+        if ours not in OPTIONAL:
+            _check_kind(ours, parquet.schema_arrow.field(theirs).type, chunk)
+    return columns
 
 
 def _check_kind(name: str, kind: pa.DataType, chunk: str) -> None:
     kind = _plain_type(kind)
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    allowed = _is_text(kind) or pa.types.is_null(kind) or (number and (name in _IDS or name == "position"))
-    if not allowed or (name == "firm_id" and pa.types.is_null(kind)):
-        wanted = "whole numbers" if name == "position" else "text"
-        raise WorkerError(f"chunk {chunk} of the prefetch: the column {name} is of type {kind}, not {wanted}")
+    number = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    missing = pa.types.is_null(kind) and name != "firm_id"
+    if _is_text(kind) or pa.types.is_floating(kind) or missing or (number and name in _NUMBERS):
+        return
+    wanted = "whole numbers" if name == "position" else "text"
+    raise WorkerError(f"chunk {chunk} of the prefetch: the column {name} is of type {kind}, not {wanted}")
 
 
 def _convert(batch: pa.RecordBatch, numbers: pa.Array, found: Sentences) -> pa.Table:
@@ -162,7 +176,6 @@ def _convert(batch: pa.RecordBatch, numbers: pa.Array, found: Sentences) -> pa.T
 
 def _read_column(name: str, column: pa.Array) -> tuple[pa.Array, list[int]]:
     """The column in the contract's type, and the rows whose cells cannot be read."""
-    column = _plain(column)
     if _is_text(column.type) and name in _TEXT:
         return _read_text(column)
     return _read_values(column, SCHEMA.field(name).type, _PARSERS[name])
@@ -188,17 +201,19 @@ def _read_values(column: pa.Array, kind: pa.DataType, parse: Callable[[Any], Any
     """Each different value is parsed once."""
     if pa.types.is_timestamp(column.type):
         column = _days(column)
+    if _is_text(column.type):
+        column = column.cast(pa.large_binary())  # one cell that is not UTF-8 must not make the others unreadable
     try:
         encoded: Any = column.dictionary_encode()
-        values, indices = encoded.dictionary.to_pylist(), encoded.indices
-    except (pa.ArrowNotImplementedError, ValueError, OverflowError):  # nested types, and dates beyond Python's
+    except pa.ArrowNotImplementedError:  # nested types
         return pa.nulls(len(column), kind), [row for row, valid in enumerate(column.is_valid().to_pylist()) if valid]
+    indices = encoded.indices
     parsed: list[Any] = []
     unreadable: list[int] = []
-    for index, value in enumerate(values):
+    for index, value in enumerate(encoded.dictionary):
         try:
-            parsed.append(parse(value))
-        except (_BadCellError, ValueError, OverflowError):
+            parsed.append(parse(value.as_py()))
+        except (_BadCellError, ValueError, OverflowError):  # also what Python cannot represent, such as the year 20000
             parsed.append(None)
             unreadable.append(index)
     rows: list[int] = []
@@ -303,13 +318,31 @@ def _date(value: Any) -> date | None:
         if second > 12:
             return date(year, first, second)
         raise _BadCellError
-    words = " ".join(re.split(r"[\s,.\-/]+", re.sub(r"(?<=\d)(st|nd|rd|th)\b", "", text))).strip()
+    words = " ".join(_DATE_BREAKS.sub(" ", _DATE_FILLERS.sub("", text)).split())
     for notation in _NAMED_DATES:
         try:
             return datetime.strptime(words, notation).date()
         except ValueError:
             continue
     raise _BadCellError
+
+
+def _parse_quarter(value: Any) -> str | None:
+    """`2016Q2` from the usual notations, and `Q2` from 2, which says nothing of the year."""
+    text = _text(value if isinstance(value, (str, bytes)) else _whole(value))
+    if text is None:
+        return None
+    found = _QUARTER.fullmatch(re.sub(r"[\s_./-]", "", text.upper()))
+    if not found:
+        raise _BadCellError
+    year, number = found[1] or found[5] or "", found[2] or found[3] or found[4] or found[6]
+    return f"{year}Q{number}"
+
+
+def _parse_missing(value: Any) -> None:
+    """A text column of a number type may only hold missing values."""
+    if _whole(value) is not None:
+        raise _BadCellError
 
 
 def _whole(value: Any) -> int | None:
@@ -350,22 +383,40 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "gvkey": _parse_gvkey,
     "earnings_call_date": _parse_date,
     "position": _parse_position,
+    "quarter": _parse_quarter,
 }
-_WHOLE_NUMBERS = ("a whole number", "whole numbers")
-_UTF8_TEXT = ("UTF-8 text", "UTF-8 text")
-_RULES = {
+_TEXT = [name for name in SCHEMA.names if name not in _PARSERS]
+_PARSERS |= {name: _parse_id if name in _NUMBERS else _parse_missing for name in _TEXT}
+
+_Rule = tuple[str, str]
+_WHOLE_NUMBERS: _Rule = ("a whole number", "whole numbers")
+_UTF8_TEXT: _Rule = ("UTF-8 text", "UTF-8 text")
+_RULES: dict[str, _Rule] = {
     "permno": _WHOLE_NUMBERS,
     "position": _WHOLE_NUMBERS,
     "gvkey": ("a number of up to six digits", "numbers of up to six digits"),
     "earnings_call_date": ("an unambiguous date", "unambiguous dates"),
+    "quarter": ("a quarter such as 2016Q2", "quarters such as 2016Q2"),
 }
-_TEXT = [name for name in SCHEMA.names if name not in _PARSERS]
-_PARSERS |= dict.fromkeys(_TEXT, _parse_id)
+_RANGES: dict[str, _Rule] = {
+    "permno": ("a whole number from 1 to 2^63 - 1", "whole numbers from 1 to 2^63 - 1"),
+    "position": ("a whole number from 0 to 2^31 - 1", "whole numbers from 0 to 2^31 - 1"),
+}
+"""For whole numbers that are too small or too large."""
+
+
+def _rule(name: str, kind: pa.DataType, value: Any) -> _Rule:
+    """What cells of this column should be, of which `value` is not."""
+    if name in _TEXT:
+        return _WHOLE_NUMBERS if name in _NUMBERS and not _is_text(kind) else _UTF8_TEXT
+    try:
+        return _RANGES[name] if name in _RANGES and _whole(value) is not None else _RULES[name]
+    except (_BadCellError, ValueError, OverflowError):
+        return _RULES[name]
 
 
 def _padded(column: pa.Array, gvkeys: pa.Array) -> int:
     """How many of the gvkeys are not as they were written."""
-    column = _plain(column)
     if not _is_text(column.type):
         return len(gvkeys) - gvkeys.null_count
     texts, _ = _read_text(column)
@@ -375,12 +426,12 @@ def _padded(column: pa.Array, gvkeys: pa.Array) -> int:
 def _problem(name: str, column: pa.Array, rows: list[int], arrays: dict[str, pa.Array], numbers: pa.Array) -> Problem:
     first = rows[0]
     firms = arrays["firm_id"].take(pa.array(rows)).unique().to_pylist()
-    otherwise = _UTF8_TEXT if _is_text(_plain_type(column.type)) else _WHOLE_NUMBERS
+    value = _value(column, first)
     return Problem(
         column=name,
-        rules=_RULES.get(name, otherwise),
+        rules=_rule(name, column.type, value),
         count=len(rows),
-        value=_value(column, first),
+        value=value,
         row=numbers[first].as_py(),
         firm=arrays["firm_id"][first].as_py() or "",
         sentence=arrays["sentence_id"][first].as_py() or "",
@@ -390,7 +441,7 @@ def _problem(name: str, column: pa.Array, rows: list[int], arrays: dict[str, pa.
 
 def _value(column: pa.Array, row: int) -> Any:
     try:
-        return _plain(column)[row].as_py()
+        return column[row].as_py()
     except UnicodeDecodeError as error:
         return error.object
     except (ValueError, OverflowError):  # a date beyond Python's

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from cli.errors import UsageError
 from cli.services import prefetch
 from contract import ContractError
-from contract.prefetch import SENTENCE_COLUMNS, check_firm_id
+from contract.prefetch import SENTENCE_COLUMNS, check_firm_id, match_columns
 
 _FIRMS_PER_CHUNK = 200
 _ROWS_AT_ONCE = 1_000
@@ -213,8 +213,7 @@ def _mapping(names: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]
             raise UsageError(f"{ours!r} is not a column of a prefetch; those are {', '.join(SENTENCE_COLUMNS)}")
         if theirs not in names:
             raise UsageError(f"the files have no column {theirs!r}; they have {', '.join(names)}")
-    found = {ours: columns.get(ours, ours) for ours in SENTENCE_COLUMNS}
-    found = {ours: theirs for ours, theirs in found.items() if theirs in names}
+    found = {**match_columns(names), **columns}
     for needed in ("firm_id", "raw_text"):
         if needed not in found:
             raise UsageError(

@@ -245,13 +245,19 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (a_folder, "chunk_0001.parquet is a folder, as Spark writes a table: make the prefetch from it"),
     (bad_position, "position: 2 values are not whole numbers, first 0.5 (C, sentence C_1_0000)"),
     (no_text, "raw_text is empty in all of the 6 rows"),
-    (repeated_sentence, "1 sentence ids appear twice, the first is A_1_0000"),
-    (lambda folder: write_chunk(folder, "chunk_0001.parquet", ["D"]), "lacks 1 firms that the manifest puts there"),
+    (
+        repeated_sentence,
+        "1 value used more than once, first 'A_1_0000' (chunk_0000.parquet row 1 and chunk_0001",
+    ),
+    (lambda folder: write_chunk(folder, "chunk_0001.parquet", ["D"]), "lacks 1 firm that the manifest puts there"),
     (
         lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C", "D"]),
-        "puts elsewhere, the first is D",
+        "puts elsewhere, the first is D in row 3",
     ),
-    (lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C"], quarter="2022Q4"), "holds sentences of 2022Q4"),
+    (
+        lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C"], quarter="2022Q4"),
+        "not only of 2023Q1: quarter in row 1 (C)",
+    ),
     (
         lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C"], firm_id=None),
         "the column firm_id is of type null, not text",

@@ -22,12 +22,14 @@ NEW_YORK = timezone(timedelta(hours=-5))
 
 
 def table(**columns: Any) -> pa.Table:
-    """A call of four sentences with changed columns; None leaves a column out."""
+    """A call of four sentences with other columns; None leaves a column out."""
     made = pa.Table.from_pylist(call("ALPHA", ROWS), CHUNK_SCHEMA)
     for name, values in columns.items():
         index = made.schema.get_field_index(name)
         if values is None:
             made = made.remove_column(index)
+        elif index < 0:
+            made = made.append_column(name, pa.array(values))
         else:
             made = made.set_column(index, name, values if isinstance(values, pa.Array) else pa.array(values))
     return made
@@ -71,6 +73,15 @@ def test_every_text_type_is_read_unchanged(column: str, kind: pa.DataType) -> No
     assert not found.unreadable
 
 
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()], ids=str)
+def test_rows_are_chosen_from_columns_of_views(kind: pa.DataType) -> None:
+    found = read(
+        table(firm_id=pa.array(["ALPHA", "BETA"] * 2).cast(kind), raw_text=pa.array(TEXTS).cast(kind)), ["BETA"]
+    )
+
+    assert found.table["raw_text"].to_pylist() == TEXTS[1::2]
+
+
 @pytest.mark.parametrize("firm", [pa.array([10001] * 4), pa.array([10001.0] * 4), pa.array([Decimal(10001)] * 4)])
 def test_a_firm_id_may_be_a_number(firm: pa.Array) -> None:
     found = read(table(firm_id=firm), ["10001", "OTHER"])
@@ -108,13 +119,21 @@ def test_a_permno_is_a_whole_number_or_missing(permno: pa.Array) -> None:
         ({"permno": [[1]] * 4}, "permno: 4 values are not whole numbers, first [1]"),
         (
             {"permno": pa.array([2**63, 1, 1, 1], pa.uint64())},
-            "permno: 1 value is not a whole number, first 9223372036854775808",
+            "permno: 1 value is not a whole number from 1 to 2^63 - 1, first 9223372036854775808",
         ),
         ({"gvkey": ["001690", "#N/A", "unknown", "001690"]}, "gvkey: 2 values are not numbers of up to six digits"),
         ({"gvkey": [b"\xff", b"1", b"1", b"1"]}, "gvkey: 1 value is not a number of up to six digits, first"),
         ({"earnings_call_date": ["03/04/2021"] * 4}, "earnings_call_date: 4 values are not unambiguous dates"),
         ({"earnings_call_date": ["2021-02-30"] * 4}, "4 values are not unambiguous dates, first '2021-02-30'"),
         ({"earnings_call_date": pa.array([10**9] * 4, pa.int32()).cast(pa.date32())}, "4 values are not unambiguous"),
+        (
+            {"earnings_call_date": pa.array([18928, 2**31 - 1, 18928, 18928], pa.int32()).cast(pa.date32())},
+            "1 value is not an unambiguous date",
+        ),
+        (
+            {"gvkey": pa.array([b"001690", b"\xff", b"001690", b"001690"]).view(pa.string())},
+            "gvkey: 1 value is not a number of up to six digits, first b'\\xff'",
+        ),
         ({"earnings_call_date": [44497] * 4}, "4 values are not unambiguous dates, first 44497"),
     ],
 )
@@ -153,6 +172,11 @@ def test_a_gvkey_has_six_digits(gvkey: list[Any]) -> None:
         "Oct 28, 2021",
         "October 28th, 2021",
         "Thursday, October 28, 2021",
+        "28OCT2021",
+        "28th of October 2021",
+        "Thu, 28 Oct 2021 17:00:00 GMT",
+        "Thu Oct 28 17:00:00 2021",
+        "2021-10-28 5:00 p.m. ET",
         b"2021-10-28",
         20211028,
         20211028.0,
@@ -192,16 +216,18 @@ def test_a_position_is_a_whole_number(position: Any) -> None:
             {"position": [0.5, 1.5, 2.0, 3.0]},
             "position: 2 values are not whole numbers, first 0.5 (ALPHA, sentence ALPHA_ALPHA-1_0000)",
         ),
-        ({"position": [0, -1, 2, 3]}, "position: 1 value is not a whole number, first -1"),
+        ({"position": [0, -1, 2, 3]}, "position: 1 value is not a whole number from 0 to 2^31 - 1, first -1"),
         ({"raw_text": [b"fine", "Zürich".encode("latin-1"), b"", b""]}, "raw_text: 1 value is not UTF-8 text"),
         ({"sentence_id": [b"a", b"\xff", b"c", b"d"]}, "first b'\\xff' (ALPHA, row 2)"),
+        ({"quarter": [185, 185, 185, None]}, "quarter: 3 values are not quarters such as 2016Q2, first 185 (ALPHA, "),
+        ({"speaker_type": [None, 1.0, None, None]}, "speaker_type: 1 value is not UTF-8 text, first 1.0 (ALPHA, "),
     ],
 )
 def test_an_invalid_required_cell_makes_its_firm_unreadable(columns: dict[str, Any], sentence: str) -> None:
-    found = read(pa.concat_tables([table(**columns), table(firm_id=["BETA"] * 4).cast(table(**columns).schema)]))
+    found = read(table(**columns, firm_id=["ALPHA", "ALPHA", "ALPHA", "BETA"]))
 
     assert sentence in str(found.unreadable[0])
-    assert found.unreadable[0].firms == {"ALPHA"} or "position" not in sentence
+    assert found.unreadable[0].firms == {"ALPHA"}
 
 
 @pytest.mark.parametrize(
@@ -210,6 +236,7 @@ def test_an_invalid_required_cell_makes_its_firm_unreadable(columns: dict[str, A
         ({"raw_text": [7] * 4}, "the column raw_text is of type int64, not text"),
         ({"position": [True] * 4}, "the column position is of type bool, not whole numbers"),
         ({"firm_id": pa.nulls(4)}, "the column firm_id is of type null, not text"),
+        ({"Raw_text": ["a"] * 4, "RAW_TEXT": ["a"] * 4, "raw_text": None}, "the column raw_text is there twice, as"),
         ({"cleaned_text": None, "gvkey": None}, "lacks the column cleaned_text"),
     ],
 )
@@ -233,6 +260,35 @@ def test_a_uuid_is_read_as_text() -> None:
     found = read(table(sentence_id=pa.array([each.bytes for each in ids], pa.uuid())))
 
     assert found.table["sentence_id"].to_pylist() == [str(each) for each in ids]
+
+
+@pytest.mark.parametrize(
+    ("written", "quarter"),
+    [
+        *((text, "2016Q2") for text in ("2016Q2", " 2016q2\r\n", "2016-Q2", "Q2 2016", "2Q2016", 20162)),
+        *((text, "Q2") for text in (2, 2.0, "2", "q2")),
+        *((missing, None) for missing in ("", "nan", float("nan"))),
+    ],
+)
+def test_a_quarter_is_read_in_the_usual_notations(written: Any, quarter: str | None) -> None:
+    found = read(table(quarter=[written] * ROWS))
+
+    assert values(found, "quarter") == [quarter]
+    assert not found.unreadable
+
+
+def test_columns_are_found_in_any_case() -> None:
+    made = table()
+    found = read(made.rename_columns([name.upper() for name in made.column_names]))
+
+    assert found.table.equals(read(made).table)
+    assert found.renamed == [name.upper() for name in SCHEMA.names]
+    assert read(made.append_column("RAW_TEXT", made["permno"])).table.equals(found.table)
+
+
+@pytest.mark.parametrize("column", ["firm_name", "speaker_type", "quarter"])
+def test_a_text_column_without_a_value_may_be_of_floats(column: str) -> None:
+    assert values(read(table(**{column: [float("nan"), None, None, None]})), column) == [None]
 
 
 def test_the_quarter_may_be_only_in_the_name_of_the_folder() -> None:

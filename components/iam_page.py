@@ -29,6 +29,26 @@ Whoever runs `pulumi up` needs the right to manage the stack's resources, `iam:P
 `iam:CreateServiceLinkedRole` when the account uses ECS, Batch, Auto Scaling, Application Auto Scaling, Elastic Load
 Balancing or EC2 Spot for the first time.
 
+Whoever uses `ftm` needs the actions below on the stack's resources. Without those of the last row, the commands still
+work and print what they could not find out.
+
+| service | actions |
+|---|---|
+| S3 | `s3:ListBucket`, `s3:GetObject`, `s3:PutObject`, `s3:DeleteObject` |
+| Systems Manager | `ssm:GetParameter` |
+| Step Functions | `states:DescribeStateMachine`, `states:ListExecutions`, `states:DescribeExecution`, \
+`states:GetExecutionHistory`, `states:StartExecution`, `states:StopExecution` |
+| Batch | `batch:DescribeJobQueues`, `batch:DescribeComputeEnvironments`, `batch:DescribeJobDefinitions`, \
+`batch:ListJobs`, `batch:DescribeJobs`, `batch:SubmitJob` |
+| CloudWatch Logs | `logs:GetLogEvents`, `logs:FilterLogEvents` |
+| Auto Scaling | `autoscaling:DescribeAutoScalingGroups`, `autoscaling:DescribeScalingActivities`, \
+`autoscaling:SetDesiredCapacity`, `autoscaling:TerminateInstanceInAutoScalingGroup` |
+| ECS | `ecs:DescribeServices`, `ecs:UpdateService`, `ecs:DescribeTaskDefinition`, `ecs:ListTasks`, \
+`ecs:DescribeTasks`, `ecs:ListContainerInstances`, `ecs:DescribeContainerInstances` |
+| Elastic Load Balancing | `elasticloadbalancing:DescribeTargetHealth` |
+| for more information | `ec2:DescribeInstances`, `ec2:DescribeSpotPriceHistory`, \
+`cloudwatch:GetMetricStatistics`, `cloudwatch:DescribeAlarms`, `ecr:DescribeImages`, `servicequotas:GetServiceQuota` |
+
 This page is generated: `python -m components.iam_page > docs/iam.md`.
 """
 

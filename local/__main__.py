@@ -60,7 +60,7 @@ def _deploy(arguments: argparse.Namespace, cleanup: ExitStack) -> None:
     except EmbeddedAwsError as error:
         raise LocalError(str(error)) from error
     cleanup.callback(aws.stop)
-    balancer = LocalAlb(target, _has_healthy_target)
+    balancer = LocalAlb(target, _has_healthy_target, _count_request)
     balancer.start()
     cleanup.callback(balancer.stop)
     outputs = deployment.finish(aws.endpoint, balancer.address)
@@ -83,6 +83,12 @@ def _has_healthy_target() -> bool:
 
     groups = elbv2_backends[state.ACCOUNT][REGION].target_groups.values()
     return any(group.targets for group in list(groups))
+
+
+def _count_request() -> None:
+    from local.emulator.request_counts import RequestCounts
+
+    RequestCounts.count(state.ACCOUNT, REGION)
 
 
 def _arguments() -> argparse.Namespace:

@@ -9,7 +9,7 @@ from cli.commands.logs import FollowOption, SearchOption, SinceOption, print_gro
 from cli.errors import ExitCode, UsageError, explain
 from cli.options import JsonOption, OptionalQuarterArgument, YesOption, parse_levels
 from cli.rendering import vllm as rendering
-from cli.services import evaluation, executions, quota
+from cli.services import evaluation, executions, gpus, quota
 from cli.services import vllm as service
 from cli.services.vllm import Vllm
 from cli.stack import Stack, connect
@@ -19,14 +19,20 @@ app = typer.Typer(no_args_is_help=True, help="See, scale and measure the stack's
 
 @app.command()
 def status(ctx: typer.Context, as_json: JsonOption = False) -> None:
-    """Show how many GPU instances are wanted, run, and answer.
+    """Show how many GPU instances are wanted, run and answer, what they are and cost, and how busy they are.
 
     \b
     Example:
-      ftm vllm status --json | jq .healthy
+      ftm vllm status --json | jq .minutes_idle
     """
     stack = connect(ctx.obj)
-    _print(service.status(stack), as_json)
+    vllm = service.status(stack)
+    use = gpus.use(stack, vllm)
+    if as_json:
+        output.print_json({**vars(vllm), **use})
+        return
+    rendering.print_vllm(vllm)
+    rendering.print_use(use, vllm.healthy)
 
 
 @app.command()

@@ -5,17 +5,45 @@ from typing import Any
 
 from cli import output
 from cli.rendering.runs import print_fallbacks
+from cli.services.gpus import Use
 from cli.services.vllm import Vllm
 
 
 def print_vllm(vllm: Vllm) -> None:
-    """One line of counts, and a warning where the group and the service disagree."""
-    columns = ("desired", "instances", "running", "healthy", "maximum", "base URL")
-    values = (vllm.desired, vllm.instances, vllm.running, vllm.healthy, vllm.maximum, vllm.base_url)
-    output.print_table(columns, [values])
+    """The counts, what is deployed, and a warning where the group and the service disagree."""
+    columns = ("desired", "instances", "running", "healthy", "maximum")
+    output.print_table(columns, [(vllm.desired, vllm.instances, vllm.running, vllm.healthy, vllm.maximum)])
     output.print_table(("model", "revision", "rollout"), [(vllm.model, vllm.revision, vllm.rollout)], wrap=("rollout",))
+    output.print_line(f"base URL: {vllm.base_url}")
     if vllm.desired_tasks != vllm.desired:
         output.warn(f"the service wants {vllm.desired_tasks} tasks, but the group wants {vllm.desired} instances")
+
+
+def print_use(use: Use, healthy: int) -> None:
+    """The GPU instances and how busy they are; why something is unknown goes to stderr."""
+    if use["gpus"]:
+        columns = ("instance", "type", "zone", "state", "market", "$/hour", "up")
+        rows = [
+            (
+                gpu["instance_id"],
+                gpu["type"],
+                gpu["zone"],
+                gpu["state"],
+                gpu["market"],
+                None if gpu["dollars_per_hour"] is None else f"{gpu['dollars_per_hour']:.3f}",
+                None if gpu["minutes_up"] is None else _hours(gpu["minutes_up"]),
+            )
+            for gpu in use["gpus"]
+        ]
+        output.print_table(columns, rows, drop=("state", "zone", "market"))
+    if use["minutes_idle"] is not None:
+        output.print_line(f"idle for {output.count(use['minutes_idle'], 'minute')}")
+    if load := use["load"]:
+        of = f", at one of {healthy} instances" if healthy > 1 else ""
+        cache = "" if load["kv_cache_use"] is None else f"; {load['kv_cache_use']:.0%} of the KV cache is used"
+        output.print_line(f"requests: {load['running']:,} running, {load['waiting']:,} waiting{of}{cache}")
+    for note in use["notes"]:
+        output.hint(note)
 
 
 def print_smoke(result: Mapping[str, Any]) -> None:
@@ -56,6 +84,11 @@ def print_load(result: Mapping[str, Any]) -> None:
     output.print_table(columns, rows)
     print_fallbacks(result["fallbacks"])
     output.print_line(f"Knee: {result['knee']} concurrent requests reach 90% of peak throughput.")
+
+
+def _hours(minutes: int) -> str:
+    """`0:05`, hours and minutes."""
+    return f"{minutes // 60}:{minutes % 60:02}"
 
 
 def _seconds(value: float | None) -> str | None:

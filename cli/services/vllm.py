@@ -69,14 +69,14 @@ def status(stack: Stack) -> Vllm:
     Raises:
         NotFoundError: when the stack has no vLLM.
     """
-    group, service = _group(stack), _service(stack)
+    found, service = group(stack), _service(stack)
     targets = stack.elbv2.describe_target_health(TargetGroupArn=stack.output("vllm_target_group_arn"))
     states = [target.get("TargetHealth", {}).get("State") for target in targets["TargetHealthDescriptions"]]
     return Vllm(
-        desired=group["DesiredCapacity"],
-        minimum=group["MinSize"],
-        maximum=group["MaxSize"],
-        instances=len(group.get("Instances", [])),
+        desired=found["DesiredCapacity"],
+        minimum=found["MinSize"],
+        maximum=found["MaxSize"],
+        instances=len(found.get("Instances", [])),
         desired_tasks=service.get("desiredCount", 0),
         running=service.get("runningCount", 0),
         healthy=states.count("healthy"),
@@ -85,6 +85,20 @@ def status(stack: Stack) -> Vllm:
         revision=service.get("taskDefinition", "").rpartition("/")[2],
         rollout=_rollout(service),
     )
+
+
+def group(stack: Stack) -> "AutoScalingGroupTypeDef":
+    """The Auto Scaling group of the GPU instances.
+
+    Raises:
+        NotFoundError: when the stack has no vLLM, or its group was deleted.
+    """
+    check_part_of(stack)
+    name = stack.output("vllm_asg_name")
+    groups = stack.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+    if not groups:
+        raise NotFoundError(f"the Auto Scaling group {name} does not exist: is the stack deployed in this region?")
+    return groups[0]
 
 
 def scale(stack: Stack, size: int) -> Vllm:
@@ -181,7 +195,7 @@ def stopped_reason(stack: Stack) -> str:
 
 def on_demand_base(stack: Stack) -> int:
     """How many of the group's instances are on-demand ones before Spot is used."""
-    distribution = _group(stack).get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
+    distribution = group(stack).get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
     return distribution.get("OnDemandBaseCapacity", 0)
 
 
@@ -201,15 +215,6 @@ def check_healthy(stack: Stack, or_else: str = "") -> Vllm:
     if not vllm.desired or not vllm.desired_tasks:
         raise NotFoundError(f"vLLM is scaled to zero: scale it up with `{scale_up}`{or_else}")
     raise ConflictError(f"vLLM is not healthy yet ({vllm.healthy} of {vllm.desired}): wait for it with `{scale_up}`")
-
-
-def _group(stack: Stack) -> "AutoScalingGroupTypeDef":
-    check_part_of(stack)
-    name = stack.output("vllm_asg_name")
-    groups = stack.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
-    if not groups:
-        raise NotFoundError(f"the Auto Scaling group {name} does not exist: is the stack deployed in this region?")
-    return groups[0]
 
 
 def _service(stack: Stack) -> "ServiceTypeDef":
@@ -275,7 +280,7 @@ def _remove_idle_instances(stack: Stack, size: int) -> None:
     """Take instances without a task out of the group until `size` are left."""
     name, deadline = stack.output("vllm_asg_name"), time.monotonic() + _DRAIN_SECONDS
     while True:
-        instances = [one["InstanceId"] for one in _group(stack).get("Instances", []) if _is_there(one)]
+        instances = [one["InstanceId"] for one in group(stack).get("Instances", []) if _is_there(one)]
         if len(instances) <= size:
             stack.autoscaling.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=size, HonorCooldown=False)
             return

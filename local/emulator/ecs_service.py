@@ -53,7 +53,9 @@ class EcsServices:
 
     def _after_scaling(self, original: Any, group: FakeAutoScalingGroup, capacity: int | None) -> None:
         with self._lock:
+            known = [member.instance.id for member in group.instance_states]
             original(group, capacity)
+            _apply_mixed_instances_policy(group, known)
             backend = group.autoscaling_backend
             self._settle(ecs_backends[backend.account_id][backend.region_name])
 
@@ -83,6 +85,25 @@ class EcsServices:
                 )
             for balancer in service.load_balancers:
                 _register(balancers, balancer, running)
+
+
+def _apply_mixed_instances_policy(group: FakeAutoScalingGroup, known: list[str]) -> None:
+    """Give instances that are not `known` a type of the group's policy; those above the on-demand base are Spot.
+
+    moto reads neither from the policy, and leaves the type empty.
+    """
+    policy = group.mixed_instances_policy or {}
+    overrides = policy.get("LaunchTemplate", {}).get("Overrides", [])
+    base = int(policy.get("InstancesDistribution", {}).get("OnDemandBaseCapacity", 0))
+    on_demand = sum(
+        member.instance.lifecycle is None for member in group.instance_states if member.instance.id in known
+    )
+    for member in group.instance_states:
+        if not overrides or member.instance.id in known:
+            continue
+        member.instance_type = member.instance.instance_type = overrides[0]["InstanceType"]
+        member.instance.lifecycle = None if on_demand < base else "spot"
+        on_demand += member.instance.lifecycle is None
 
 
 def _group_names(backend: EC2ContainerServiceBackend, service: Service) -> list[str]:

@@ -71,9 +71,13 @@ def json_response(status: int, document: dict[str, Any]) -> Response:
 class LocalAlb:
     """The load balancer: `start` runs it in a thread of its own, and `stop` ends it."""
 
-    def __init__(self, target: Target, has_healthy_target: Callable[[], bool]) -> None:
+    def __init__(
+        self, target: Target, has_healthy_target: Callable[[], bool], count_request: Callable[[], None] = lambda: None
+    ) -> None:
+        """Both functions are called at each request; `count_request` only if the target gets it."""
         self._target = target
         self._has_healthy_target = has_healthy_target
+        self._count_request = count_request
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)  # every worker connects at once
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
@@ -103,6 +107,7 @@ class LocalAlb:
         if not self._has_healthy_target():
             answer = _html(HTTPStatus.SERVICE_UNAVAILABLE)
         else:
+            self._count_request()
             headers = {name.lower(): value for name, value in request.headers.items()}
             asked = Request(request.method, request.path_qs, await request.read(), headers)
             answer = await self._target.answer(asked)

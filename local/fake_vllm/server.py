@@ -25,6 +25,11 @@ _BLOCK = 16
 _MAX_BLOCKS = 200_000
 _TEMPLATE_TOKENS = 4
 """Tokens that the chat template adds to each message."""
+_METRICS = "".join(
+    f'# TYPE {name} gauge\n{name}{{engine="0",model_name="{MODEL}"}} 0.0\n'
+    for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+)
+"""It answers each request at once, so that none runs or waits when it is asked."""
 
 
 class FakeVllm:
@@ -43,9 +48,11 @@ class FakeVllm:
                 return Response(HTTPStatus.OK, b"")
             case "GET", "/v1/models":
                 return json_response(HTTPStatus.OK, {"object": "list", "data": [self._model_card()]})
+            case "GET", "/metrics":
+                return Response(HTTPStatus.OK, _METRICS.encode(), "text/plain; version=0.0.4")
             case "POST", "/v1/chat/completions":
                 return self._complete(request.body)
-            case _, "/health" | "/v1/models" | "/v1/chat/completions":
+            case _, "/health" | "/metrics" | "/v1/models" | "/v1/chat/completions":
                 return json_response(HTTPStatus.METHOD_NOT_ALLOWED, {"detail": "Method Not Allowed"})
             case _:
                 return json_response(HTTPStatus.NOT_FOUND, {"detail": "Not Found"})

@@ -11,6 +11,7 @@ from cli.commands import prefetch as commands
 from cli.services import (
     cost,
     doctor,
+    gpus,
     history,
     logs,
     prefetch,
@@ -42,6 +43,9 @@ SHAPES: dict[str, type] = {
     "doctor": doctor.Finding,
     "console": stack.ConsoleAddress,
     "vllm status, vllm scale": vllm.Vllm,
+    "vllm status, in addition": gpus.Use,
+    "vllm status: an instance": gpus.Gpu,
+    "vllm status: load": gpus.Load,
     "local up, local status": local.LocalStatus,
     "local down": local.StoppedLocal,
     "themes": themes.Themes,

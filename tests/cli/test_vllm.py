@@ -1,12 +1,19 @@
-"""`ftm vllm`: scaling GPUs up and down, in the right order and within the limits of the group."""
+"""`ftm vllm`: the GPUs, and scaling them up and down, in the right order and within the limits of the group."""
 
 import json
 import logging
-from datetime import UTC, datetime
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import botocore.client
 import pytest
+from botocore.exceptions import ClientError
+
+from cli.services import gpus
 
 from .conftest import WAITS, Aws, Ftm, make_vllm_healthy, put_manifest, register
 
@@ -38,7 +45,145 @@ def test_status_of_a_healthy_vllm(aws: Aws, ftm: Ftm) -> None:
     make_vllm_healthy(aws)
 
     assert json.loads(ftm("vllm", "status", "--json").stdout)["healthy"] == 1
-    assert "1\t1\t1\t1\t2\thttp://127.0.0.1:9/v1" in ftm("vllm", "status").stdout
+    shown = ftm("vllm", "status")
+    assert "1\t1\t1\t1\t2\n" in shown.stdout
+    assert "base URL: http://127.0.0.1:9/v1\n" in shown.stdout
+    assert shown.stderr == "requests running and waiting: unknown, the load balancer cannot be reached from here\n"
+
+
+METRICS = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="Qwen/Qwen3-8B"} 5.0
+vllm:num_requests_running{engine="1",model_name="Qwen/Qwen3-8B"} 7.0
+vllm:num_requests_waiting{engine="0",model_name="Qwen/Qwen3-8B"} 0.0
+vllm:num_requests_waiting{engine="1",model_name="Qwen/Qwen3-8B"} 3.0
+vllm:num_requests_waiting_by_reason{engine="1",model_name="Qwen/Qwen3-8B",reason="capacity"} 3.0
+vllm:kv_cache_usage_perc{engine="0",model_name="Qwen/Qwen3-8B"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="Qwen/Qwen3-8B"} 1.25e-01
+vllm:e2e_request_latency_seconds_bucket{le="0.3",model_name="Qwen/Qwen3-8B"} 12.0
+"""
+
+
+@contextmanager
+def metrics_server(text: str, status: int = 200, seconds: float = 0) -> Iterator[tuple[str, list[str]]]:
+    """A server that answers with `text` after so many seconds; returns its base URL and the paths asked for."""
+    paths: list[str] = []
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            ended.wait(seconds)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", paths
+        ended.set()
+        server.shutdown()
+
+
+def use_of_vllm(aws: Aws, monkeypatch: pytest.MonkeyPatch, ftm: Ftm, url: str, idle: int = 0, **answers: Any) -> Any:
+    """What `ftm vllm status` says of a Spot instance that has been up for 65 minutes, on a stack in AWS itself."""
+    make_vllm_healthy(aws)
+    outputs = json.dumps({**aws.outputs, "vllm_base_url": url})
+    aws.client("ssm").put_parameter(Name="/ftm/outputs", Value=outputs, Type="String")
+    variables = {"ENDPOINT_URL": aws.endpoint, "REGION": "us-east-1", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr(gpus, "METRICS_SECONDS", 0.5)
+    now, price = datetime.now(UTC), {"InstanceType": "g5.xlarge", "SpotPrice": "0.4123"}
+    (group,) = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    instance = {
+        "InstanceId": group["Instances"][0]["InstanceId"],
+        "InstanceLifecycle": "spot",
+        "LaunchTime": now - timedelta(minutes=65, seconds=9),
+    }
+    requests = [(idle + 30, 8.0), (idle, 4.0)]
+    counts = [{"Timestamp": now - timedelta(minutes=ago, seconds=9), "Sum": count} for ago, count in requests]
+    given = {
+        "DescribeInstances": {"Reservations": [{"Instances": [instance]}]},
+        "DescribeSpotPriceHistory": {"SpotPriceHistory": [{**price, "AvailabilityZone": "us-east-1a"}]},
+        "GetMetricStatistics": {"Datapoints": counts},
+    }
+    answer(monkeypatch, {**given, **answers})
+    return json.loads(ftm("--stack", "prod", "vllm", "status", "--json").stdout)
+
+
+def test_status_of_a_busy_vllm(aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+    with metrics_server(METRICS) as (url, paths):
+        status = use_of_vllm(aws, monkeypatch, ftm, url)
+        shown = ftm("--stack", "prod", "vllm", "status").stdout
+
+    (gpu,) = status["gpus"]
+    assert {**gpu, "instance_id": ""} == {
+        "instance_id": "",
+        "type": "g5.xlarge",
+        "zone": "us-east-1a",
+        "state": "InService",
+        "market": "spot",
+        "dollars_per_hour": 0.4123,
+        "minutes_up": 65,
+    }
+    assert status["minutes_idle"] == 0
+    assert status["load"] == {"running": 12, "waiting": 3, "kv_cache_use": 0.25}
+    assert paths == ["/metrics", "/metrics"]
+    assert "g5.xlarge\tus-east-1a\tInService\tspot\t0.412\t1:05" in shown
+    assert "idle for 0 minutes\nrequests: 12 running, 3 waiting; 25% of the KV cache is used\n" in shown
+
+
+def test_an_idle_vllm_is_not_asked_since_that_would_count_as_a_request(
+    aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with metrics_server(METRICS) as (url, paths):
+        status = use_of_vllm(aws, monkeypatch, ftm, url, idle=40)
+
+    assert (status["minutes_idle"], status["load"], paths) == (40, None, [])
+
+
+def test_minutes_idle_begin_when_the_instance_is_started(aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = use_of_vllm(aws, monkeypatch, ftm, "http://127.0.0.1:9/v1", idle=300)
+
+    assert status["minutes_idle"] == status["gpus"][0]["minutes_up"] == 65
+
+
+@pytest.mark.parametrize(
+    ("server", "note"),
+    [
+        ({"text": METRICS, "seconds": 100}, "the load balancer cannot be reached from here"),
+        ({"text": METRICS, "status": 503}, "the LLM server has no metrics of vLLM"),
+        ({"text": "llamacpp:requests_processing 1"}, "the LLM server has no metrics of vLLM"),
+    ],
+)
+def test_without_vllms_own_figures_status_says_so(
+    aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch, server: dict[str, Any], note: str
+) -> None:
+    with metrics_server(**server) as (url, _):
+        status = use_of_vllm(aws, monkeypatch, ftm, url)
+
+    assert status["load"] is None
+    assert status["notes"] == [f"requests running and waiting: unknown, {note}"]
+
+
+def test_an_operator_without_the_permissions_sees_the_rest(aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(asked: Any) -> None:
+        raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "not yours"}}, "DescribeInstances")
+
+    denied = dict.fromkeys(("DescribeInstances", "DescribeSpotPriceHistory", "GetMetricStatistics"), deny)
+    status = use_of_vllm(aws, monkeypatch, ftm, "http://127.0.0.1:9/v1", **denied)
+
+    (gpu,) = status["gpus"]
+    assert (gpu["type"], gpu["market"], gpu["dollars_per_hour"], gpu["minutes_up"]) == ("g5.xlarge", None, None, None)
+    assert (status["healthy"], status["minutes_idle"]) == (1, None)
+    assert (
+        status["notes"][0] == "Spot or on demand, and uptime: unknown, no permission for DescribeInstances: not yours"
+    )
 
 
 def test_scaling_sets_group_and_service(aws: Aws, ftm: Ftm) -> None:

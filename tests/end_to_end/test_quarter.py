@@ -56,6 +56,15 @@ def test_topics_shows_the_results_of_the_last_run(run: Ended, ftm: Ftm):
     assert ftm("topics", QUARTER, "--firm", "NO SUCH FIRM").code == 3
 
 
+def test_vllm_status_knows_the_requests_of_the_run(run: Ended, ftm: Ftm):
+    status = ftm("vllm", "status", "--json").json
+    (gpu,) = status["gpus"]
+    assert (gpu["market"], gpu["state"]) == ("spot", "InService")
+    assert status["load"] == {"running": 0, "waiting": 0, "kv_cache_use": 0.0}
+    assert status["minutes_idle"] <= gpu["minutes_up"]
+    assert status["notes"] == []
+
+
 def test_a_failed_batch_is_reported_and_the_others_are_kept(run: Ended, ftm: Ftm, s3: Any, stack: dict[str, Any]):
     """One firm is in a chunk that is not Parquet, the last chunk of the prefetch: only the last batch fails."""
     assert run.code == 0

@@ -103,6 +103,28 @@ def test_a_group_keeps_what_an_update_of_its_policy_does_not_mention(stack_of_mi
     assert policy["LaunchTemplate"]["Overrides"] == [{"InstanceType": "g6.xlarge"}]
 
 
+def test_instances_above_the_on_demand_base_are_spot_instances_of_the_policys_type(aws, stack_of_mixed_instances):
+    scaling, name = stack_of_mixed_instances
+
+    def scale(size, base):
+        policy = {"InstancesDistribution": {"OnDemandBaseCapacity": base}}
+        scaling.update_auto_scaling_group(AutoScalingGroupName=name, MixedInstancesPolicy=policy)
+        scaling.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=size)
+        (group,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+        assert all(member["InstanceType"] == "g6.xlarge" for member in group["Instances"])
+        ids = [member["InstanceId"] for member in group["Instances"]]
+        found = [
+            one
+            for each in aws.client("ec2").describe_instances(InstanceIds=ids)["Reservations"]
+            for one in each["Instances"]
+        ]
+        assert all(one["InstanceType"] == "g6.xlarge" for one in found)
+        return sorted(one.get("InstanceLifecycle", "on-demand") for one in found)
+
+    assert scale(1, base=0) == ["spot"]
+    assert scale(2, base=1) == ["on-demand", "spot"]
+
+
 @pytest.fixture
 def stack_of_mixed_instances(aws):
     name = f"mixed-{uuid.uuid4().hex[:8]}"

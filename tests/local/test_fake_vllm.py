@@ -156,7 +156,12 @@ def test_an_invalid_request_is_400(url: str, body: bytes):
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/v1/chat/completions", 405), ("GET", "/health", 200)],
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/metrics", 405),
+        ("GET", "/health", 200),
+    ],
 )
 def test_other_paths(url: str, method: str, path: str, status: int):
     assert fetch(url + path, method=method)[0] == status

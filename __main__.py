@@ -59,6 +59,7 @@ quarter = QuarterStateMachine(
         batch_timeout_hours=settings.batch.timeout_hours,
         job_queue_arn=batch.queue_arn,
         job_definition_family=batch.job_definition_family,
+        batch_log_group=batch.log_group,
         llm_concurrency=settings.llm_concurrency,
         vllm=vllm,
         vllm_settings=settings.vllm,

@@ -80,6 +80,10 @@ VllmOption = Annotated[
     typer.Option("--vllm", metavar="N", min=1, help="AWS starts N GPUs first, and switches them off at the end."),
 ]
 KeepVllmOption = Annotated[bool, typer.Option("--keep-vllm", help="With --vllm: leave the GPUs on at the end.")]
+NoSmokeTestOption = Annotated[
+    bool,
+    typer.Option("--no-smoke-test", help="Do not have vLLM name three topics first when it has come up since a run."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Start it and return at once.")]

@@ -17,6 +17,15 @@ def retry(*errors: str, attempts: int = 10) -> Document:
     }
 
 
+SUBMIT_JOB_RETRY = retry(
+    "Batch.AWSBatchException",
+    "Batch.ServerException",
+    "Batch.TooManyRequestsException",
+    "Batch.SdkClientException",
+)
+"""SubmitJob is limited to 50 calls a second. A job that ran and failed is States.TaskFailed; Batch tries it again."""
+
+
 def catch(path: str, goto: str) -> list[Document]:
     """Continue at `goto` after any error, which is stored at `path`."""
     # States.ALL does not match States.DataLimitExceeded, and must be alone in its list.

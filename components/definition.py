@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from components.asl import Document, catch, choose, is_present, negate, retry
-from components.vllm_states import VllmCalls, kept, read_stopped, scale_down, scale_up
+from components.asl import SUBMIT_JOB_RETRY, Document, catch, choose, is_boolean, is_present, negate, retry
+from components.vllm_states import SmokeJob, VllmCalls, kept, read_stopped, scale_down, scale_up, smoke_test
 from contract import env
 from contract.bucket import S3UnavailableError
 from contract.resource_names import batch_job_name
@@ -129,7 +129,9 @@ def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | Non
 
     Its input is `{"quarters": [{"quarter": ..., "bucket": ...}, ...], "at_once": 1}`. Each item is an input of the
     machine of one quarter. With `"vllm": {"size": 1, "keep": false}`, vLLM is switched on first, and switched off at
-    the end, also when the quarters fail or the execution is stopped, unless it is to be kept.
+    the end, also when the quarters fail or the execution is stopped, unless it is to be kept. With
+    `"vllm": {"keep": true}`, it is taken as it is. In both cases a smoke test comes before the first quarter, unless
+    `smoke_test` is false.
 
     Args:
         quarter_machine: The other machine's ARN.
@@ -199,6 +201,10 @@ def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | Non
                 "Choices": [
                     {**negate(is_present("$.vllm")), "Next": "ProcessQuarters"},
                     {
+                        "And": [negate(is_present("$.vllm.size")), is_boolean("$.vllm.keep", True)],
+                        "Next": "SmokeTestWanted?",
+                    },
+                    {
                         "And": [
                             is_present("$.vllm.size"),
                             {"Variable": "$.vllm.size", "IsNumeric": True},
@@ -210,7 +216,8 @@ def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | Non
                 "Default": "QuartersRequired",
             },
             # Without a healthy vLLM, the instances that were asked for must not be left, even if vLLM was to be kept.
-            **scale_up(vllm, partition, then="ProcessQuarters", failed="BeginScaleDown"),
+            **scale_up(vllm, partition, then="SmokeTestWanted?", failed="BeginScaleDown"),
+            **smoke_test(vllm.smoke_job, partition, then="ProcessQuarters", failed="VllmKept?"),
             "VllmKept?": kept("QuartersRun?", otherwise="BeginScaleDown"),
             **scale_down(vllm, quarter_machine, partition, then="QuartersRun?"),
         }
@@ -284,7 +291,7 @@ def _batch(calls: QuarterCalls, timeout: int) -> Document:
                 },
                 "ResultSelector": {"job_id.$": "$.JobId"},
                 "ResultPath": "$.job",
-                "Retry": [_BATCH_RETRY],
+                "Retry": [SUBMIT_JOB_RETRY],
                 "Catch": catch("$.error", "JobFailed"),
                 "Next": "JobSucceeded",
             },
@@ -360,14 +367,6 @@ _LAMBDA_RETRY = retry(
     "Sandbox.Timedout",
 )
 
-# SubmitJob is limited to 50 calls a second. A job that ran and failed is States.TaskFailed: Batch itself retries that.
-_BATCH_RETRY = retry(
-    "Batch.AWSBatchException",
-    "Batch.ServerException",
-    "Batch.TooManyRequestsException",
-    "Batch.SdkClientException",
-)
-
 
 def _function(arn: str, timeout: int) -> Document:
     """A task whose output is the function's answer, without details of the invocation."""
@@ -389,7 +388,10 @@ def _write_samples(directory: Path) -> None:
     )
     machine = "arn:aws:states:us-east-1:123456789012:stateMachine:ftm-quarter-processor"
     target_group = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/ftm-vllm/0123456789abcdef"
-    vllm = VllmCalls("ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", target_group, fallback_minutes=20)
+    smoke_job = SmokeJob(calls.job_queue, calls.job_definition, "/aws/batch/ftm", "ftm-calls", "ftm")
+    vllm = VllmCalls(
+        "ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", target_group, smoke_job, fallback_minutes=20
+    )
     samples = {
         "quarter": quarter(calls, 1, _DAY),
         "quarter-at-most": quarter(calls, MAX_CONCURRENCY, _DAY),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from components import policies
 from components.account import Account
-from components.vllm_states import VllmCalls
+from components.vllm_states import SmokeJob, VllmCalls
 
 _ACCOUNT = Account("123456789012", "us-east-1", "aws", "amazonaws.com", "", [])
 _BUCKET = _ACCOUNT.bucket_arn("BUCKET")
@@ -92,7 +92,8 @@ def _state_machines() -> Iterator[policies.Statement]:
     queue, family = _ACCOUNT.arn("batch", "job-queue/ftm-batch"), _ACCOUNT.arn("batch", "job-definition/ftm-worker")
     yield from policies.quarter_state_machine(_ACCOUNT, functions, queue, family)
     yield from policies.quarters_state_machine(_ACCOUNT, "ftm-quarter-processor")
-    vllm = VllmCalls("ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", "", fallback_minutes=1)
+    smoke_job = SmokeJob(queue, "", "/aws/batch/ftm", "", "")
+    vllm = VllmCalls("ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", "", smoke_job, fallback_minutes=1)
     yield from policies.switch_vllm(_ACCOUNT, vllm, ["ftm-quarter-processor", "ftm-quarters"])
     yield from policies.start_quarters(_ACCOUNT, "ftm-quarters")
 

@@ -262,18 +262,25 @@ def function_logs(account: Account, log_group: str) -> list[Statement]:
 def quarter_state_machine(
     account: Account, function_arns: Sequence[str], job_queue_arn: str, job_definition_family: str
 ) -> list[Statement]:
-    """Call the four functions, and submit, follow and end the batches' jobs.
+    """Call the four functions, and run the batches' jobs."""
+    return [
+        allow(["lambda:InvokeFunction"], function_arns),
+        *run_jobs(account, job_queue_arn, job_definition_family),
+        *_state_machine_logs(),
+    ]
+
+
+def run_jobs(account: Account, job_queue_arn: str, job_definition_family: str) -> list[Statement]:
+    """Submit, follow and end jobs.
 
     The family covers all revisions of the job definition: with a single revision, batches that run during a deployment
     could not be tried again after it. Step Functions follows a job by an EventBridge rule, which it creates itself.
     """
     return [
-        allow(["lambda:InvokeFunction"], function_arns),
         allow(["batch:SubmitJob"], [job_queue_arn, job_definition_family, f"{job_definition_family}:*"]),
         allow(["batch:TerminateJob"], [account.arn("batch", "job/*")]),
         allow(["batch:DescribeJobs"], ["*"]),
         _follow(account, "StepFunctionsGetEventsForBatchJobsRule"),
-        *_state_machine_logs(),
     ]
 
 
@@ -291,7 +298,8 @@ def quarters_state_machine(account: Account, quarter_machine: str) -> list[State
 
 
 def switch_vllm(account: Account, vllm: VllmCalls, machines: Sequence[str]) -> list[Statement]:
-    """Switch vLLM on and off, see whether it is healthy, and find the executions of `machines` that may use it."""
+    """Switch vLLM on and off, see whether it is healthy, read the log of its smoke test, and find the executions of
+    `machines` that may use it."""
     group = account.arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{vllm.group}")
     scale = ["autoscaling:SetDesiredCapacity"]
     if vllm.fallback_minutes:
@@ -307,6 +315,7 @@ def switch_vllm(account: Account, vllm: VllmCalls, machines: Sequence[str]) -> l
             ],
             ["*"],
         ),
+        allow(["logs:GetLogEvents"], [account.arn("logs", f"log-group:{vllm.smoke_job.log_group}:log-stream:*")]),
         allow(["states:ListExecutions"], [account.arn("states", f"stateMachine:{name}") for name in machines]),
     ]
 

@@ -13,7 +13,7 @@ from components.account import Account
 from components.batch_queue import ATTEMPTS
 from components.settings import AdoptedResources, RunSettings, StackSettings, VllmSettings
 from components.vllm_cluster import VllmCluster
-from components.vllm_states import VllmCalls
+from components.vllm_states import SmokeJob, VllmCalls
 from contract import env
 
 _ROOT = Path(__file__).parent.parent
@@ -42,6 +42,7 @@ class QuarterStateMachineArgs:
     job_queue_arn: pulumi.Input[str]
     job_definition_family: pulumi.Input[str]
     """ARN of the job definition without its revision: a batch always runs the newest revision."""
+    batch_log_group: str
     llm_concurrency: int
     """Requests in flight from one job, unless a run's input has another number."""
     vllm: VllmCluster | None
@@ -167,21 +168,32 @@ class QuarterStateMachine(pulumi.ComponentResource):
         if vllm is None:
             document = quarter_machine_arn.apply(lambda arn: json.dumps(definition.quarters(arn, account.partition)))
             return self._create_machine("quarters", document, policies.document(*statements))
-        document = pulumi.Output.all(quarter_machine_arn, vllm.target_group_arn).apply(
-            lambda known: json.dumps(definition.quarters(known[0], account.partition, self._vllm_calls(vllm, known[1])))
+        queue, family = self._args.job_queue_arn, self._args.job_definition_family
+        document = pulumi.Output.all(quarter_machine_arn, vllm.target_group_arn, queue, family).apply(
+            lambda known: json.dumps(
+                definition.quarters(known[0], account.partition, self._vllm_calls(vllm, *known[1:]))
+            )
         )
-        statements += policies.switch_vllm(account, self._vllm_calls(vllm, ""), names)
-        machine = self._create_machine("quarters", document, policies.document(*statements))
+        statements += policies.switch_vllm(account, self._vllm_calls(vllm), names)
+        policy = pulumi.Output.all(queue, family).apply(
+            lambda known: policies.document(*statements, *policies.run_jobs(account, *known))
+        )
+        machine = self._create_machine("quarters", document, policy)
         self._clean_up_after_stop(machine)
         return machine
 
-    def _vllm_calls(self, vllm: VllmCluster, target_group_arn: str) -> VllmCalls:
-        settings = self._args.vllm_settings
+    def _vllm_calls(
+        self, vllm: VllmCluster, target_group_arn: str = "", job_queue_arn: str = "", job_definition_family: str = ""
+    ) -> VllmCalls:
+        """What the states around a list call; the permissions need no ARNs."""
+        args, settings = self._args, self._args.vllm_settings
+        job_definition = job_definition_family.split("/")[-1]
         return VllmCalls(
             vllm.asg_name,
             vllm.cluster_name,
             vllm.service_name,
             target_group_arn,
+            SmokeJob(job_queue_arn, job_definition, args.batch_log_group, args.bucket_name, args.stack.prefix),
             minimum=settings.min_instances,
             on_demand=settings.on_demand_instances,
             fallback_minutes=settings.on_demand_fallback_minutes,

@@ -1,4 +1,5 @@
-"""The states with which the machine of a list of quarters switches vLLM on before the quarters and off after them.
+"""The states with which the machine of a list of quarters switches vLLM on and tests it before the quarters, and
+switches it off after them.
 
 They call AWS's own APIs through Step Functions, without a function. What they know of vLLM is at these paths of the
 state: `$.vllm` is the part of the input, `{"size": 1, "keep": false}`; `$.problem` is what kept the quarters from
@@ -9,12 +10,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.alarms import COLD_START_MINUTES
-from components.asl import Document, catch, choose, is_boolean, is_present, negate, retry
+from components.asl import SUBMIT_JOB_RETRY, Document, catch, choose, is_boolean, is_present, negate, retry
+from contract import env
 
 POLL_SECONDS = 15
 
 _QUOTA_ERRORS = ("MaxSpotInstanceCountExceeded", "VcpuLimitExceeded")
 """EC2's words for an account's quota that is used up, on Spot and on demand. Waiting does not help."""
+
+
+SMOKE_TEST_SECONDS = 60 * 60
+"""How long the smoke test may take, with a new host for its job."""
+
+
+@dataclass(frozen=True)
+class SmokeJob:
+    """The Batch job that has vLLM name three topics."""
+
+    job_queue: str
+    """The queue's ARN."""
+    job_definition: str
+    """The worker's, without a revision."""
+    log_group: str
+    bucket: str
+    name_prefix: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,7 @@ class VllmCalls:
     cluster: str
     service: str
     target_group: str
+    smoke_job: SmokeJob
     minimum: int = 0
     """Instances that always run: vLLM is scaled down to them."""
     on_demand: int = 0
@@ -150,6 +170,90 @@ def scale_up(calls: VllmCalls, partition: str, *, then: str, failed: str) -> dic
             "Next": "WaitForVllm",
         }
     return states
+
+
+def smoke_test(job: SmokeJob, partition: str, *, then: str, failed: str) -> dict[str, Document]:
+    """Have vLLM name three topics of the first quarter before all others are paid for; starts at `SmokeTestWanted?`.
+
+    If it does not name them, `$.problem` has the last line of the job's log, and `failed` comes next.
+    """
+    job_name = f"{job.name_prefix}-smoke-{{}}"
+    of_first_quarter = {"Name": env.QUARTER, "Value.$": "States.Format('{}', $.quarters[0].quarter)"}
+    return {
+        "SmokeTestWanted?": choose("$.vllm.smoke_test", False, then, otherwise="RunSmokeTest"),
+        "RunSmokeTest": {
+            "Type": "Task",
+            "Resource": f"arn:{partition}:states:::batch:submitJob.sync",
+            "TimeoutSeconds": SMOKE_TEST_SECONDS,
+            "Parameters": {
+                "JobName.$": f"States.Format('{job_name}', $$.Execution.Name)",
+                "JobQueue": job.job_queue,
+                "JobDefinition": job.job_definition,
+                "ContainerOverrides": {
+                    "Command": ["python", "-m", "evaluation.smoke_job"],
+                    "Environment": [{"Name": env.S3_BUCKET, "Value": job.bucket}, of_first_quarter],
+                },
+                "Timeout": {"AttemptDurationSeconds": SMOKE_TEST_SECONDS // 2},
+            },
+            "ResultPath": None,
+            "Retry": [SUBMIT_JOB_RETRY],
+            "Catch": catch("$.smoke_test", "SmokeTestRan?"),
+            "Next": then,
+        },
+        # The cause of a job's failure is Batch's description of the job; that of other errors is a sentence.
+        "SmokeTestRan?": {
+            "Type": "Choice",
+            "Choices": [
+                {
+                    "And": [
+                        is_present("$.smoke_test.Cause"),
+                        {"Variable": "$.smoke_test.Cause", "StringMatches": '{*"LogStreamName"*'},
+                    ],
+                    "Next": "FindSmokeTestLog",
+                }
+            ],
+            "Default": "SmokeTestHasNoLog",
+        },
+        "FindSmokeTestLog": {
+            "Type": "Pass",
+            "Parameters": {"job.$": "States.StringToJson($.smoke_test.Cause)", "Error.$": "$.smoke_test.Error"},
+            "ResultPath": "$.smoke_test",
+            "Next": "ReadSmokeTestLog",
+        },
+        "ReadSmokeTestLog": _call(
+            partition,
+            "cloudwatchlogs:getLogEvents",
+            {
+                "LogGroupName": job.log_group,
+                "LogStreamName.$": "$.smoke_test.job.Container.LogStreamName",
+                "StartFromHead": False,
+                "Limit": 1,
+            },
+        )
+        | {
+            "ResultSelector": {"lines.$": "$.Events[*].Message"},
+            "ResultPath": "$.smoke_test.log",
+            "Catch": catch("$.smoke_test.log", "SmokeTestHasNoLog"),
+            "Next": "SmokeTestLogged?",
+        },
+        "SmokeTestLogged?": {
+            "Type": "Choice",
+            "Choices": [{**is_present("$.smoke_test.log.lines[0]"), "Next": "SmokeTestFailed"}],
+            "Default": "SmokeTestHasNoLog",
+        },
+        "SmokeTestFailed": _problem(
+            "SmokeTestFailed",
+            "States.Format('no quarter was run, because the smoke test of vLLM has failed: {}', "
+            "$.smoke_test.log.lines[0])",
+            failed,
+        ),
+        "SmokeTestHasNoLog": _problem(
+            "SmokeTestFailed",
+            "States.Format('no quarter was run, because the smoke test of vLLM has failed ({}), and there is no log of "
+            f"it; its job in AWS Batch is {job_name}', $.smoke_test.Error, $$.Execution.Name)",
+            failed,
+        ),
+    }
 
 
 def scale_down(calls: VllmCalls, quarter_machine: str, partition: str, *, then: str) -> dict[str, Document]:

@@ -57,10 +57,12 @@ class QuarterInput(TypedDict):
 class VllmInput(TypedDict):
     """vLLM around a list of quarters."""
 
-    size: int
-    """GPU instances to start before the first quarter."""
+    size: NotRequired[int]
+    """GPU instances to start before the first quarter. Absent to take vLLM as it is, which must then be kept."""
     keep: bool
     """Leave them on after the last one."""
+    smoke_test: NotRequired[bool]
+    """Whether vLLM names three topics before the first quarter; by default it does."""
 
 
 class QuartersInput(TypedDict):

@@ -1,4 +1,4 @@
-"""`python -m evaluation.smoke`: three topics through the stack's LLM, before a run names thousands.
+"""`python -m evaluation.smoke`: three topics through the stack's LLM.
 
 The load balancer is internal: only a job of the stack reaches its address. So a Batch job runs `evaluation.smoke_job`,
 and this process waits for it. The request on stdin is a `Request`, the answer on stdout a `Smoke`; progress goes to
@@ -16,23 +16,11 @@ from contract import env, layout
 from evaluation import EvaluationError
 from evaluation.jobs import LOG_SECONDS, read_log
 from evaluation.process import answer_request
-from evaluation.smoke_job import SmokeTopic
+from evaluation.smoke_job import Smoke
 
-_MIN_NAMED = 2
-"""Of three: a good model has one answer in fifty refused."""
 _BOOT_SECONDS = 15 * 60
 """How long Batch may take to start the job, with a new host."""
 _WAITING = {"SUBMITTED", "PENDING", "RUNNABLE", "STARTING"}
-
-
-class Smoke(TypedDict):
-    """`ftm vllm smoke --json` prints it."""
-
-    passed: bool
-    """Whether at least two of three topics have a name."""
-    model: str
-    base_url: str
-    topics: list[SmokeTopic]
 
 
 class Request(TypedDict):
@@ -90,11 +78,11 @@ def _wait(request: Request, job: str, batch: Any, logs: Any, on_change: Callable
         if last != (last := status):
             on_change(f"smoke test: its job is {status}")
         lines = read_log(logs, request["log_group"], stream)
+        if result := next((line for line in lines if line.startswith("{")), ""):
+            return json.loads(result)
         if status == "FAILED":
             reason = lines[-1] if lines else described.get("statusReason", "its log is empty")
             raise EvaluationError(f"the smoke test's job failed: {reason}")
-        if result := next((line for line in lines if line.startswith("{")), ""):
-            return _judge(json.loads(result))
         ended = ended or (time.monotonic() if status == "SUCCEEDED" else 0.0)
         if ended and time.monotonic() - ended > LOG_SECONDS:
             raise EvaluationError(f"the smoke test's job reported nothing: see {stream} of {request['log_group']}")
@@ -103,17 +91,6 @@ def _wait(request: Request, job: str, batch: Any, logs: Any, on_change: Callable
                 f"the smoke test's job had no host after {_BOOT_SECONDS // 60} minutes: see `ftm doctor`"
             )
         time.sleep(request["poll_interval"])
-
-
-def _judge(result: dict[str, Any]) -> Smoke:
-    topics: list[SmokeTopic] = result["topics"]
-    named = sum(not topic["problem"] for topic in topics)
-    return {
-        "passed": bool(named and named >= min(_MIN_NAMED, len(topics))),
-        "model": result["model"],
-        "base_url": result["base_url"],
-        "topics": topics,
-    }
 
 
 def _answer(request: Request) -> Smoke:

@@ -1,7 +1,9 @@
 """`python -m evaluation.smoke_job`: names three topics as a run's jobs would, and prints one line of JSON.
 
 It runs in a Batch job, with the stack's own image, address and network. The topics are the largest ones of three firms
-of the quarter in QUARTER; without a quarter, three short ones in this module.
+of the quarter in QUARTER. Without a quarter, or if its prefetch cannot be read, they are three short ones in this
+module: the LLM is tested, and not the prefetch. It exits with 1, and the reason on stderr, when fewer than two get a
+name.
 """
 
 import asyncio
@@ -9,12 +11,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from contract import env
+from contract import ContractError, env
 from llm.settings import LlmSettings, read_llm_settings
+from worker import WorkerError
 from worker.__main__ import exit_code
 from worker.firm import Firm, FirmTopics, Topic
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from worker.naming.namer import Namer
 
 TOPICS = 3
+_MIN_NAMED = 2
+"""Of three: a good model has one answer in fifty refused."""
 _FIRMS_TRIED = 30
 """Calls in a row without any topic that are tried: each costs a fraction of a second."""
 
@@ -45,6 +50,16 @@ _BUILT_IN = (
         "Leases for next year's store openings are signed.",
     ),
 )
+
+
+class Smoke(TypedDict):
+    """What the job prints, and `ftm vllm smoke --json`."""
+
+    passed: bool
+    """Whether at least two of three topics have a name."""
+    model: str
+    base_url: str
+    topics: "list[SmokeTopic]"
 
 
 class SmokeTopic(TypedDict):
@@ -78,12 +93,28 @@ async def _smoke(environ: Mapping[str, str]) -> None:
     async with Llm(settings) as llm:
         await llm.check_model()
         namer = Namer(llm)
-        async for firm, found in _read_topics(environ) if environ.get(env.QUARTER) else _built_in():
+        for firm, found in await _choose_topics(environ):
             topics.append(await _name(firm, found, namer))
-            if len(topics) == TOPICS:
-                break
-    document: dict[str, Any] = {"model": llm.model, "base_url": settings.base_url, "topics": topics}
+    refused = [topic for topic in topics if topic["problem"]]
+    passed = len(topics) - len(refused) >= min(_MIN_NAMED, len(topics))
+    document: Smoke = {"passed": passed, "model": llm.model, "base_url": settings.base_url, "topics": topics}
     print(json.dumps(document, ensure_ascii=False), flush=True)
+    if not passed:
+        named = f"{llm.model} named {len(topics) - len(refused)} of {len(topics)} topics"
+        raise WorkerError(f"{named}; {', '.join(refused[0]['keywords'])}: {refused[0]['problem']}")
+
+
+async def _choose_topics(environ: Mapping[str, str]) -> list[tuple[Firm, FirmTopics]]:
+    topics: list[tuple[Firm, FirmTopics]] = []
+    if environ.get(env.QUARTER):
+        try:
+            async for topic in _read_topics(environ):
+                topics.append(topic)
+                if len(topics) == TOPICS:
+                    break
+        except (WorkerError, ContractError) as error:
+            print(f"smoke test: built-in topics are named, because {error}", file=sys.stderr, flush=True)
+    return topics or list(_built_in())
 
 
 async def _name(firm: Firm, found: FirmTopics, namer: "Namer") -> SmokeTopic:
@@ -120,7 +151,7 @@ async def _read_topics(environ: Mapping[str, str]) -> AsyncIterator[tuple[Firm, 
                     yield firm, replace(found, topics=found.topics[:1])
 
 
-async def _built_in() -> AsyncIterator[tuple[Firm, FirmTopics]]:
+def _built_in() -> Iterator[tuple[Firm, FirmTopics]]:
     for number, (keywords, *sentences) in enumerate(_BUILT_IN, 1):
         firm = Firm(f"SAMPLE{number}", "Sample", None, None, None, [])
         words = " ".join(sentences).lower().split()

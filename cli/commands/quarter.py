@@ -14,6 +14,7 @@ from cli.options import (
     DryRunOption,
     JsonOption,
     KeepVllmOption,
+    NoSmokeTestOption,
     OptionalQuarterArgument,
     QuarterArgument,
     VllmOption,
@@ -47,6 +48,7 @@ def run_quarter(
     batch_size: BatchSizeOption = None,
     vllm_size: VllmOption = None,
     keep_vllm: KeepVllmOption = False,
+    no_smoke_test: NoSmokeTestOption = False,
     yes: YesOption = False,
     detach: DetachOption = False,
     force: Annotated[bool, typer.Option("--force", help="Start it even if the quarter is already running.")] = False,
@@ -68,7 +70,13 @@ def run_quarter(
     stack = connect(ctx.obj)
     _check_keep(vllm_size, keep_vllm)
     plan = preflight.plan(
-        stack, [quarter], batch_size=batch_size, vllm_size=vllm_size, keep_vllm=keep_vllm, force=force
+        stack,
+        [quarter],
+        batch_size=batch_size,
+        vllm_size=vllm_size,
+        keep_vllm=keep_vllm,
+        smoke_test=not no_smoke_test,
+        force=force,
     )
     if _stop_at_plan(plan, dry_run, as_json):
         return
@@ -89,6 +97,7 @@ def resume(
     ] = False,
     vllm_size: VllmOption = None,
     keep_vllm: KeepVllmOption = False,
+    no_smoke_test: NoSmokeTestOption = False,
     yes: YesOption = False,
     detach: DetachOption = False,
     dry_run: DryRunOption = False,
@@ -124,7 +133,9 @@ def resume(
         )
     resumption.check_model(stack, quarter, incomplete, may_change=model_change)
     rendering.print_incomplete(incomplete)
-    plan = preflight.plan_resumption(stack, quarter, incomplete, vllm_size=vllm_size, keep_vllm=keep_vllm)
+    plan = preflight.plan_resumption(
+        stack, quarter, incomplete, vllm_size=vllm_size, keep_vllm=keep_vllm, smoke_test=not no_smoke_test
+    )
     if _stop_at_plan(plan, dry_run, as_json):
         return
     output.confirm(f"Resume run {incomplete.run} of {quarter}?", yes=yes)
@@ -141,6 +152,7 @@ def run_quarters(
     batch_size: BatchSizeOption = None,
     vllm_size: VllmOption = None,
     keep_vllm: KeepVllmOption = False,
+    no_smoke_test: NoSmokeTestOption = False,
     yes: YesOption = False,
     detach: DetachOption = False,
     dry_run: DryRunOption = False,
@@ -159,7 +171,13 @@ def run_quarters(
     stack = connect(ctx.obj)
     _check_keep(vllm_size, keep_vllm)
     plan = preflight.plan(
-        stack, names, batch_size=batch_size, vllm_size=vllm_size, keep_vllm=keep_vllm, quarters_at_once=at_once
+        stack,
+        names,
+        batch_size=batch_size,
+        vllm_size=vllm_size,
+        keep_vllm=keep_vllm,
+        smoke_test=not no_smoke_test,
+        quarters_at_once=at_once,
     )
     if _stop_at_plan(plan, dry_run, as_json):
         return
@@ -232,14 +250,18 @@ def _check_keep(vllm_size: int | None, keep_vllm: bool) -> None:
 
 
 def _start(stack: Stack, plan: Plan, request: QuarterInput, *, force: bool = False) -> Execution:
-    """Start one quarter, as the only one of a list if AWS switches vLLM on and off around it."""
-    if plan.vllm_size is None:
+    """Start one quarter, as the only one of a list if AWS switches vLLM on or tests it first."""
+    around = _vllm(plan)
+    if not around:
         return starting.start(stack, request, force=force)
-    return starting.start_quarters(stack, {"quarters": [request], "at_once": 1, **_vllm(plan)}, force=force)
+    return starting.start_quarters(stack, {"quarters": [request], "at_once": 1, **around}, force=force)
 
 
 def _vllm(plan: Plan) -> _VllmPart:
-    return {} if plan.vllm_size is None else {"vllm": {"size": plan.vllm_size, "keep": plan.keep_vllm}}
+    """What AWS does with vLLM around the quarters; empty for nothing."""
+    if plan.vllm_size is not None:
+        return {"vllm": {"size": plan.vllm_size, "keep": plan.keep_vllm, "smoke_test": plan.smoke_test}}
+    return {"vllm": {"keep": True}} if plan.smoke_test else {}
 
 
 def _requests(plan: Plan, batch_size: int | None) -> list[QuarterInput]:

@@ -45,6 +45,8 @@ def print_plan(plan: Plan) -> None:
         llm = f"vLLM, scaled to {plan.vllm_size} first {after}"
     else:
         llm = f"vLLM, {plan.vllm.healthy} healthy"
+    if plan.smoke_test:
+        llm += "; three topics first, as a smoke test"
     rows = [("bucket", plan.bucket), ("named by", llm)]
     rows += [(quarter.quarter, _planned(quarter, plan.at_once)) for quarter in plan.quarters]
     if in_flight := [quarter.in_flight for quarter in plan.quarters if quarter.in_flight]:

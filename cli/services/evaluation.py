@@ -123,8 +123,11 @@ def smoke_test(stack: Stack, quarter: str | None) -> dict[str, Any]:
         quarter: whose topics to name; None for topics that are built in.
 
     Raises:
+        NotFoundError: when the quarter has no prefetch.
         CliError: when the job fails, with its last words.
     """
+    if quarter:
+        prefetch.of_stack(stack, quarter)
     request = {
         "name_prefix": names.prefix(stack.name),
         "job_queue_arn": stack.output("job_queue_arn"),

@@ -71,6 +71,14 @@ def running(stack: Stack, quarter: str) -> Execution | None:
     return None
 
 
+def last_success(stack: Stack) -> datetime | None:
+    """When the newest run of any quarter that has succeeded began; None if there is none in the last 90 days."""
+    listed = stack.stepfunctions.list_executions(
+        stateMachineArn=stack.output("state_machine_arn"), statusFilter="SUCCEEDED", maxResults=1
+    )["executions"]
+    return listed[0]["startDate"] if listed else None
+
+
 def any_running(stack: Stack) -> str | None:
     """The name of a running execution of any quarter."""
     return next((name for _, name in _running(stack, stack.output("state_machine_arn"))), None)

@@ -41,6 +41,8 @@ class Plan:
     """GPU instances that AWS starts first; None to take vLLM as it is."""
     keep_vllm: bool
     """Whether they are left on at the end."""
+    smoke_test: bool
+    """Whether vLLM names three topics before the first quarter."""
     estimate: Estimate
     """Of all quarters together."""
 
@@ -52,6 +54,7 @@ def plan(
     batch_size: int | None,
     vllm_size: int | None,
     keep_vllm: bool = False,
+    smoke_test: bool = True,
     quarters_at_once: int = 1,
     force: bool = False,
 ) -> Plan:
@@ -60,6 +63,7 @@ def plan(
     Args:
         batch_size: firms per batch; if None, chosen so that all concurrent jobs have work: each of them sends its
             share of the requests that vLLM can take, and fewer would leave the GPU idle.
+        smoke_test: whether vLLM may be tested first; it is when no run has succeeded since it came up.
 
     Raises:
         NotFoundError: when the state machine, the bucket, a prefetch or a healthy vLLM is missing.
@@ -70,18 +74,24 @@ def plan(
     if not force:
         for quarter in quarters:
             starting.refuse_second(stack, quarter)
-    return _plan(stack, plans, at_once, vllm_size, keep_vllm, min(quarters_at_once, len(plans)))
+    return _plan(stack, plans, at_once, vllm_size, keep_vllm, smoke_test, min(quarters_at_once, len(plans)))
 
 
 def plan_resumption(
-    stack: Stack, quarter: str, left: IncompleteRun, *, vllm_size: int | None, keep_vllm: bool = False
+    stack: Stack,
+    quarter: str,
+    left: IncompleteRun,
+    *,
+    vllm_size: int | None,
+    keep_vllm: bool = False,
+    smoke_test: bool = True,
 ) -> Plan:
     """Check everything that resuming a run needs, and plan it; raises what `plan` raises."""
     at_once = executions.check_state_machine(stack)
     prefetch.of_stack(stack, quarter)
     starting.refuse_second(stack, quarter)
     rest = QuarterPlan(quarter, left.firms, len(left.incomplete), batch_size=0)
-    return _plan(stack, [rest], at_once, vllm_size, keep_vllm, quarters_at_once=1)
+    return _plan(stack, [rest], at_once, vllm_size, keep_vllm, smoke_test, quarters_at_once=1)
 
 
 def document(plan: Plan) -> dict[str, object]:
@@ -93,6 +103,7 @@ def document(plan: Plan) -> dict[str, object]:
         "vllm": plan.vllm and vars(plan.vllm),
         "vllm_size": plan.vllm_size,
         "keep_vllm": plan.keep_vllm,
+        "smoke_test": plan.smoke_test,
         "estimate": plan.estimate,
     }
 
@@ -103,9 +114,11 @@ def _plan(
     at_once: int,
     vllm_size: int | None,
     keep_vllm: bool,
+    smoke_test: bool,
     quarters_at_once: int,
 ) -> Plan:
     checked = _check_vllm(stack, vllm_size)
+    smoke_test = smoke_test and checked is not None and (vllm_size is not None or _came_up_since_a_run(stack))
     if checked and vllm_size:
         vllm_size = max(vllm_size, checked.desired)  # another operator may use the others
     gpus = (vllm_size or checked.healthy) if checked else 0
@@ -120,7 +133,7 @@ def _plan(
         at_once=at_once,
         cold=bool(checked and checked.healthy < gpus),
     )
-    return Plan(stack.output("bucket"), plans, at_once, checked, vllm_size, keep_vllm, estimate)
+    return Plan(stack.output("bucket"), plans, at_once, checked, vllm_size, keep_vllm, smoke_test, estimate)
 
 
 def _in_flight(stack: Stack, gpus: int, batches_at_once: int) -> int | None:
@@ -142,3 +155,11 @@ def _check_vllm(stack: Stack, size: int | None) -> Vllm | None:
     if size is not None:
         return vllm.check_size(stack, size)
     return vllm.check_healthy(stack, or_else=", or add --vllm 1") if vllm.is_part_of(stack) else None
+
+
+def _came_up_since_a_run(stack: Stack) -> bool:
+    """Whether vLLM has come up after the start of the last run that succeeded."""
+    if "llm_model" not in stack.outputs:  # an earlier version deployed the stack, without a smoke test
+        return False
+    succeeded = executions.last_success(stack)
+    return succeeded is None or succeeded < vllm.came_up_at(stack)

@@ -11,7 +11,7 @@ from cli.stack import Stack
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling.type_defs import AutoScalingGroupTypeDef, InstanceTypeDef
-    from mypy_boto3_ecs.type_defs import ServiceTypeDef
+    from mypy_boto3_ecs.type_defs import ContainerInstanceTypeDef, ServiceTypeDef
 
 COLD_START_SECONDS = 45 * 60
 """How long to wait for a GPU: Spot capacity, 4 to 6 minutes for the image, 16 GB of weights, compilation, reserve."""
@@ -193,6 +193,15 @@ def stopped_reason(stack: Stack) -> str:
     return "; ".join(filter(None, words))
 
 
+def came_up_at(stack: Stack) -> datetime:
+    """When the deployed revision was deployed, or the newest instance joined: the later of the two."""
+    deployed = [
+        one.get("createdAt") for one in _service(stack).get("deployments", []) if one.get("status") == "PRIMARY"
+    ]
+    joined = [one.get("registeredAt") for one in _container_instances(stack)]
+    return max((at for at in [*deployed, *joined] if at), default=datetime.now(UTC))
+
+
 def on_demand_base(stack: Stack) -> int:
     """How many of the group's instances are on-demand ones before Spot is used."""
     distribution = group(stack).get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
@@ -308,16 +317,19 @@ def _is_there(instance: "InstanceTypeDef") -> bool:
 
 
 def _instances_with_task(stack: Stack) -> set[str]:
+    return {
+        one.get("ec2InstanceId", "")
+        for one in _container_instances(stack)
+        if one.get("runningTasksCount", 0) or one.get("pendingTasksCount", 0)
+    }
+
+
+def _container_instances(stack: Stack) -> "list[ContainerInstanceTypeDef]":
     cluster = stack.output("vllm_cluster_name")
     arns = stack.ecs.list_container_instances(cluster=cluster)["containerInstanceArns"]
     if not arns:
-        return set()
-    described = stack.ecs.describe_container_instances(cluster=cluster, containerInstances=arns)["containerInstances"]
-    return {
-        one.get("ec2InstanceId", "")
-        for one in described
-        if one.get("runningTasksCount", 0) or one.get("pendingTasksCount", 0)
-    }
+        return []
+    return stack.ecs.describe_container_instances(cluster=cluster, containerInstances=arns)["containerInstances"]
 
 
 def _set_instances(stack: Stack, size: int) -> None:

@@ -58,7 +58,7 @@ _REGION = "us-east-1"
 _POLL_SECONDS = 0.5
 """How often a `.sync` task checks whether its execution was stopped."""
 
-_SERVICES = {"elasticloadbalancingv2": "elbv2"}
+_SERVICES = {"cloudwatchlogs": "logs", "elasticloadbalancingv2": "elbv2"}
 """Services that Step Functions calls by another name than botocore. moto knows the others."""
 
 _INDEFINITE = re.compile(r"\.\.|\*|\[\s*\?|\[[^\]'\"]*[:,]")

@@ -50,9 +50,9 @@ function after(errors, answer) {
   };
 }
 
-function always(error) {
+function always(error, cause) {
   return () => {
-    throw failure(error);
+    throw failure(error, cause);
   };
 }
 
@@ -178,6 +178,8 @@ function vllm(changed = {}) {
     CheckTargets: targets("healthy"),
     CheckGroup: () => ({ AutoScalingGroups: [{ Instances: [{ InstanceId: "i-1" }] }] }),
     CheckActivity: () => ({ Activities: [] }),
+    RunSmokeTest: () => ({ JobId: "smoke" }),
+    ReadSmokeTestLog: () => ({ Events: [{ Message: "the model named 0 of 3 topics" }] }),
     FindRuns: () => ({ Executions: [] }),
     FindLists: () => ({ Executions: [{ Name: "this one" }] }),
     RunQuarter: succeed,
@@ -206,6 +208,10 @@ const ONE = { quarters: GIVEN, vllm: { size: 1, keep: false } };
 const KEPT = { quarters: GIVEN, vllm: { size: 1, keep: true } };
 const TWO = { quarters: GIVEN, vllm: { size: 2, keep: false } };
 const NO_INSTANCES = () => ({ AutoScalingGroups: [{ Instances: [] }] });
+const FAILED_JOB = JSON.stringify({ JobId: "smoke", Container: { ExitCode: 1, LogStreamName: "worker/1" } });
+const NOT_NAMED = { RunSmokeTest: always("States.TaskFailed", FAILED_JOB) };
+const WARM = { quarters: GIVEN, vllm: { keep: true } };
+const unlogged = ({ cause }) => cause.includes("there is no log of it; its job in AWS Batch is ftm-smoke-name");
 const QUOTA = "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded.";
 const stoppedOne = (input) => ({ executionArn: "arn", status: "ABORTED", input: JSON.stringify(input) });
 
@@ -227,6 +233,16 @@ const bracketed = [
   ["the quota was used up last week", ONE, { CheckTargets: inTurn(targets(), targets("healthy")), CheckActivity: activity(QUOTA, "2023-03-24T00:00:00Z") }, DONE, [...UP, ...DOWN]],
   ["the quota suffices for one of two", TWO, { CheckActivity: activity(QUOTA) }, DONE, ["ScaleGroupUp 2", "ScaleServiceUp 2", ...DOWN]],
   ["Spot is dry and on-demand instances come", ONE, { CheckTargets: inTurn(...Array(90).fill(targets()), targets("healthy")), CheckGroup: NO_INSTANCES }, DONE, [...UP, "StartOnDemand 1", ...DOWN]],
+  ["vLLM runs already and is tested", WARM, {}, DONE, [], ({ visited }) => visited.includes("RunSmokeTest")],
+  ["vLLM cannot name topics", ONE, NOT_NAMED, "SmokeTestFailed", [...UP, ...DOWN], ({ cause, visited }) => cause.endsWith("the model named 0 of 3 topics") && !visited.includes("ProcessQuarters")],
+  ["vLLM runs already and cannot name topics", WARM, NOT_NAMED, "SmokeTestFailed", []],
+  ["vLLM is to be kept and cannot name topics", KEPT, NOT_NAMED, "SmokeTestFailed", UP],
+  ["the smoke test is not wanted", { quarters: GIVEN, vllm: { size: 1, keep: false, smoke_test: false } }, NOT_NAMED, DONE, [...UP, ...DOWN]],
+  ["the smoke test's log is empty", ONE, { ...NOT_NAMED, ReadSmokeTestLog: () => ({ Events: [] }) }, "SmokeTestFailed", [...UP, ...DOWN], unlogged],
+  ["the smoke test's log cannot be read", ONE, { ...NOT_NAMED, ReadSmokeTestLog: always("CloudWatchLogs.Exception") }, "SmokeTestFailed", [...UP, ...DOWN], unlogged],
+  ["the smoke test's job has no log", ONE, { RunSmokeTest: always("States.TaskFailed", '{"JobId": "smoke", "Container": {}}') }, "SmokeTestFailed", [...UP, ...DOWN], unlogged],
+  ["the smoke test takes too long", ONE, { RunSmokeTest: always("States.Timeout") }, "SmokeTestFailed", [...UP, ...DOWN], unlogged],
+  ["the queue is gone before the smoke test", ONE, { RunSmokeTest: always("Batch.ClientException", "no such queue") }, "SmokeTestFailed", [...UP, ...DOWN], unlogged],
   ["another run uses vLLM", ONE, { FindRuns: () => ({ Executions: [{ Name: "other" }] }) }, DONE, UP],
   ["the list of runs lags behind", ONE, { FindRuns: inTurn(() => ({ Executions: [{ Name: "ended" }] }), () => ({ Executions: [] })) }, DONE, [...UP, ...DOWN]],
   ["another list uses vLLM", ONE, { FindLists: () => ({ Executions: [{ Name: "this one" }, { Name: "other" }] }) }, DONE, UP],

@@ -23,7 +23,7 @@ from cli.services import (
     topics,
     vllm,
 )
-from evaluation import compare, judge, load_test, smoke, smoke_job
+from evaluation import compare, judge, load_test, smoke_job
 
 PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 
@@ -59,7 +59,7 @@ SHAPES: dict[str, type] = {
     "prefetch show": prefetch.Description,
     "compare": compare.Comparison,
     "compare: judge": judge.Verdicts,
-    "vllm smoke": smoke.Smoke,
+    "vllm smoke": smoke_job.Smoke,
     "vllm smoke: a topic": smoke_job.SmokeTopic,
     "vllm bench": load_test.Load,
 }

@@ -8,7 +8,7 @@ import pytest
 from statelint.linter import Linter
 
 from components import definition
-from components.vllm_states import VllmCalls
+from components.vllm_states import SmokeJob, VllmCalls
 from contract.run import MAX_BATCHES
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:ftm-"
@@ -24,7 +24,8 @@ CALLS = definition.QuarterCalls(
 QUARTER = definition.quarter(CALLS, concurrency=5, batch_timeout=3600)
 QUARTERS = definition.quarters("arn:aws:states:us-east-1:123456789012:stateMachine:ftm-quarter-processor")
 TARGET_GROUP = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/ftm-vllm/0123456789abcdef"
-VLLM = VllmCalls("ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", TARGET_GROUP)
+SMOKE_JOB = SmokeJob(CALLS.job_queue, CALLS.job_definition, "/aws/batch/ftm", "ftm-calls", "ftm")
+VLLM = VllmCalls("ftm-vllm-asg", "ftm-vllm-cluster", "ftm-vllm-service", TARGET_GROUP, SMOKE_JOB)
 BRACKETED = definition.quarters("arn:aws:states:us-east-1:123456789012:stateMachine:quarter", vllm=VLLM)
 WITH_FALLBACK = definition.quarters(
     "arn:aws:states:us-east-1:123456789012:stateMachine:quarter",

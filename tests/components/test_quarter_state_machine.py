@@ -147,7 +147,7 @@ def test_the_quarter_machine_may_submit_any_revision_of_its_own_job_definition(d
 
 
 def test_the_machine_of_several_quarters_may_only_start_the_machine_of_one(deploy: Deploy) -> None:
-    allowed = actions(deploy(), "quarters")
+    allowed = actions(deploy(vllmEnabled=False), "quarters")
     assert allowed["states:StartExecution"] == [f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:ftm-quarter-processor"]
     assert allowed["states:StopExecution"] == [f"arn:aws:states:{REGION}:{ACCOUNT}:execution:ftm-quarter-processor:*"]
     assert not [action for action in allowed if action.startswith(("batch:", "lambda:", "s3:"))]
@@ -163,9 +163,23 @@ def test_the_quarters_machine_may_switch_this_stacks_vllm_and_no_other(deploy: D
     ]
     assert allowed["states:ListExecutions"] == machines
     assert "autoscaling:UpdateAutoScalingGroup" not in allowed
+    assert allowed["logs:GetLogEvents"] == [f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/batch/ftm:log-stream:*"]
     assert actions(deploy(vllmOnDemandFallbackMinutes=20), "quarters")["autoscaling:UpdateAutoScalingGroup"] == [group]
     without = actions(deploy(vllmEnabled=False), "quarters")
-    assert not [action for action in without if action.startswith(("autoscaling:", "ecs:", "elasticloadbalancing:"))]
+    of_vllm = ("autoscaling:", "batch:", "ecs:", "elasticloadbalancing:")
+    assert not [action for action in without if action.startswith(of_vllm)]
+
+
+def test_the_smoke_test_runs_the_newest_worker_in_the_stacks_queue(deploy: Deploy) -> None:
+    deployed = deploy()
+    states = json.loads(deployed.one("sfn/stateMachine:StateMachine", "quarters")["definition"])["States"]
+    quarter = json.loads(deployed.one("sfn/stateMachine:StateMachine", "quarter-processor")["definition"])["States"]
+    job = states["RunSmokeTest"]["Parameters"]
+    batch = quarter["ProcessBatches"]["ItemProcessor"]["States"]["SubmitBatchJob"]["Parameters"]
+    assert (job["JobQueue"], job["JobDefinition"]) == (batch["JobQueue"], batch["JobDefinition"])
+    assert states["ReadSmokeTestLog"]["Parameters"]["LogGroupName"] == "/aws/batch/ftm"
+    allowed, needed = actions(deployed, "quarters"), actions(deployed, "quarter-processor")
+    assert all(allowed[action] == needed[action] for action in needed if action.startswith("batch:"))
 
 
 def test_the_end_of_a_stopped_list_starts_the_machine_that_cleans_up(deploy: Deploy) -> None:

@@ -72,11 +72,36 @@ def test_a_smoke_test_finds_a_server_that_cannot_name(ftm: Ftm, llm: LlmServer) 
     assert "'Business update' would fit any company" in smoke.json["topics"][0]["problem"]
 
 
+@pytest.mark.parametrize(("options", "left_on"), [([], 1), (["--vllm", 1], 0)])
+def test_a_run_begins_only_after_a_smoke_test_of_a_vllm_that_has_come_up(
+    ftm: Ftm, llm: LlmServer, options: list[object], left_on: int
+) -> None:
+    """vLLM was scaled up before the run, or is scaled up for it."""
+    answer(llm, "Business update", "The company talks about its business.")
+    llm.requests.clear()
+    assert ftm("run-quarter", QUARTER, *options, "--dry-run", "--json").json["smoke_test"]
+    assert not ftm("run-quarter", QUARTER, *options, "--no-smoke-test", "--dry-run", "--json").json["smoke_test"]
+
+    # Without --force, the claim of the run before it would count for a minute.
+    refused = ftm("run-quarter", QUARTER, *options, "--force", "--yes", "--json")
+
+    assert refused.code == 1
+    assert (refused.json["status"], refused.json["run"]) == ("FAILED", None)
+    assert refused.json["batches"] == {"total": 0, "succeeded": 0, "failed": 0}
+    assert "no quarter was run, because the smoke test of vLLM has failed" in refused.json["message"]
+    assert "named 0 of 3 topics; " in refused.json["message"]
+    assert "'Business update' would fit any company" in refused.json["message"]
+    assert len(llm.requests) == 6
+    assert ftm("runs", QUARTER, "--json").json == []
+    assert ftm("vllm", "status", "--json").json["desired"] == left_on
+
+
 def test_one_name_for_everything_is_red_and_a_repair_turns_the_run_green(ftm: Ftm, llm: LlmServer) -> None:
     """Each batch has one firm, and each firm one topic: no worker meets the name twice."""
+    assert ftm("vllm", "scale", 1, "--wait").code == 0
     answer(llm, "Gross margin gains", "The gross margin rose in the quarter by some points.")
 
-    red = ftm("run-quarter", QUARTER, "--batch-size", 1, "--yes", "--json")
+    red = ftm("run-quarter", QUARTER, "--batch-size", 1, "--force", "--yes", "--json")
 
     assert red.code == 1
     reason = "the name 'gross margin gains' was given to 5 topics of as many companies, which are not alike"
@@ -96,5 +121,6 @@ def test_one_name_for_everything_is_red_and_a_repair_turns_the_run_green(ftm: Ft
     assert green.code == 0, green.err
     assert green.json["run"] == red.json["run"]
     assert green.json["topics"] == {"total": 5, "named": 5}
-    assert len(llm.requests) == 5
+    assert len(llm.requests) == 3 + 5  # the smoke test, since no run has succeeded yet
     assert len({topic["name"] for topic in ftm("topics", QUARTER, "--json").json}) == 5
+    assert not ftm("run-quarter", QUARTER, "--dry-run", "--json").json["smoke_test"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components import definition
-from components.vllm_states import VllmCalls
+from components.vllm_states import SmokeJob, VllmCalls
 from tests.state_machine.conftest import BUCKET, QUARTER, Stack, until
 from tests.state_machine.test_faults import TOPICS, topics
 
@@ -70,7 +70,8 @@ def calls(stack: Stack) -> VllmCalls:
             {"targetGroupArn": target_group["TargetGroupArn"], "containerName": "vllm", "containerPort": 8000}
         ],
     )
-    return VllmCalls(GROUP, CLUSTER, SERVICE, target_group["TargetGroupArn"], poll_seconds=1)
+    no_queue = SmokeJob("no-queue", "no-worker", "/aws/batch/bracket", BUCKET, "bracket")
+    return VllmCalls(GROUP, CLUSTER, SERVICE, target_group["TargetGroupArn"], no_queue, poll_seconds=1)
 
 
 @pytest.fixture
@@ -93,9 +94,12 @@ def sizes(stack: Stack) -> tuple[int, int]:
     return group["DesiredCapacity"], service["desiredCount"]
 
 
-def start(stack: Stack, machine: str, size: Any = 1, *, keep: bool = False, quarter: str = QUARTER) -> str:
+def start(
+    stack: Stack, machine: str, size: Any = 1, *, keep: bool = False, quarter: str = QUARTER, smoke_test: bool = False
+) -> str:
     item = {"quarter": quarter, "bucket": BUCKET, "batch_size": 2}
-    return stack.start_with(json.dumps({"quarters": [item], "vllm": {"size": size, "keep": keep}}), machine)
+    vllm = {"size": size, "keep": keep, "smoke_test": smoke_test}
+    return stack.start_with(json.dumps({"quarters": [item], "vllm": vllm}), machine)
 
 
 def entered_states(stack: Stack, execution: str) -> list[str]:
@@ -151,6 +155,19 @@ def test_more_instances_than_the_group_may_have_start_no_quarter(stack: Stack, m
     assert "above max value 2" in ended["cause"]
     assert sizes(stack) == (0, 0)
     assert stack.keys("manifests/") == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_smoke_test_that_cannot_run_starts_no_quarter(stack: Stack, machine: str, keep: bool) -> None:
+    """tests/end_to_end have smoke tests that run."""
+    stack.put_prefetch(firms=2)
+    execution = start(stack, machine, keep=keep, smoke_test=True)
+    ended = stack.ended(execution)
+    assert (ended["status"], ended["error"]) == ("FAILED", "SmokeTestFailed")
+    assert "no quarter was run" in ended["cause"]
+    assert f"its job in AWS Batch is bracket-smoke-{execution.split(':')[-1]}" in ended["cause"]
+    assert stack.keys("manifests/") == []
+    assert sizes(stack) == ((1, 1) if keep else (0, 0))
 
 
 def put_rule(stack: Stack, machine: str) -> None:

@@ -1,5 +1,7 @@
 """The Pulumi program: what a stack of ftm consists of."""
 
+import json
+
 import pulumi
 import pulumi_aws as aws
 
@@ -10,7 +12,8 @@ from components.guardrails import Guardrails, GuardrailsArgs
 from components.notifications import Notifications, NotificationsArgs
 from components.pipeline_bucket import PipelineBucket, PipelineBucketArgs
 from components.quarter_state_machine import QuarterStateMachine, QuarterStateMachineArgs
-from components.settings import Settings, SettingsError
+from components.running import recorded_settings
+from components.settings import Settings, SettingsError, affecting_runs
 from components.vllm_cluster import VllmCluster, VllmClusterArgs
 from contract.resource_names import outputs_parameter
 
@@ -108,6 +111,15 @@ if vllm:
         outputs["vllm_on_demand_fallback_minutes"] = settings.vllm.on_demand_fallback_minutes
 for name, value in outputs.items():
     pulumi.export(name, value)
+# The next deployment compares its settings with these, and warns when a run in progress depends on one that changes.
+aws.ssm.Parameter(
+    "settings",
+    name=recorded_settings(stack),
+    type="String",
+    value=json.dumps({key: value for key, (value, _) in affecting_runs(settings).items()}),
+    description="Deployed settings that a run depends on",
+    tags=stack.tags,
+)
 # `ftm` reads the outputs here, so that an operator needs AWS credentials only, and no access to Pulumi's backend.
 aws.ssm.Parameter(
     "outputs",

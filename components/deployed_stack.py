@@ -12,6 +12,7 @@ import pulumi_aws as aws
 
 from components.account import Account
 from components.resource_names import fit
+from components.running import disturbed_runs, recorded_settings
 from components.settings import Settings, SettingsError, StackSettings
 
 TEARDOWN = "docs/teardown.md"
@@ -27,14 +28,21 @@ def check_changes(settings: Settings, account: Account) -> list[str]:
         SettingsError: one sentence for each change that cannot be made, with the way around.
     """
     vpc_ids = _find_own_vpcs(settings.stack)
+    parameters = _read_parameters(settings.stack)
+    marked = bucket_marker(settings.stack) in parameters
     problems = [
         *_moved_to_another_vpc(settings, account, vpc_ids),
-        *_bucket_replaced(settings, account, deployed=bool(vpc_ids)),
+        *_bucket_replaced(settings, account, deployed=bool(vpc_ids), marked=marked),
         *_repository_dropped(settings, account),
     ]
     if problems:
         raise SettingsError("; ".join(problems))
-    return [*_repository_keeps_its_key(settings), *_instances_without_vllm(settings)]
+    recorded = parameters.get(recorded_settings(settings.stack))
+    return [
+        *_repository_keeps_its_key(settings),
+        *_instances_without_vllm(settings),
+        *(disturbed_runs(settings, account, recorded) if recorded else ()),
+    ]
 
 
 def bucket_name(stack: StackSettings, account: Account) -> str:
@@ -71,12 +79,16 @@ def _moved_to_another_vpc(settings: Settings, account: Account, vpc_ids: set[str
             )
 
 
-def _bucket_replaced(settings: Settings, account: Account, *, deployed: bool) -> Iterator[str]:
+def _read_parameters(stack: StackSettings) -> dict[str, str]:
+    """The values of the stack's SSM parameters, by name; empty before the first deployment."""
+    found = aws.ssm.get_parameters_by_path(path=f"/{stack.prefix}", recursive=True, with_decryption=False)
+    return dict(zip(found.names, found.values, strict=True))
+
+
+def _bucket_replaced(settings: Settings, account: Account, *, deployed: bool, marked: bool) -> Iterator[str]:
     own = bucket_name(settings.stack, account)
     given = settings.adopted.bucket_name
-    marker = bucket_marker(settings.stack)
-    parameters = aws.ssm.get_parameters_by_path(path=marker.rpartition("/")[0], with_decryption=False)
-    if marker in parameters.names:
+    if marked:
         if given:
             yield (
                 f"ftm:bucketName is {given}, but the stack created its own bucket, {own}, which this would remove from "

@@ -18,14 +18,18 @@ class Change(StrEnum):
     REFUSED = "refused"
 
 
-def setting(default: Any, change: Change, description: str, *, note: str = "", **field: Any) -> Any:
+def setting(
+    default: Any, change: Change, description: str, *, note: str = "", during_run: str = "", **field: Any
+) -> Any:
     """A pydantic field with its manual.
 
     Args:
         note: An exception to `change`, or the way around a refusal. docs/configuration.md prints it behind `change`.
+        during_run: What the change does to a run that is in progress, when `change` does not say so.
         field: Further arguments of `pydantic.Field`, such as `ge` and `alias`.
     """
-    return Field(default, description=description, json_schema_extra={"change": change.value, "note": note}, **field)
+    extra = {"change": change.value, "note": note, "during_run": during_run}
+    return Field(default, description=description, json_schema_extra=cast(Any, extra), **field)
 
 
 def matching(pattern: str, allowed: str) -> AfterValidator:

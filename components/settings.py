@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Self
+from typing import Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -47,6 +47,10 @@ DEFAULT_MAX_NUM_SEQS = 256
 
 LOG_RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3653)
 """The numbers of days that CloudWatch Logs offers."""
+
+
+_JOBS_MOVE = "running jobs have an hour to finish, and are then tried again"
+_LATER_BATCHES = "batches that start afterwards use the new one"
 
 
 class SettingsError(ValueError):
@@ -156,6 +160,7 @@ class VllmSettings(Section):
         Change.IN_PLACE,
         "Run vLLM. Without it the worker calls the hosted API with the key of `llmApiKeySecretArn`.",
         note="creates or deletes the GPU group, its service and the load balancer; end the runs first",
+        during_run="batches that start afterwards use another LLM, and those that are running lose theirs",
     )
     model: Text = setting("Qwen/Qwen3-8B", Change.RESTARTS_VLLM, "The model's id on the Hugging Face hub.")
     served_model_name: Text | None = setting(
@@ -169,6 +174,7 @@ class VllmSettings(Section):
         Change.RESTARTS_VLLM,
         "GPU instance types in order of preference. The model must fit the smallest GPU among them.",
         note="only when the smallest GPU or host differs; running instances stay",
+        during_run="vLLM restarts if the smallest GPU or host differs, and the jobs wait for it",
         min_length=1,
     )
     min_instances: int = setting(
@@ -336,7 +342,8 @@ class BatchSettings(Section):
         ["c7i", "c7a", "c6i", "c6a", "m7i", "m7a", "m6i", "m6a"],
         Change.IN_PLACE,
         "Instance families or types of the batch jobs. More of them make an interruption rarer.",
-        note="running jobs have an hour to finish, and are then tried again",
+        note=_JOBS_MOVE,
+        during_run=_JOBS_MOVE,
         min_length=1,
     )
     topic_embedding_model: Text | None = setting(
@@ -344,13 +351,15 @@ class BatchSettings(Section):
         Change.NEXT_RUN,
         "A sentence-transformers model, such as all-MiniLM-L6-v2, that finds topics in place of LSA. The worker's "
         "image then needs the extra `embeddings`.",
+        during_run=_LATER_BATCHES,
         alias="topicEmbeddingModel",
     )
     gpus: int = setting(
         0,
         Change.NEXT_RUN,
         "GPUs of a batch job: 1 when an embedding model is used.",
-        note="running jobs have an hour to finish, and are then tried again",
+        note=_JOBS_MOVE,
+        during_run=_JOBS_MOVE,
         ge=0,
         le=1,
     )
@@ -371,6 +380,7 @@ class BatchSettings(Section):
         Change.NEXT_RUN,
         "The tag that `make push` gives the worker's image in the stack's repository.",
         note="run `make push` after `pulumi up`: until then new jobs find no image",
+        during_run=f"{_LATER_BATCHES}, which `make push` must have uploaded",
         alias="workerImageTag",
     )
 
@@ -463,6 +473,7 @@ class AdoptedResources(Section):
         Change.IN_PLACE,
         "Subnets of `vpcId` with a way out to the internet, in at least two availability zones.",
         note="of the same VPC",
+        during_run=_JOBS_MOVE,
         min_length=1,
     )
     worker_image: ImageUri | None = setting(
@@ -470,6 +481,7 @@ class AdoptedResources(Section):
         Change.REFUSED,
         "An existing worker image by its URI. No repository is created then.",
         note="while the stack's own repository exists: delete that first. Otherwise applies to the next run",
+        during_run=_LATER_BATCHES,
     )
     sns_topic_arn: TopicArn | None = setting(
         None, Change.IN_PLACE, "An existing SNS topic that receives alarms and how each run ended."
@@ -486,7 +498,9 @@ class AdoptedResources(Section):
     vllm_execution_role_arn: RoleArn | None = setting(
         None, Change.RESTARTS_VLLM, "The role with which ECS starts vLLM."
     )
-    batch_instance_profile_arn: ProfileArn | None = setting(None, Change.IN_PLACE, "The batch instances' profile.")
+    batch_instance_profile_arn: ProfileArn | None = setting(
+        None, Change.IN_PLACE, "The batch instances' profile.", during_run=_JOBS_MOVE
+    )
     batch_execution_role_arn: RoleArn | None = setting(
         None, Change.NEXT_RUN, "The role with which ECS starts batch jobs."
     )
@@ -597,6 +611,20 @@ SECTIONS: dict[str, type[Section]] = {
 
 KEYS = [key for section in SECTIONS.values() for key in section.config_keys()]
 """All keys of a stack's config, without the prefix `ftm:`."""
+
+
+def affecting_runs(settings: Settings) -> dict[str, tuple[object, str]]:
+    """Value and effect of each setting that a run in progress depends on, by key: model, image, compute environment."""
+    found: dict[str, tuple[object, str]] = {}
+    for name, section in SECTIONS.items():
+        for field, info in section.model_fields.items():
+            manual = cast(dict[str, str], info.json_schema_extra or {})
+            effect = manual.get("during_run")
+            if not effect and manual.get("change") == Change.RESTARTS_VLLM:
+                effect = "vLLM restarts, and the jobs wait for it"
+            if effect:
+                found[str(info.alias)] = (getattr(getattr(settings, name), field), effect)
+    return found
 
 
 def _unknown_keys(given: Iterable[str]) -> Iterator[str]:

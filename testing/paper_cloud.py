@@ -36,8 +36,8 @@ class PaperCloud:
     account: str = ACCOUNT
     security_groups: dict[str, str] = field(default_factory=dict[str, str])
     """Names and VPCs of existing security groups of the stack."""
-    parameters: tuple[str, ...] = ()
-    """Names of existing SSM parameters."""
+    parameters: dict[str, str] = field(default_factory=dict[str, str])
+    """Names and values of existing SSM parameters."""
     repositories: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """Names of existing image repositories, with their `tags` and `kmsKey`."""
     desired_capacity: int | None = None
@@ -91,7 +91,8 @@ class PaperCloud:
                 (name,) = args["filters"][0]["values"]
                 return {"vpcIds": [vpc for group, vpc in self.security_groups.items() if group == name]}
             case "getParametersByPath":
-                return {"names": [name for name in self.parameters if name.startswith(args["path"])]}
+                found = {name: value for name, value in self.parameters.items() if name.startswith(args["path"] + "/")}
+                return {"names": list(found), "values": list(found.values())}
             case "getRepositories":
                 return {"names": list(self.repositories)}
             case "getRepository":

@@ -1,8 +1,12 @@
 """Changes to a deployed stack: which ones the preview rejects, what the stack retains, and the order of destruction."""
 
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from local.deploy.program import Resource, Run
 from local.state import LocalError
@@ -17,7 +21,7 @@ AWS_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/99999999-1234-1234-1234-123456789
 def deployed_cloud(cloud: PaperCloud) -> PaperCloud:
     """An account in which the stack prod is deployed with the default settings."""
     cloud.security_groups["ftm-batch"] = "vpc-1"
-    cloud.parameters = ("/ftm/bucket/created",)
+    cloud.parameters = {"/ftm/bucket/created": OWN_BUCKET}
     cloud.buckets[OWN_BUCKET] = REGION
     cloud.repositories["ftm-worker"] = {"tags": TAGS, "kmsKey": AWS_KEY}
     cloud.desired_capacity = 0
@@ -70,7 +74,7 @@ def test_a_bucket_left_by_a_destroyed_stack_is_adopted_by_name(deploy: Deploy, c
 def test_a_stack_of_the_first_release_has_its_bucket_without_a_marker(
     deploy: Deploy, deployed_cloud: PaperCloud
 ) -> None:
-    deployed_cloud.parameters = ()
+    deployed_cloud.parameters = {}
     assert deploy(preview=True).run.warnings == []
 
 
@@ -100,6 +104,62 @@ def test_the_warning_about_a_raised_minimum_names_the_command(deploy: Deploy, de
     assert "starts the others, without vLLM on them; run `ftm vllm scale 1` after it" in warning
     deployed_cloud.desired_capacity = 1
     assert deploy(vllmMinInstances=1).run.warnings == []
+
+
+@pytest.fixture
+def quarter_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Starts an execution of the deployed state machine for a quarter, by its name."""
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "x")
+    with mock_aws():
+        states = boto3.client("stepfunctions", region_name=REGION)
+        wait = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 600, "End": True}}}
+        arn = states.create_state_machine(
+            name="ftm-quarter-processor", definition=json.dumps(wait), roleArn=EVERYTHING_GIVEN["stateMachineRoleArn"]
+        )["stateMachineArn"]
+        yield lambda name: states.start_execution(stateMachineArn=arn, name=name)
+
+
+def record(deploy: Deploy, cloud: PaperCloud) -> None:
+    """Keep what the program records of a deployment with the default settings."""
+    cloud.parameters["/ftm/settings"] = deploy().one("ssm/parameter:Parameter", "settings")["value"]
+
+
+def test_a_change_that_disturbs_a_running_quarter_is_warned_of(
+    deploy: Deploy, deployed_cloud: PaperCloud, quarter_machine: Callable[[str], None]
+) -> None:
+    record(deploy, deployed_cloud)
+    changed: dict[str, Any] = {
+        "vllmModel": "Qwen/Qwen3-4B",
+        "workerImageTag": "v2",
+        "batchInstanceTypes": ["c7i", "m7i"],
+        "alarmsEnabled": False,
+        "mapConcurrency": 4,
+    }
+    assert deploy(preview=True, **changed).run.warnings == []
+    quarter_machine("20230405_101500-2023Q1-alice-3f9a")
+    (warning,) = deploy(preview=True, **changed).run.warnings
+    assert warning == (
+        "the run 20230405_101500-2023Q1-alice-3f9a is in progress, and this deployment changes "
+        "ftm:vllmModel from Qwen/Qwen3-8B to Qwen/Qwen3-4B (vLLM restarts, and the jobs wait for it) and "
+        "ftm:batchInstanceTypes from c7i, c7a, c6i, c6a, m7i, m7a, m6i, m6a to c7i, m7i (running jobs have an hour to "
+        "finish, and are then tried again) and ftm:workerImageTag from v1 to v2 (batches that start afterwards use the "
+        "new one, which `make push` must have uploaded): wait until it has ended (`ftm watch` shows it), or stop it "
+        "with `ftm stop` and continue it afterwards with `ftm resume`"
+    )
+    assert deploy(preview=True, alarmsEnabled=False, mapConcurrency=4).run.warnings == []
+
+
+def test_a_step_functions_that_cannot_be_asked_does_not_stop_the_preview(
+    deploy: Deploy, deployed_cloud: PaperCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(deploy, deployed_cloud)
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert deploy(preview=True, vllmImage="vllm/vllm-openai:v0.33.0").run.warnings == []
+    monkeypatch.setenv("AWS_PROFILE", "unknown")
+    assert deploy(preview=True, vllmImage="vllm/vllm-openai:v0.33.0").run.warnings == []
 
 
 def test_the_stack_local_is_rejected_in_a_real_account(deploy: Deploy, cloud: PaperCloud) -> None:

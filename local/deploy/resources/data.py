@@ -101,7 +101,9 @@ def get_parameter(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
 
 @answers("aws:ssm/getParametersByPath:getParametersByPath")
 def get_parameters_by_path(aws: Aws, args: dict[str, Any]) -> dict[str, Any]:
-    found = aws.client("ssm").get_parameters_by_path(Path=args["path"])["Parameters"]
+    pages = aws.client("ssm").get_paginator("get_parameters_by_path")
+    recursive = bool(args.get("recursive"))
+    found = [one for page in pages.paginate(Path=args["path"], Recursive=recursive) for one in page["Parameters"]]
     return {"names": [one["Name"] for one in found], "values": [one["Value"] for one in found]}
 
 

@@ -1,6 +1,6 @@
 """The alarms, as data without Pulumi: what each one measures, when it goes off, and what the operator should do.
 
-All of them evaluate periods of five minutes. Every expression is 1 or more while something is wrong and 0 otherwise.
+Most of them evaluate periods of five minutes. Every expression is 1 or more while something is wrong and 0 otherwise.
 Metrics that are not published, such as the requests of an idle load balancer, count as 0.
 """
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 PERIOD = 300
-"""Seconds."""
+"""Seconds of a usual period."""
+
+_HOUR = 3600
 
 RUNBOOK = "docs/runbook.md"
 
@@ -41,10 +43,12 @@ class Alarm:
     metrics: Sequence[Metric]
     minutes: int = PERIOD // 60
     """How long the expression must be at least 1."""
+    period: int = PERIOD
+    """Seconds over which the metrics are added up."""
 
     @property
     def periods(self) -> int:
-        return self.minutes * 60 // PERIOD
+        return self.minutes * 60 // self.period
 
 
 @dataclass(frozen=True)
@@ -103,22 +107,28 @@ def of_vllm(vllm: VllmDimensions) -> Iterator[Alarm]:
     )
 
 
-def of_runs(state_machine: Any, functions: Sequence[Any]) -> Iterator[Alarm]:
-    """The alarms that concern runs: `state_machine` is an ARN, `functions` are names."""
-    failures = [
-        Metric(key, "AWS/States", name, {"StateMachineArn": state_machine})
-        for key, name in (
-            ("failed", "ExecutionsFailed"),
-            ("late", "ExecutionsTimedOut"),
-            ("aborted", "ExecutionsAborted"),
-        )
-    ]
+def of_runs(quarter_machine: Any, quarters_machine: Any, functions: Sequence[Any]) -> Iterator[Alarm]:
+    """The alarms that concern runs. The state machines are given by their ARNs, the functions by their names."""
+    failures = _failures(quarter_machine)
     yield Alarm(
         "quarter-failed",
         "A quarter failed, timed out or was stopped. See why with `ftm resume QUARTER`, which asks before it starts "
         f"anything. {RUNBOOK}: The run failed",
         _total(failures),
         failures,
+    )
+    # A list fails when one of its quarters does, which the alarm above has reported: hence the hour, for the time
+    # between the two.
+    of_lists = _failures(quarters_machine, "list_")
+    yield Alarm(
+        "quarters-failed",
+        "An execution that switches vLLM on or runs several quarters failed, timed out or was stopped, and no quarter "
+        "of it failed. See why with `ftm watch`; then start the run again. GPUs that it started are switched off. "
+        f"{RUNBOOK}: vLLM does not come up",
+        f"IF({_total(of_lists)} > 0 AND {_total(failures)} == 0, 1, 0)",
+        [*of_lists, *failures],
+        _HOUR // 60,
+        _HOUR,
     )
     errors = [
         Metric(f"{kind.lower()}{n}", "AWS/Lambda", kind, {"FunctionName": function})
@@ -132,6 +142,13 @@ def of_runs(state_machine: Any, functions: Sequence[Any]) -> Iterator[Alarm]:
         _total(errors),
         errors,
     )
+
+
+def _failures(state_machine: Any, prefix: str = "") -> list[Metric]:
+    names = {"failed": "ExecutionsFailed", "late": "ExecutionsTimedOut", "aborted": "ExecutionsAborted"}
+    return [
+        Metric(f"{prefix}{key}", "AWS/States", name, {"StateMachineArn": state_machine}) for key, name in names.items()
+    ]
 
 
 def _total(metrics: Sequence[Metric]) -> str:

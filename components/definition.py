@@ -94,10 +94,11 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
             | {
                 "Parameters": {"state.$": "$", "execution.$": "$$.Execution.Id"},
                 "ResultSelector": {"summary.$": "$"},
-                "Catch": catch("$.summary", "NotifyCompletion"),
+                # In the place of the sentence, so that the run ends with this error if the next state fails too.
+                "Catch": catch("$.summary.message", "NotifyCompletion"),
                 "Next": "NotifyCompletion",
             },
-            # Returns the summary too: after a failure of SummarizeResults it is one that says so.
+            # Returns the summary too: after a failure of SummarizeResults, one with a sentence that explains it.
             "NotifyCompletion": _function(calls.notify_completion, 60)
             | {
                 "Parameters": {
@@ -117,7 +118,8 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
             "QuarterCompletedWithFailures": {
                 "Type": "Fail",
                 "Error": "QuarterCompletedWithFailures",
-                "CausePath": "$.summary.message",
+                # The format makes a text of an error; a sentence stays as it is.
+                "CausePath": "States.Format('{}', $.summary.message)",
             },
             "QuarterCompletedSuccessfully": {"Type": "Succeed"},
         },

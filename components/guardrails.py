@@ -40,7 +40,7 @@ class Guardrails(pulumi.ComponentResource):
         vllm = args.vllm
         dimensions = VllmDimensions(vllm.asg_name, vllm.alb_dimension, vllm.target_group_dimension) if vllm else None
         if args.guardrails.alarms_enabled:
-            for alarm in alarms.of_runs(args.quarter.arn, args.quarter.function_names):
+            for alarm in alarms.of_runs(args.quarter.arn, args.quarter.quarters_arn, args.quarter.function_names):
                 self._create_alarm(alarm)
             for alarm in alarms.of_vllm(dimensions) if dimensions else ():
                 self._create_alarm(alarm)
@@ -62,7 +62,7 @@ class Guardrails(pulumi.ComponentResource):
                     namespace=metric.namespace,
                     metric_name=metric.name,
                     dimensions=metric.dimensions,
-                    period=alarms.PERIOD,
+                    period=alarm.period,
                     stat=metric.stat,
                 ),
             )

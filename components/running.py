@@ -61,7 +61,7 @@ def _find_running(stack: StackSettings, account: Account) -> str | None:
 
     config = Config(connect_timeout=2, read_timeout=4, retries={"total_max_attempts": 1})
     try:
-        session = boto3.Session(profile_name=pulumi.Config("aws").get("profile"), region_name=account.region)
+        session: Any = boto3.Session(profile_name=pulumi.Config("aws").get("profile"), region_name=account.region)
         client = session.client("stepfunctions", config=config)
         # An execution for a list that still waits for vLLM has started no quarter yet.
         for machine in ("quarter-processor", "quarters"):

@@ -184,6 +184,12 @@ class FailedState(TypedDict):
     Cause: str
 
 
+class UncountedSummary(TypedDict):
+    """What is in the place of the summary when `summarize_results` failed."""
+
+    message: FailedState
+
+
 class RunState(TypedDict):
     """The state machine's data when its Map has ended.
 
@@ -230,7 +236,7 @@ class RunRecord(TypedDict):
 class NotificationRequest(TypedDict):
     """The event of `notify_completion`."""
 
-    summary: Summary | FailedState
+    summary: Summary | UncountedSummary
     quarter: str
     execution: str
 
@@ -247,5 +253,5 @@ class NotifiedRun(TypedDict):
     """The answer of `notify_completion`: the last data of the state machine."""
 
     summary: Summary
-    """As it was given, or made up when the run could not be summarised."""
+    """As it was given; after a failure of `summarize_results`, one without counts whose message explains it."""
     notification: Notification

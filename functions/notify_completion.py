@@ -4,12 +4,13 @@
 # pyright: reportUnknownMemberType=false
 
 import os
+from typing import cast
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import env
-from contract.run import FailedState, Failure, Notification, NotificationRequest, NotifiedRun, Summary
+from contract.run import Failure, Notification, NotificationRequest, NotifiedRun, Summary, UncountedSummary
 from functions.failures import describe_failure
 
 sns = boto3.client("sns")
@@ -20,9 +21,9 @@ _MAX_SUBJECT = 100
 
 def handler(event: NotificationRequest, _context: object) -> NotifiedRun:
     """Publish the summary on the configured topic. The answer says why not when there is none, or when SNS refuses."""
-    summary = event["summary"]
-    if "message" not in summary:
-        summary = failed_summary(event["quarter"], summary)
+    given = event["summary"]
+    uncounted = not isinstance(given["message"], str)
+    summary = failed_summary(event["quarter"], cast(UncountedSummary, given)) if uncounted else cast(Summary, given)
     return {"summary": summary, "notification": notify(summary, event["execution"])}
 
 
@@ -37,8 +38,9 @@ def notify(summary: Summary, execution: str) -> Notification:
     return {"notified": True, "reason": f"published on {topic}"}
 
 
-def failed_summary(quarter: str, failure: FailedState) -> Summary:
+def failed_summary(quarter: str, uncounted: UncountedSummary) -> Summary:
     """The summary of a run that SummarizeResults could not count: its results are in the bucket, and are kept."""
+    failure = uncounted["message"]
     problem = describe_failure(failure["Error"], failure["Cause"]).rstrip(".")
     return Summary(
         quarter=quarter,

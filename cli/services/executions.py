@@ -19,6 +19,9 @@ _LISTED_EXECUTIONS = 1000
 
 _QUARTER_IN_NAME = re.compile(r"(?:^|-)((?:19|20)\d\dQ[1-4])(?:-|$)")
 
+_UNCOUNTED = re.compile(r"\{Error=[^,]*, Cause=(?P<cause>.*)\}", re.DOTALL)
+"""The cause of a run whose SummarizeResults and NotifyCompletion both failed: an error as Step Functions formats it."""
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -197,8 +200,8 @@ def summary_of(stack: Stack, execution: Execution) -> Summary | None:
     if not summary and execution.status != "RUNNING":
         # A failed execution has no output, but its history does.
         summary = _first_exit(stack, execution.arn, "SummarizeResults", newest_first=True).get("summary")
-    # Where SummarizeResults failed, its error is in the place of the summary.
-    return cast(Summary, summary) if summary and "message" in summary else None
+    # Where SummarizeResults failed, its error is in the place of the message.
+    return cast(Summary, summary) if summary and isinstance(summary.get("message"), str) else None
 
 
 def reason(execution: Execution) -> str:
@@ -220,6 +223,8 @@ def _running(stack: Stack, machine: str) -> Iterator[tuple[str, str]]:
 
 def _cause(cause: str) -> str:
     """The sentence in a cause; a function's failure is JSON with the sentence in `errorMessage`."""
+    if uncounted := _UNCOUNTED.fullmatch(cause):
+        return f"neither could its results be counted nor its end be reported: {_cause(uncounted['cause'])}"
     record = json_object(cause)
     return " ".join(str(record.get("errorMessage") or record.get("Cause") or cause).split())
 

@@ -18,8 +18,13 @@ jsonpath.JSONPath = (options) => query(options) ?? (options.path.includes("[*]")
 // JavaScript's timers end at 24.8 days: a longer timeout would be over at once.
 const LONGEST_TIMER = 2147483;
 const isTooLong = (key, value) => key === "TimeoutSeconds" && value > LONGEST_TIMER;
-// Step Functions takes a function as the path of a cause, which the interpreter does not.
-const isComputedCause = (key, value) => key === "CausePath" && value.startsWith("States.");
+// Step Functions takes a function as the path of a cause, which the interpreter does not: of a format that only turns an
+// error into text, the path is left, and other functions are left out.
+function simplify(key, value) {
+  if (isTooLong(key, value)) return undefined;
+  if (key !== "CausePath" || !value.startsWith("States.")) return value;
+  return value.match(/^States\.Format\('\{\}', (\$[\w.]+)\)$/)?.[1];
+}
 
 const { StateMachine } = require("aws-local-stepfunctions");
 
@@ -27,9 +32,7 @@ const folder = process.argv[2];
 const machines = Object.fromEntries(
   ["quarter", "quarter-at-most", "quarter-with-vllm", "quarters", "quarters-with-vllm"].map((name) => [
     name,
-    JSON.parse(fs.readFileSync(path.join(folder, `${name}.asl.json`), "utf8"), (key, value) =>
-      isTooLong(key, value) || isComputedCause(key, value) ? undefined : value,
-    ),
+    JSON.parse(fs.readFileSync(path.join(folder, `${name}.asl.json`), "utf8"), simplify),
   ]),
 );
 
@@ -80,7 +83,8 @@ function summarize(state) {
 
 /** A summary that failed, as the notification hands it on. */
 function describeFailure(summary) {
-  return summary.Error ? { has_failures: true, message: `the summary failed: ${summary.Error}` } : summary;
+  const { message } = summary;
+  return message.Error ? { has_failures: true, message: `the summary failed: ${message.Error}` } : summary;
 }
 
 function failJob(batch, error) {

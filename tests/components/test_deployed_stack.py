@@ -107,7 +107,7 @@ def test_the_warning_about_a_raised_minimum_names_the_command(deploy: Deploy, de
 
 
 @pytest.fixture
-def quarter_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+def quarter_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], object]]:
     """Starts an execution of the deployed state machine for a quarter, by its name."""
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(key, "x")
@@ -126,7 +126,7 @@ def record(deploy: Deploy, cloud: PaperCloud) -> None:
 
 
 def test_a_change_that_disturbs_a_running_quarter_is_warned_of(
-    deploy: Deploy, deployed_cloud: PaperCloud, quarter_machine: Callable[[str], None]
+    deploy: Deploy, deployed_cloud: PaperCloud, quarter_machine: Callable[[str], object]
 ) -> None:
     record(deploy, deployed_cloud)
     changed: dict[str, Any] = {

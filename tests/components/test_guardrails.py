@@ -98,6 +98,36 @@ def test_the_other_alarms(deploy: Deploy, name: str, series: dict[str, Series], 
     assert alarming_periods(alarm(deploy(), name), series) == alarming
 
 
+QUIET: dict[str, Series] = {
+    key: [None] * 3 for key in ("failed", "late", "aborted", "list_failed", "list_late", "list_aborted")
+}
+
+
+@pytest.mark.parametrize(
+    ("series", "alarming"),
+    [
+        ({}, []),
+        ({"list_failed": [0, 0, 0]}, []),
+        ({"list_failed": [None, 1, None]}, [1]),  # vLLM did not become healthy
+        ({"list_late": [1, None, None]}, [0]),
+        ({"list_aborted": [None, None, 2]}, [2]),
+        ({"list_failed": [None, 1, None], "failed": [None, 1, None]}, []),  # a quarter of the list failed
+        ({"list_aborted": [None, 1, None], "aborted": [None, 1, None]}, []),  # `ftm stop` stops both
+        ({"failed": [1, 1, 1]}, []),
+    ],
+)
+def test_a_list_that_ran_no_quarter_raises_one_alarm(
+    deploy: Deploy, series: dict[str, Series], alarming: list[int]
+) -> None:
+    registered = alarm(deploy(), "quarters-failed")
+    assert alarming_periods(registered, QUIET | series) == alarming
+    machines = {
+        one["metric"]["dimensions"]["StateMachineArn"] for one in registered["metricQueries"] if "metric" in one
+    }
+    assert machines == {deploy().run.outputs[f"{one}state_machine_arn"] for one in ("", "quarters_")}
+    assert {one["metric"]["period"] for one in registered["metricQueries"] if "metric" in one} == {3600}
+
+
 def test_failing_functions_raise_an_alarm(deploy: Deploy) -> None:
     registered = alarm(deploy(), "functions-failing")
     metrics = [query["metric"] for query in registered["metricQueries"] if "metric" in query]
@@ -174,7 +204,14 @@ def test_the_dashboard_is_valid_and_fits(deploy: Deploy) -> None:
         (
             {"snsTopicArn": TOPIC},
             {"alarmsEnabled": False},
-            {"quarter-failed", "functions-failing", "vllm-no-capacity", "vllm-unhealthy", "jobs-waiting"},
+            {
+                "quarter-failed",
+                "quarters-failed",
+                "functions-failing",
+                "vllm-no-capacity",
+                "vllm-unhealthy",
+                "jobs-waiting",
+            },
         ),
         ({"snsTopicArn": TOPIC, "monthlyBudgetUsd": 50}, {"monthlyBudgetUsd": None}, {"budget"}),
     ],

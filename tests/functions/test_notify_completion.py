@@ -87,7 +87,7 @@ def test_a_deleted_sns_topic_never_fails_the_run(notify: ModuleType, monkeypatch
 def test_a_run_that_could_not_be_counted_is_published_with_the_reason(notify: ModuleType, inbox: Any) -> None:
     sentence = "S3 failed to read s3://b/k for 61 s: the connection broke off (ReadTimeoutError); try again later"
     failure = {"Error": "S3UnavailableError", "Cause": json.dumps({"errorMessage": sentence})}
-    answer = notify.handler({"summary": failure, "quarter": QUARTER, "execution": EXECUTION}, None)
+    answer = notify.handler({"summary": {"message": failure}, "quarter": QUARTER, "execution": EXECUTION}, None)
     assert (answer["summary"]["has_failures"], answer["notification"]["notified"]) == (True, True)
     (message,) = inbox()
     assert message["Subject"] == "ftm: 2023Q1 failed"

@@ -3,11 +3,13 @@
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.services.executions import Execution, reason
 from contract import layout
 
 from .conftest import BUCKET, QUARTER, Stack
@@ -43,13 +45,14 @@ def handler(event, context):
 
 
 @pytest.fixture
-def machine_with(stack: Stack) -> Callable[[str, str], str]:
-    """The machine in which a function of this source takes the place of a state's own."""
+def machine_with(stack: Stack) -> Callable[..., str]:
+    """The machine in which functions of this source take the place of the states' own."""
 
-    def create(state: str, source: str) -> str:
-        name = f"{STATES[state]}-{uuid.uuid4().hex[:8]}"
+    def create(source: str, *states: str) -> str:
         document = json.loads(stack.states.describe_state_machine(stateMachineArn=stack.quarter_machine)["definition"])
-        document["States"][state]["Resource"] = stack.create_function(name, source)
+        for state in states:
+            name = f"{STATES[state]}-{uuid.uuid4().hex[:8]}"
+            document["States"][state]["Resource"] = stack.create_function(name, source)
         return stack.create_machine(document)
 
     return create
@@ -65,12 +68,12 @@ def topics(stack: Stack) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_function_fails_once(
-    stack: Stack, machine_with: Callable[[str, str], str], survives: Callable[..., None], tmp_path: Path, state: str
+    stack: Stack, machine_with: Callable[..., str], survives: Callable[..., None], tmp_path: Path, state: str
 ) -> None:
     stack.put_prefetch(firms=3)
     source = FAILS_ONCE.format(flag=str(tmp_path / "failed"), function=STATES[state])
 
-    ended = stack.run(machine=machine_with(state, source), batch_size=2)
+    ended = stack.run(machine=machine_with(source, state), batch_size=2)
 
     assert (ended.status, (tmp_path / "failed").exists()) == ("SUCCEEDED", True), ended.cause
     survives(f"{state} fails once", 1, TOPICS, topics(stack), "SUCCEEDED")
@@ -78,12 +81,12 @@ def test_a_function_fails_once(
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_function_fails_for_good(
-    stack: Stack, machine_with: Callable[[str, str], str], survives: Callable[..., None], state: str
+    stack: Stack, machine_with: Callable[..., str], survives: Callable[..., None], state: str
 ) -> None:
     """When it works again, the run is resumed, or started if it has not got as far as a batch manifest."""
     stack.put_prefetch(firms=3)
 
-    ended = stack.run(machine=machine_with(state, FAILS), batch_size=2)
+    ended = stack.run(machine=machine_with(FAILS, state), batch_size=2)
 
     assert "the function is broken" in ended.cause or ended.status == "SUCCEEDED"
     outcome = ended.status
@@ -93,3 +96,24 @@ def test_a_function_fails_for_good(
         repaired = stack.run(batch_size=2, **rest)
         outcome += f", {'resumed' if runs else 'started again'}: {repaired.status}"
     survives(f"{state} fails for good", 1, TOPICS, topics(stack), outcome)
+
+
+def test_summary_and_notification_fail_for_good(
+    stack: Stack, machine_with: Callable[..., str], survives: Callable[..., None]
+) -> None:
+    """The execution's cause is then the error of the summary, and the run can be resumed."""
+    stack.put_prefetch(firms=3)
+    broken = ("SummarizeResults", "NotifyCompletion")
+
+    ended = stack.run(machine=machine_with(FAILS, *broken), batch_size=2)
+
+    assert ended.status == "FAILED"
+    assert ended.cause.startswith("{Error=RuntimeError, Cause=")
+    execution = Execution("arn", "run", "FAILED", datetime.now(UTC), None, {}, {}, "Failed", ended.cause)
+    assert reason(execution) == (
+        "Failed: neither could its results be counted nor its end be reported: the function is broken"
+    )
+    (run,) = [layout.run_of_manifest(key).run for key in stack.keys("manifests/") if key.endswith(".jsonl")]
+    repaired = stack.run(batch_size=2, resume=run)
+    outcome = f"{ended.status}, resumed: {repaired.status}"
+    survives(f"{' and '.join(broken)} fail for good", 2, TOPICS, topics(stack), outcome)

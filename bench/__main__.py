@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import batch, firms, naming, preview, prompts, topics
+from bench import batch, firms, naming, preview, prompts, startup, topics
 from testing.vllm_server import ENVIRONMENT, VllmServer, build_model
 
 FIRMS = 50
@@ -34,6 +34,10 @@ def main(arguments: list[str]) -> None:
         show("A preview of a new stack on Pulumi's engine", preview.measure())
     else:
         print("\nPreview: left out without Pulumi's CLI: see https://www.pulumi.com/docs/install/")
+    if startup.available():
+        show("The start of ftm", startup.measure())
+    else:
+        print("\nThe start of ftm: left out without the AWS CLI; make bench installs it")
     if not (ENVIRONMENT / "bin" / "vllm").exists():
         print("\nNaming: left out without vLLM's CPU build; make bench installs it")
         return

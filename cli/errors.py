@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from contract import ContractError
-from contract.bucket import S3UnavailableError
 from contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def explain(error: BaseException) -> tuple[str, ExitCode]:
         return str(error), error.code
     if isinstance(error, ContractError):
         return str(error), ExitCode.USAGE
-    if isinstance(error, S3UnavailableError):
+    if _is_unavailable_s3(error):
         return str(error), ExitCode.NOT_FOUND
     if "botocore.exceptions" in sys.modules and (explained := _explain_aws(error)):
         return explained
@@ -86,7 +85,7 @@ def is_temporary(error: BaseException) -> bool:
     True for a lost connection, throttling, an error inside AWS, and credentials that expired: an SSO session can be
     renewed while a command waits.
     """
-    if isinstance(error, S3UnavailableError):
+    if _is_unavailable_s3(error):
         return True
     if "botocore.exceptions" not in sys.modules:
         return False
@@ -109,6 +108,12 @@ def aws_code(error: BaseException) -> str:
     """The code of an error response from AWS, such as `NoSuchKey`; empty for any other exception."""
     response = cast(dict[str, Any], getattr(error, "response", None) or {})
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def _is_unavailable_s3(error: BaseException) -> bool:
+    from contract.bucket import S3UnavailableError  # not at the start: `ftm --help` needs no bucket
+
+    return isinstance(error, S3UnavailableError)
 
 
 def _explain_aws(error: BaseException) -> tuple[str, ExitCode] | None:

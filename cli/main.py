@@ -3,13 +3,13 @@
 import os
 import re
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from cli import output
-from cli.commands import cost, local, logs, naming, prefetch, quarter, report, stack, status, themes, topics, vllm
+from cli import __version__, output
 from cli.errors import explain
 from cli.stack import Target
 from contract import env
@@ -17,6 +17,34 @@ from contract.exit_codes import ExitCode
 
 _GLOBAL_OPTIONS = ("--stack", "--region", "--profile", "--project")
 """Global options with a value: accepted before and after the subcommand."""
+
+_COMMANDS = {
+    "run-quarter": ("quarter:run_quarter", "Run a quarter: find and name the topics of each firm."),
+    "resume": ("quarter:resume", "Process what a run lacks: batches and names."),
+    "run-quarters": ("quarter:run_quarters", "Run several quarters, one after the other."),
+    "watch": ("quarter:watch", "Watch a run, whoever started it, or see how it ended."),
+    "stop": ("quarter:stop", "Stop a run and its jobs."),
+    "status": ("status:status", "Show all quarters with their last run, or one run."),
+    "runs": ("status:runs", "List runs: who, when, how long, counts, model, cost."),
+    "logs": ("logs:logs", "Print the workers' log of a run, attempt by attempt."),
+    "cost": ("cost:cost", "Estimate a quarter's cost, and show that of its last run."),
+    "topics": ("topics:topics", "Show a quarter's topics, or write them to a file."),
+    "themes": ("themes:themes", "Cluster the topics of all firms into named themes."),
+    "name": ("naming:name", "Name a sample of firms by another LLM, into a file."),
+    "compare": ("naming:compare", "Compare two sets of topic names for a quarter."),
+    "report": ("report:report", "Write a run's report, one HTML page with charts."),
+    "doctor": ("stack:doctor", "Check the deployed stack, and say what to do about problems."),
+    "outputs": ("stack:outputs", "Print the stack's outputs."),
+    "console": ("stack:console", "Print the AWS console's address of the stack or of a run."),
+    "prefetch": ("prefetch:app", "Upload a quarter's sentences, and see what is there."),
+    "vllm": ("vllm:app", "See, scale and measure the stack's vLLM."),
+    "functions": ("logs:functions", "The Lambda functions of the state machine."),
+    "local": ("local:app", "Start and stop the stack `local`, an AWS on this machine."),
+}
+"""Where each command is, below `cli.commands`, and the first line of its help.
+
+Only the command that runs is imported: importing all of them takes longer than the rest of `ftm --help`.
+"""
 
 _VALIDATOR_WORDING = (
     (r"Input should be a valid (?:integer|number)\b.*", "it is not a whole number"),
@@ -31,6 +59,10 @@ class _Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         output.expect_json("--json" in args)
         return super().parse_args(ctx, _move_global_options_first(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _load(name) if name else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -59,9 +91,7 @@ app = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode=None, prett
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"ftm {version('ftm')}")
+        typer.echo(f"ftm {__version__}")
         raise typer.Exit
 
 
@@ -93,35 +123,20 @@ def choose_stack(
       ftm --stack local topics 2023Q1
 
     Exit codes: 0 done, 1 the run failed, 2 usage or invalid input, 3 not found,
-    4 credentials or permission, 5 conflict (already running), 6 lost sight of the
-    run, which continues, 130 interrupted.
+    4 credentials or permission, 5 conflict (already running), 6 lost the
+    connection to the run, which continues, 130 interrupted.
     """
     if project:
         os.environ[env.FTM_PROJECT] = project  # the processes that ftm starts must find the same project
     ctx.obj = Target(stack_name, region, profile, verbose)
 
 
-app.command()(quarter.run_quarter)
-app.command()(quarter.resume)
-app.command()(quarter.run_quarters)
-app.command()(quarter.watch)
-app.command()(quarter.stop)
-app.command()(status.status)
-app.command()(status.runs)
-app.command()(logs.logs)
-app.command()(cost.cost)
-app.command()(topics.topics)
-app.command()(themes.themes)
-app.command()(naming.name)
-app.command()(naming.compare)
-app.command()(report.report)
-app.command()(stack.doctor)
-app.command()(stack.outputs)
-app.command()(stack.console)
-app.add_typer(prefetch.app, name="prefetch")
-app.add_typer(vllm.app, name="vllm")
-app.add_typer(logs.functions, name="functions")
-app.add_typer(local.app, name="local")
+def _imported_when_it_runs() -> None:
+    """Registered for every command, so that Typer can list, complete and suggest it."""
+
+
+for _name, (_, _summary) in _COMMANDS.items():
+    app.command(_name, help=_summary)(_imported_when_it_runs)
 
 
 def main() -> None:
@@ -134,6 +149,17 @@ def main() -> None:
         sentence, code = explain(error)
         output.fail(sentence)
         sys.exit(code)
+
+
+def _load(name: str) -> Any:
+    """Import a command, or a group of commands."""
+    module, attribute = _COMMANDS[name][0].split(":")
+    found = getattr(import_module(f"cli.commands.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_group(found)
+    single = typer.Typer(rich_markup_mode=None, add_completion=False)
+    single.command(name)(found)
+    return typer.main.get_command(single)
 
 
 def _plain(message: str) -> str:

@@ -35,7 +35,11 @@ class StoppedLocal(TypedDict):
     """Whether it had died before."""
 
 
-app = typer.Typer(no_args_is_help=True, help="Start and stop the stack `local`, an AWS on this machine.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Start and stop the stack `local`, an AWS on this machine.",
+)
 
 
 @app.command()
@@ -104,7 +108,7 @@ def status(as_json: JsonOption = False) -> None:
 
 @app.command()
 def down(as_json: JsonOption = False) -> None:
-    """Stop the embedded AWS; everything in it is in memory, and is lost.
+    """Stop the embedded AWS and delete everything in it.
 
     \b
     Example:

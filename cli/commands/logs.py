@@ -19,7 +19,7 @@ FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on printi
 SinceOption = Annotated[str | None, typer.Option(metavar="10m", help="Only lines this recent: 30s, 10m, 2h, 1d.")]
 SearchOption = Annotated[str, typer.Option(metavar="TEXT", help="Only lines that contain this text.")]
 
-functions = typer.Typer(no_args_is_help=True, help="The Lambda functions of the state machine.")
+functions = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The Lambda functions of the state machine.")
 
 
 def logs(

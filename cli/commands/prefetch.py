@@ -14,7 +14,11 @@ from cli.services import prefetch as service
 from cli.services import prefetch_table as table
 from cli.stack import LOCAL, Stack, connect
 
-app = typer.Typer(no_args_is_help=True, help="Upload a quarter's sentences, and see what is there.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Upload a quarter's sentences, and see what is there.",
+)
 
 
 class UploadedPrefetch(TypedDict):

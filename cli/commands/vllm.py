@@ -14,12 +14,12 @@ from cli.services import vllm as service
 from cli.services.vllm import Vllm
 from cli.stack import Stack, connect
 
-app = typer.Typer(no_args_is_help=True, help="See, scale and measure the stack's vLLM.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See, scale and measure the stack's vLLM.")
 
 
 @app.command()
 def status(ctx: typer.Context, as_json: JsonOption = False) -> None:
-    """Show how many GPU instances are wanted, run and answer, what they are and cost, and how busy they are.
+    """Show the GPU instances: how many, what they cost, how busy they are.
 
     \b
     Example:
@@ -68,10 +68,10 @@ def scale(
 
 @app.command()
 def smoke(ctx: typer.Context, quarter: OptionalQuarterArgument = None, as_json: JsonOption = False) -> None:
-    """Have the stack's vLLM name three topics, and check the answers as a run would.
+    """Have the stack's vLLM name three topics, as a test.
 
-    A Batch job asks, by the address and with the image of a run. The topics are a quarter's, or built in. Exits with 1
-    when fewer than two of three topics get a name.
+    A Batch job asks, by the address and with the image of a run, and checks the answers as a run would. The topics
+    are a quarter's, or built in. Exits with 1 when fewer than two of three topics get a name.
 
     \b
     Examples:
@@ -102,9 +102,10 @@ def bench(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the stack's vLLM under the load of N Batch jobs: throughput, latency, and the knee.
+    """Measure the throughput and latency of the stack's vLLM under load.
 
-    The load comes from the stack's own job definition and queue, through the worker's own client.
+    The load comes from Batch jobs of the stack's own job definition, through the worker's own client. The knee is the
+    lowest number of concurrent requests that reaches 90% of the peak throughput.
 
     \b
     Example:

@@ -84,4 +84,6 @@ def _find(stack: Stack, range_: str, *, detach: bool, dry_run: bool, yes: bool, 
             output.hint(shown)
     if last:
         service.check_succeeded(ref, last)
+        if last.record:
+            rendering.print_unnamed(last.record)
     return ref

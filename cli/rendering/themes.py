@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from cli import output
 from cli.services.themes import QuarterTopics, Theme, Themes, ThemesJob
+from contract.fallbacks import fallback_records
+from contract.themes import ThemesRecord
 
 _SHOWN = 20
 """Themes in each table."""
@@ -21,6 +23,15 @@ def progress_line(job: ThemesJob) -> str:
         return f"job {job.status}"
     record = job.record
     return f"job {job.status}: {record.topics:,} topics, {len(record.names)} of {record.themes} themes named"
+
+
+def print_unnamed(record: ThemesRecord) -> None:
+    """How many themes of a run that succeeded show keywords in the place of a name, and why."""
+    unnamed = record.themes - len(record.names)
+    if unnamed:
+        output.hint(f"{output.count(unnamed, 'theme')} of {record.themes} without a name by the LLM show keywords")
+    for kind in fallback_records(record.fallbacks):
+        output.hint(f"{kind['topics']} for the reason {kind['reason']}: {kind['example']}")
 
 
 def print_themes(results: Themes) -> None:

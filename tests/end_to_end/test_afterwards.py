@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from contract import layout
+from contract import env, layout
 from contract.resource_names import batch_job_name
 from testing.virtual_time import virtual_time
 from tests.end_to_end.conftest import Ftm, client
@@ -109,6 +109,30 @@ def test_themes_of_two_quarters(ftm: Ftm) -> None:
     assert all(list(theme["share"]) == list(theme["change"]) == [FIRST, SECOND] for theme in themes)
     assert ftm("themes", f"{FIRST.lower()}..{SECOND}", "--run", "last", "--json").json == found.json
     assert themes[0]["name"] in ftm("themes", f"{FIRST}..{SECOND}", "--run", found.json["run"]).out
+
+
+def test_a_themes_job_that_ends_before_its_first_record_is_explained_by_its_log(
+    ftm: Ftm, stack: dict[str, Any], variables: dict[str, str]
+) -> None:
+    batch, definition = client(stack, "batch"), stack["outputs"]["job_definition_arn"]
+    container = batch.describe_job_definitions(jobDefinitions=[definition])["jobDefinitions"][0]["containerProperties"]
+    for variable in container["environment"]:
+        if variable["name"] == env.LLM_BASE_URL:
+            variable["value"] = "nowhere"
+    without_llm = batch.register_job_definition(
+        jobDefinitionName="without-llm", type="container", containerProperties=container
+    )["jobDefinitionArn"]
+    state = Path(variables["FTM_LOCAL_DIR"]) / "state.json"
+    published = state.read_text()
+    state.write_text(published.replace(definition, without_llm))
+    try:
+        failed = ftm("themes", SECOND, "--yes")
+    finally:
+        state.write_text(published)
+
+    assert failed.code == 1
+    assert "its log ends with: " in failed.err
+    assert f"{env.LLM_BASE_URL} is 'nowhere'" in failed.err
 
 
 @pytest.mark.parametrize(

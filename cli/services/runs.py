@@ -220,9 +220,18 @@ def report_of_record(record: RunRecord) -> Report:
         "status": "FAILED" if summary["has_failures"] else "SUCCEEDED",
         "message": summary["message"] if summary["has_failures"] else "",
         "failures": summary["failures"],
-        "seconds": summary["seconds"],
+        "seconds": round(seconds_of(record), 1),
     }
     return cast(Report, _counted(summary) | ended)
+
+
+def seconds_of(record: RunRecord) -> float:
+    """From the start of a run to its end; a run is named by its start."""
+    try:
+        start = datetime.strptime(record["run"], layout.RUN_FORMAT).replace(tzinfo=UTC)
+        return max(0.0, (datetime.fromisoformat(record["finished_at"]) - start).total_seconds())
+    except (KeyError, ValueError):
+        return record["summary"]["seconds"]
 
 
 def failures(snapshot: RunSnapshot, summary: Summary | None) -> list[Failure]:

@@ -46,6 +46,7 @@ def test_all_quarters_with_their_last_run(quarters: Aws, ftm: Ftm) -> None:
     assert [item["status"] for item in found.values()] == ["RUNNING", "FAILED", "UNFINISHED", None]
     assert found[FAILS]["started_by"] == "alice"
     assert found[FAILS]["seconds"] == 600
+    assert json.loads(ftm("status", FAILS, "--json").stdout)["report"]["seconds"] == 600
     text = ftm("status").stdout
     assert f"{FAILS}\tFAILED\t{RUN}\t2/3\t3/3\t0:10:00\t1 of 2 batches failed" in text
     assert "2020Q1\tnever run" in text

@@ -21,14 +21,15 @@ def choose_model(served: Sequence[str], wanted: str | None, setting: str) -> str
 
     Args:
         served: The ids that the server lists.
-        wanted: The model that was asked for; None for the only chat model that the server has.
+        wanted: The model that was asked for; None for the only chat model that the server has. A server that lists no
+            model at all is asked for it as it is.
         setting: The variable or option that names the model, for the error message.
 
     Raises:
         ContractError: if the server does not list `wanted`, or lists no chat model or several and none is wanted.
     """
     if wanted:
-        if wanted in served:
+        if wanted in served or not served:
             return wanted
         found = [model for model in served if _short(wanted) in (_short(model), _short(model.rpartition("/")[2]))]
         if len(found) == 1:
@@ -39,7 +40,7 @@ def choose_model(served: Sequence[str], wanted: str | None, setting: str) -> str
         return chat[0]
     if chat:
         raise ContractError(f"it serves several models ({_list(chat)}): choose one with {setting}")
-    raise ContractError(f"it serves no chat model ({_list(served)})")
+    raise ContractError(f"it serves no chat model ({_list(served)}): name one with {setting}")
 
 
 def _short(model: str) -> str:

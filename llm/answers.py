@@ -4,6 +4,7 @@ Servers put the text in different places (a string, a list of parts, a tool call
 put different text around the JSON object (thinking, code fences, a sentence, another object, a list).
 """
 
+import ast
 import html
 import json
 import re
@@ -43,6 +44,10 @@ _THINKING_BEGINS = re.compile(
     r"|\[THINK\]|◁think▷|<\|(?:begin_of_thought|begin_of_thinking|think)\|>|<\|channel\|>\s*analysis)",
     re.IGNORECASE,
 )
+_NOT_JSON = re.compile(r"\{[^{}]*\}")
+"""An object without inner ones that may be written as Python writes it."""
+_CONSTANT = re.compile(r"(?<=:)\s*(true|false|null)(?=\s*[,}])")
+_INVALID_ESCAPE = re.compile(r"\\(?![\"'\\/bfnrtu])")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _MAX_DEPTH = 6
 _MAX_STARTS = 200
@@ -103,7 +108,8 @@ def read_object(text: str, keys: Sequence[str], optional: Sequence[str] = ()) ->
     """The first JSON object in the text that has a string at each of `keys`.
 
     The object may be after thinking, in a code fence, between sentences, inside another object or a list, or inside
-    a JSON string; its keys may be in another case. HTML entities are decoded. Raw control characters are accepted.
+    a JSON string; its keys may be in another case. HTML entities are decoded. Raw control characters, single quotes,
+    trailing commas and Python's constants are accepted.
 
     Returns:
         The `keys`, as given, with their strings, and those of `optional` that the object has, with any values; or why
@@ -165,8 +171,23 @@ def _json_values(text: str) -> Iterator[Any]:
             value, position = _DECODER.raw_decode(text, found.start())
         except (ValueError, RecursionError):
             position = found.start() + 1
-            continue
+            if (value := _python_object(text, found.start())) is None:
+                continue
         yield value
+
+
+def _python_object(text: str, position: int) -> dict[Any, Any] | None:
+    """An object with single quotes, a trailing comma, `True` or escapes that JSON lacks; None for anything else."""
+    found = _NOT_JSON.match(text, position)
+    if not found:
+        return None
+    python = {"true": "True", "false": "False", "null": "None"}
+    literal = _CONSTANT.sub(lambda constant: python[constant[1]], _INVALID_ESCAPE.sub("", found[0]))
+    try:
+        value = ast.literal_eval(literal)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _decoded(text: str, position: int) -> Iterator[Any]:
@@ -198,7 +219,7 @@ def _find(value: Any, keys: Sequence[str], depth: int) -> dict[str, Any] | None:
 
 def _values(record: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """The values at those of `keys` that the record has, exactly or in another case."""
-    folded = {_folded(key): value for key, value in reversed(record.items())}
+    folded = {_folded(str(key)): value for key, value in reversed(record.items())}
     known = {key: record.get(key, folded.get(_folded(key))) for key in keys}
     return {key: value for key, value in known.items() if value is not None}
 

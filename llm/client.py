@@ -585,7 +585,8 @@ def _models(document: Any) -> list[str] | None:
     records = document.get("data") if isinstance(document, dict) else document
     if not isinstance(records, list):
         return None
-    return [str(record.get("id")) for record in records if isinstance(record, dict)]
+    ids = [one.get("id") or one.get("name") or one.get("model") if isinstance(one, dict) else one for one in records]
+    return [one for one in ids if isinstance(one, str) and one]
 
 
 def _least_tokens(text: str) -> int:
@@ -601,7 +602,8 @@ def _is_error(document: Any) -> bool:
         return False
     choices = document.get("choices")
     if isinstance(choices, list) and choices:
-        return isinstance(choices[0], dict) and bool(choices[0].get("error")) and not choices[0].get("message")
+        failed = isinstance(choices[0], dict) and bool(choices[0].get("error"))
+        return failed and isinstance(text_of(document), Unreadable)
     return bool(document.get("error")) or document.get("object") == "error"
 
 

@@ -20,6 +20,7 @@ _FORMAT_WORDS = re.compile(
     r"response_?format|json[_ -]?schema|json[_ -]?object|\bschema\b|grammar|structured[_ -]?outputs?|guided"
     r"|additionalproperties|json mode"
 )
+_SYSTEM_WORDS = re.compile(r"system (?:role|message|prompt|instruction)|developer instruction|roles must alternate")
 _EXTRA_WORDS = re.compile(r"chat_template_kwargs|enable_thinking|template[_ ]kwargs|maxlength|max_length")
 """A server that rejects one of vLLM's extensions usually rejects both, and names one."""
 
@@ -36,6 +37,8 @@ class Dialect:
     """Qwen3 thinks by default, which costs several times more, and the schema does not constrain a thinking answer."""
     length_bounds: bool = True
     """Whether the schema limits the length of its strings."""
+    system_message: bool = True
+    """Without it, the instructions come at the beginning of the first question: Gemma's chat template has no other."""
 
     def request(self, messages: list[dict[str, Any]], max_tokens: int, response_format: Any) -> dict[str, Any]:
         """The fields of a chat completion.
@@ -45,7 +48,7 @@ class Dialect:
             max_tokens: upper bound for the answer.
             response_format: of type json_schema, in OpenAI's form; None for a plain answer.
         """
-        request: dict[str, Any] = {"messages": messages}
+        request: dict[str, Any] = {"messages": messages if self.system_message else _without_system(messages)}
         if self.length_field != "none":
             request[self.length_field] = max_tokens
         if self.temperature:
@@ -79,6 +82,8 @@ class Dialect:
             return replace(self, thinking_switch=False, length_bounds=False)
         if self.length_field == "max_tokens" and "max_completion_tokens" in words:
             return replace(self, length_field="max_completion_tokens")
+        if self.system_message and _SYSTEM_WORDS.search(words):
+            return replace(self, system_message=False)
         if self.length_field != "none" and self.length_field in words and _UNKNOWN_FIELD.search(words):
             return replace(self, length_field=_after(_LENGTH_FIELDS, self.length_field))
         if self.temperature and "temperature" in words:
@@ -95,6 +100,8 @@ class Dialect:
             return replace(self, response_format=_after(_FORMATS, self.response_format))
         if self.temperature or self.length_field == "max_tokens":
             return replace(self, temperature=False, length_field="max_completion_tokens")
+        if self.length_field != "none":
+            return replace(self, length_field="none")
         return None
 
     def __str__(self) -> str:
@@ -102,6 +109,7 @@ class Dialect:
             *([] if self.thinking_switch else ["chat_template_kwargs"]),
             *([] if self.length_bounds else ["maxLength"]),
             *([] if self.temperature else ["temperature"]),
+            *([] if self.system_message else ["system message"]),
         ]
         without = f", without {', '.join(left_out)}" if left_out else ""
         limit = "" if self.length_field == "max_tokens" else f", answer length by {self.length_field}"
@@ -114,6 +122,15 @@ OPENAI_ONLY = Dialect(thinking_switch=False, length_bounds=False)
 
 def _after(steps: tuple[str, ...], step: str) -> str:
     return steps[steps.index(step) + 1]
+
+
+def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with the text of the system message at the beginning of the one after it."""
+    match messages:
+        case [{"role": "system", "content": instructions}, first, *others]:
+            return [{**first, "content": f"{instructions}\n\n{first['content']}"}, *others]
+        case _:
+            return messages
 
 
 def _without_lengths(part: Any) -> Any:

@@ -259,9 +259,10 @@ def _start(stack: Stack, plan: Plan, request: QuarterInput, *, force: bool = Fal
 
 def _vllm(plan: Plan) -> _VllmPart:
     """What AWS does with vLLM around the quarters; empty for nothing."""
-    if plan.vllm_size is not None:
-        return {"vllm": {"size": plan.vllm_size, "keep": plan.keep_vllm, "smoke_test": plan.smoke_test}}
-    return {"vllm": {"keep": True}} if plan.smoke_test else {}
+    if plan.vllm_size is None:
+        return {"vllm": {"keep": True}} if plan.smoke_test else {}
+    vllm: VllmInput = {"size": plan.vllm_size, "keep": plan.keep_vllm}
+    return {"vllm": vllm if plan.smoke_test else {**vllm, "smoke_test": False}}
 
 
 def _requests(plan: Plan, batch_size: int | None) -> list[QuarterInput]:

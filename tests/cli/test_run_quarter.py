@@ -273,6 +273,14 @@ def test_with_vllm_a_list_of_the_one_quarter_switches_it_on_and_off(aws: Aws, ft
     assert "AWS switches vLLM off" in ftm("stop", WAITS, "--yes").stderr
 
 
+def test_the_smoke_test_can_be_left_out(aws: Aws, ftm: Ftm) -> None:
+    put_manifest(aws, WAITS)
+    result = ftm("run-quarter", WAITS, "--vllm", "1", "--no-smoke-test", "--yes", "--detach", "--json")
+    started = aws.client("stepfunctions").describe_execution(executionArn=json.loads(result.stdout)["execution_arn"])
+    assert json.loads(started["input"])["vllm"] == {"size": 1, "keep": False, "smoke_test": False}
+    ftm("stop", WAITS, "--yes")
+
+
 def test_keep_vllm_needs_vllm(ready: Aws, ftm: Ftm) -> None:
     assert "give --vllm too" in ftm("run-quarter", SUCCEEDS, "--keep-vllm", "--yes", exit_code=2).stderr
 

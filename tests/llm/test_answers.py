@@ -34,6 +34,10 @@ JSON = json.dumps(NAMED)
         '{"Name": "Labor cost inflation", "SUMMARY": "Wages rose."}',
         JSON.replace('"', "&quot;"),
         f"<think>{JSON}</think>",
+        str(NAMED),
+        "{'name': 'Labor cost inflation', 'summary': 'Wages rose.', 'coherent': true,}",
+        '{"name": "Labor cost inflation", "summary": "Wages rose.", "coherent": True}',
+        '{"name": "Labor cost inflation", "summary": "Wages rose\\."}',
     ],
 )
 def test_json_objects_are_read_from_any_surrounding_text(text: str) -> None:

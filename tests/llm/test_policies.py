@@ -79,6 +79,20 @@ def test_fields_that_the_server_rejects_by_name_are_left_out(words: str, left_ou
     assert left_out not in lesser.request([], 9, SCHEMA)
 
 
+def test_instructions_are_in_the_question_of_a_server_without_system_messages() -> None:
+    lesser = Dialect().without_what_is_named("System role not supported")
+    assert lesser
+    asked = [{"role": "system", "content": "Name it."}, {"role": "user", "content": "Oil?"}]
+    assert lesser.request(asked, 9, SCHEMA)["messages"] == [{"role": "user", "content": "Name it.\n\nOil?"}]
+
+
+def test_every_field_that_can_be_left_out_is_left_out_before_a_server_is_given_up() -> None:
+    dialect = Dialect()
+    while lesser := dialect.smaller():
+        dialect = lesser
+    assert dialect.request([], 9, SCHEMA).keys() == {"messages"}
+
+
 def test_the_response_format_falls_back_step_by_step_to_plain_text() -> None:
     dialect, formats = Dialect(), list[object]()
     while lesser := dialect.without_what_is_named("This response_format type is unavailable now"):

@@ -122,9 +122,9 @@ def of_runs(quarter_machine: Any, quarters_machine: Any, functions: Sequence[Any
     of_lists = _failures(quarters_machine, "list_")
     yield Alarm(
         "quarters-failed",
-        "An execution that switches vLLM on or runs several quarters failed, timed out or was stopped, and no quarter "
-        "of it failed. See why with `ftm watch`; then start the run again. GPUs that it started are switched off. "
-        f"{RUNBOOK}: vLLM does not come up",
+        "A run with `--vllm`, or a list of quarters, failed, timed out or was stopped, and no quarter failed: vLLM did "
+        "not become healthy, or its smoke test failed. See why with `ftm watch`, and start it again afterwards. GPUs "
+        f"that it started are switched off. {RUNBOOK}: A run ended before its quarters",
         f"IF({_total(of_lists)} > 0 AND {_total(failures)} == 0, 1, 0)",
         [*of_lists, *failures],
         _HOUR // 60,

@@ -105,6 +105,8 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
                     "summary.$": "$.summary",
                     "quarter.$": "$$.Execution.Input.quarter",
                     "execution.$": "$$.Execution.Id",
+                    "started_at.$": "$$.Execution.StartTime",
+                    "own_gpu": calls.sets_concurrency,
                 },
                 "Catch": catch("$.notification", "CheckForFailures"),
                 "Next": "CheckForFailures",
@@ -197,7 +199,7 @@ def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | Non
     }
     if vllm:
         states |= {
-            **read_stopped(bracketed="BeginScaleDown", otherwise="QuartersGiven?"),
+            **read_stopped(vllm, partition, bracketed="BeginScaleDown", otherwise="QuartersGiven?"),
             "VllmWanted?": {
                 "Type": "Choice",
                 "Choices": [
@@ -212,7 +214,7 @@ def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | Non
                             {"Variable": "$.vllm.size", "IsNumeric": True},
                             {"Variable": "$.vllm.size", "NumericGreaterThanEquals": 1},
                         ],
-                        "Next": "ScaleGroupUp",
+                        "Next": "FindSize",
                     },
                 ],
                 "Default": "QuartersRequired",

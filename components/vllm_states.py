@@ -57,9 +57,10 @@ class VllmCalls:
 
 
 def scale_up(calls: VllmCalls, partition: str, *, then: str, failed: str) -> dict[str, Document]:
-    """Ask for `$.vllm.size` instances and wait until as many are healthy; starts at `ScaleGroupUp`.
+    """Ask for `$.vllm.size` instances and wait until as many are healthy; starts at `FindSize`.
 
-    When the time is up, one healthy instance suffices. Without any, `$.problem` says why, and `failed` comes next.
+    A larger group keeps its size: it is the minimum, or another execution or an operator needs it. When the time is up,
+    one healthy instance suffices. Without any, `$.problem` says why, and `failed` comes next.
     """
     checks = calls.limit_minutes * 60 // calls.poll_seconds
     in_time = {"Variable": "$.waited.checks", "NumericLessThan": checks}
@@ -86,6 +87,26 @@ def scale_up(calls: VllmCalls, partition: str, *, then: str, failed: str) -> dic
         {**quota_used_up, "Next": "QuotaExceeded"},
     ]
     states: dict[str, Document] = {
+        "FindSize": _call(partition, "autoscaling:describeAutoScalingGroups", {"AutoScalingGroupNames": [calls.group]})
+        | {
+            "ResultSelector": {"size.$": "$.AutoScalingGroups[0].DesiredCapacity"},
+            "ResultPath": "$.found",
+            "Catch": catch("$.problem", failed),
+            "Next": "LargerAlready?",
+        },
+        "LargerAlready?": {
+            "Type": "Choice",
+            "Choices": [
+                {"Variable": "$.found.size", "NumericGreaterThanPath": "$.vllm.size", "Next": "KeepLargerSize"}
+            ],
+            "Default": "ScaleGroupUp",
+        },
+        "KeepLargerSize": {
+            "Type": "Pass",
+            "InputPath": "$.found.size",
+            "ResultPath": "$.vllm.size",
+            "Next": "ScaleGroupUp",
+        },
         "ScaleGroupUp": _set_group(calls, partition, {"DesiredCapacity.$": "$.vllm.size"}, attempts=3)
         | {"Catch": catch("$.problem", failed), "Next": "ScaleServiceUp"},
         "ScaleServiceUp": _set_service(calls, partition, {"DesiredCount.$": "$.vllm.size"}, attempts=3)
@@ -322,12 +343,14 @@ def scale_down(calls: VllmCalls, quarter_machine: str, partition: str, *, then: 
     return states
 
 
-def read_stopped(*, bracketed: str, otherwise: str) -> dict[str, Document]:
+def read_stopped(calls: VllmCalls, partition: str, *, bracketed: str, otherwise: str) -> dict[str, Document]:
     """Find out whether an execution that was stopped had switched vLLM on; starts at `Stopped?`.
 
     A stopped execution cannot clean up after itself. An EventBridge rule starts another one with the event's detail as
-    its input, in which `input` is the text of the stopped one's input.
+    its input, in which `input` is the text of the stopped one's input. A vLLM that was to be kept is kept only if it is
+    healthy: instances of an execution that was stopped while they started would run for nothing.
     """
+    size = is_present("$.stopped.vllm.size")
     return {
         "Stopped?": {
             "Type": "Choice",
@@ -344,13 +367,27 @@ def read_stopped(*, bracketed: str, otherwise: str) -> dict[str, Document]:
         "StoppedWithVllm?": {
             "Type": "Choice",
             "Choices": [
-                {
-                    "And": [is_present("$.stopped.vllm"), negate(is_boolean("$.stopped.vllm.keep", True))],
-                    "Next": bracketed,
-                }
+                {"And": [size, is_boolean("$.stopped.vllm.keep", True)], "Next": "CheckKeptTargets"},
+                {**size, "Next": bracketed},
             ],
             "Default": "NothingToScaleDown",
         },
+        "CheckKeptTargets": _call(
+            partition, "elasticloadbalancingv2:describeTargetHealth", {"TargetGroupArn": calls.target_group}
+        )
+        | {
+            "ResultSelector": {"states.$": "$.TargetHealthDescriptions[*].TargetHealth.State"},
+            "ResultPath": "$.targets",
+            "Catch": catch("$.targets", "NothingToScaleDown"),
+            "Next": "FindHealthyTarget",
+        },
+        "FindHealthyTarget": {
+            "Type": "Pass",
+            "Parameters": {"any.$": "States.ArrayContains($.targets.states, 'healthy')"},
+            "ResultPath": "$.targets",
+            "Next": "KeptVllmHealthy?",
+        },
+        "KeptVllmHealthy?": choose("$.targets.any", True, "NothingToScaleDown", otherwise=bracketed),
         "NothingToScaleDown": {"Type": "Succeed"},
     }
 

@@ -239,6 +239,10 @@ class NotificationRequest(TypedDict):
     summary: Summary | UncountedSummary
     quarter: str
     execution: str
+    started_at: NotRequired[str]
+    """When the execution began: ISO 8601, UTC."""
+    own_gpu: NotRequired[bool]
+    """Whether the LLM runs on a GPU of the stack."""
 
 
 class Notification(TypedDict):

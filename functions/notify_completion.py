@@ -4,12 +4,14 @@
 # pyright: reportUnknownMemberType=false
 
 import os
+from datetime import UTC, datetime
 from typing import cast
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from contract import env
+from contract.prices import BATCH_HOUR, GPU_HOUR, hosted_dollars
 from contract.run import Failure, Notification, NotificationRequest, NotifiedRun, Summary, UncountedSummary
 from functions.failures import describe_failure
 
@@ -24,15 +26,15 @@ def handler(event: NotificationRequest, _context: object) -> NotifiedRun:
     given = event["summary"]
     uncounted = not isinstance(given["message"], str)
     summary = failed_summary(event["quarter"], cast(UncountedSummary, given)) if uncounted else cast(Summary, given)
-    return {"summary": summary, "notification": notify(summary, event["execution"])}
+    return {"summary": summary, "notification": notify(summary, event)}
 
 
-def notify(summary: Summary, execution: str) -> Notification:
+def notify(summary: Summary, event: NotificationRequest) -> Notification:
     topic = os.environ.get(env.SNS_TOPIC_ARN)
     if not topic:
         return {"notified": False, "reason": "no SNS topic is configured for this stack"}
     try:
-        sns.publish(TopicArn=topic, Subject=subject(summary), Message=message(summary, execution))
+        sns.publish(TopicArn=topic, Subject=subject(summary), Message=message(summary, event))
     except (BotoCoreError, ClientError) as error:
         return {"notified": False, "reason": f"SNS refused the message: {error}"}
     return {"notified": True, "reason": f"published on {topic}"}
@@ -66,8 +68,8 @@ def subject(summary: Summary) -> str:
     return f"ftm: {summary['quarter']} {outcome}{run}"[:_MAX_SUBJECT]
 
 
-def message(summary: Summary, execution: str) -> str:
-    """The text of the notice: the outcome, the counts, the failures, and the next commands, one a line."""
+def message(summary: Summary, event: NotificationRequest) -> str:
+    """The text of the notice: the outcome, the counts, the failures, the cost, and the next commands, one a line."""
     batches, firms, topics, tokens = summary["batches"], summary["firms"], summary["topics"], summary["tokens"]
     lines = [
         summary["message"],
@@ -78,14 +80,25 @@ def message(summary: Summary, execution: str) -> str:
         f"Tokens: {tokens['prompt']:,} prompt ({tokens['cached']:,} cached), {tokens['completion']:,} completion",
         *_failure_lines(summary["failures"]),
         "",
-        f"What it cost: ftm cost {summary['quarter']}",
+        f"Cost: {cost(summary, event)}, see ftm cost {summary['quarter']}",
     ]
     if summary["has_failures"] and summary["run"]:
         rest = "ask for the missing names" if not summary["failures"] else "process the others"
         lines.append(f"Complete batches are kept. To {rest}: ftm resume {summary['quarter']} {summary['run']}")
     if not summary["has_failures"]:
         lines.append(f"See the topics: ftm topics {summary['quarter']}")
-    return "\n".join([*lines, "", f"Execution: {execution}"])
+    return "\n".join([*lines, "", f"Execution: {event['execution']}"])
+
+
+def cost(summary: Summary, event: NotificationRequest) -> str:
+    """The cost at list prices: the batch jobs, and one GPU since the execution began or the hosted API."""
+    low = high = summary["seconds"] / 3600 * BATCH_HOUR
+    if event.get("own_gpu") and (started_at := event.get("started_at")):
+        hours = (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds() / 3600
+        low, high = low + hours * GPU_HOUR[0], high + hours * GPU_HOUR[1]
+    else:
+        low = high = low + hosted_dollars(summary["tokens"])
+    return f"about ${low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"about ${low:.2f} to ${high:.2f}"
 
 
 def _failure_lines(failures: list[Failure]) -> list[str]:

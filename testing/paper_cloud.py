@@ -34,6 +34,7 @@ class PaperCloud:
     default_routes: dict[str, str] = field(default_factory=dict[str, str])
     """Subnets with a route table of their own, and the gateway or NAT gateway of its default route."""
     account: str = ACCOUNT
+    partition: str = "aws"
     security_groups: dict[str, str] = field(default_factory=dict[str, str])
     """Names and VPCs of existing security groups of the stack."""
     parameters: dict[str, str] = field(default_factory=dict[str, str])
@@ -46,7 +47,7 @@ class PaperCloud:
 
     def create(self, resource: Resource) -> tuple[str, dict[str, Any]]:
         kind = resource.type.split(":")[1]
-        arn = f"arn:aws:{kind.split('/')[0]}:{REGION}:{ACCOUNT}:{resource.name}"
+        arn = f"arn:{self.partition}:{kind.split('/')[0]}:{REGION}:{ACCOUNT}:{resource.name}"
         made: dict[str, Any] = {
             "arn": arn,
             "arnPrefix": arn,
@@ -63,7 +64,10 @@ class PaperCloud:
             case "getCallerIdentity":
                 return {"accountId": self.account, "arn": f"arn:aws:iam::{self.account}:user/operator"}
             case "getPartition":
-                return {"partition": "aws", "dnsSuffix": "amazonaws.com"}
+                return {
+                    "partition": self.partition,
+                    "dnsSuffix": "amazonaws.com" + ".cn" * (self.partition == "aws-cn"),
+                }
             case "getRegion":
                 return {"region": REGION}
             case "getSubnets":

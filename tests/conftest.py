@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def survives(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Checks that a fault loses and doubles no topic, and notes it for the table of `make faults`.
+    """Checks that a fault happened and neither loses nor doubles a topic, and notes it for the table of `make faults`.
 
     Takes the fault's name, how often it happened, the topics that there should be, those that were found, and how it
     ended, in words.
@@ -55,6 +55,7 @@ def survives(request: pytest.FixtureRequest) -> Callable[..., None]:
         counts = Counter(found)
         lost, doubled = len(set(expected) - counts.keys()), counts.total() - len(counts)
         request.config.stash[_SURVIVED].append(Survived(fault, times, lost, doubled, outcome))
+        assert times > 0, f"the fault did not happen: {fault}"
         assert (lost, doubled) == (0, 0), outcome
 
     return check

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from cli.services import runs, vllm
 from cli.stack import Stack
+from contract.prices import BATCH_HOUR, GPU_HOUR, HOSTED_PRICES, hosted_dollars
 from contract.run import RunRecord, TokenCounts
 
 _TOPICS_PER_FIRM = 13.0
@@ -25,13 +26,6 @@ _SPREAD = 1.25
 
 _START_MINUTES = (9.0, 14.0)
 """A cold GPU on Spot: capacity, image, weights, compilation."""
-
-_GPU_HOUR = (0.35, 0.50)
-_BATCH_HOUR = 0.04
-"""A c7i.large on Spot, which holds one job."""
-
-_HOSTED_PRICES = (0.20, 0.05, 0.50)
-"""Dollars per million prompt, cached and completion tokens of the xAI API (grok-4-1-fast)."""
 
 
 class Range(TypedDict):
@@ -100,9 +94,9 @@ def estimate(stack: Stack, firms: int, *, gpus: int, at_once: int, cold: bool) -
     working_high, working_low = minutes["high"] - start_high, minutes["low"] - start_low
     batch_hours = _range(working_low / 60 * at_once, working_high / 60 * at_once)
     price, price_source = gpu_price(stack)
-    hosted = _hosted_dollars(tokens)
-    low = gpu_hours["low"] * price["low"] + batch_hours["low"] * _BATCH_HOUR
-    high = gpu_hours["high"] * price["high"] + batch_hours["high"] * _BATCH_HOUR
+    hosted = hosted_dollars(tokens)
+    low = gpu_hours["low"] * price["low"] + batch_hours["low"] * BATCH_HOUR
+    high = gpu_hours["high"] * price["high"] + batch_hours["high"] * BATCH_HOUR
     api = 0.0 if gpus else hosted
     return {
         "firms": firms,
@@ -117,7 +111,7 @@ def estimate(stack: Stack, firms: int, *, gpus: int, at_once: int, cold: bool) -
         "assumptions": [
             f"topics and tokens: {rates.source}",
             f"GPU price: {price_source}" if gpus else "no GPU: the stack's jobs use a hosted API",
-            f"Batch: {at_once} hosts at ${_BATCH_HOUR:.2f} an hour (c7i.large, Spot)",
+            f"Batch: {at_once} hosts at ${BATCH_HOUR:.2f} an hour (c7i.large, Spot)",
             _hosted_assumption(),
         ],
     }
@@ -130,8 +124,8 @@ def spent(stack: Stack, record: RunRecord) -> Spent:
     gpus = 1 if vllm.is_part_of(stack) else 0
     gpu_hours, batch_hours = wall / 3600 * gpus, summary["seconds"] / 3600
     price, price_source = gpu_price(stack)
-    hosted = _hosted_dollars(summary["tokens"])
-    batch_dollars = batch_hours * _BATCH_HOUR + (0.0 if gpus else hosted)
+    hosted = hosted_dollars(summary["tokens"])
+    batch_dollars = batch_hours * BATCH_HOUR + (0.0 if gpus else hosted)
     return {
         "run": summary["run"],
         "topics": summary["topics"]["total"],
@@ -143,7 +137,7 @@ def spent(stack: Stack, record: RunRecord) -> Spent:
         "assumptions": [
             "one GPU, from the run's start to its end; time in which it was up but idle is not included",
             f"GPU price: {price_source}",
-            f"Batch: ${_BATCH_HOUR:.2f} per hour of a job (c7i.large, Spot)",
+            f"Batch: ${BATCH_HOUR:.2f} per hour of a job (c7i.large, Spot)",
             _hosted_assumption(),
         ],
     }
@@ -154,7 +148,7 @@ def gpu_price(stack: Stack) -> tuple[Range, str]:
     types = instance_types(stack)
     prices = spot_prices(stack, types)
     if not prices:
-        return _range(*_GPU_HOUR), f"assumed, ${_GPU_HOUR[0]:.2f} to ${_GPU_HOUR[1]:.2f} an hour on Spot"
+        return _range(*GPU_HOUR), f"assumed, ${GPU_HOUR[0]:.2f} to ${GPU_HOUR[1]:.2f} an hour on Spot"
     cheapest = min(prices, key=lambda price: price["dollars"])
     text = f"live Spot price, ${cheapest['dollars']:.3f} an hour for a {cheapest['type']} in {cheapest['zone']}"
     return _range(cheapest["dollars"], max(price["dollars"] for price in prices)), text
@@ -216,14 +210,8 @@ def _rates(stack: Stack) -> _Rates:
     )
 
 
-def _hosted_dollars(tokens: TokenCounts) -> float:
-    prompt, cached, completion = _HOSTED_PRICES
-    fresh = tokens["prompt"] - tokens["cached"]
-    return round((fresh * prompt + tokens["cached"] * cached + tokens["completion"] * completion) / 1e6, 2)
-
-
 def _hosted_assumption() -> str:
-    prompt, cached, completion = _HOSTED_PRICES
+    prompt, cached, completion = HOSTED_PRICES
     return f"hosted API: ${prompt:.2f} prompt, ${cached:.2f} cached, ${completion:.2f} completion per million tokens"
 
 

@@ -179,7 +179,9 @@ function vllm(changed = {}) {
   const noted = ["ScaleGroupUp", "ScaleServiceUp", "ScaleServiceDown", "ScaleGroupDown", "StartOnDemand", "ResetOnDemand"];
   const handlers = {
     ...Object.fromEntries(noted.map((state) => [state, scaled(state)])),
+    FindSize: size(0),
     CheckTargets: targets("healthy"),
+    CheckKeptTargets: targets("healthy"),
     CheckGroup: () => ({ AutoScalingGroups: [{ Instances: [{ InstanceId: "i-1" }] }] }),
     CheckActivity: () => ({ Activities: [] }),
     RunSmokeTest: () => ({ JobId: "smoke" }),
@@ -194,6 +196,10 @@ function vllm(changed = {}) {
 
 function targets(...states) {
   return () => ({ TargetHealthDescriptions: states.map((State) => ({ TargetHealth: { State } })) });
+}
+
+function size(DesiredCapacity) {
+  return () => ({ AutoScalingGroups: [{ DesiredCapacity }] });
 }
 
 /** Answers in turn; the last answer stays. */
@@ -226,6 +232,8 @@ const bracketed = [
   ["vLLM is not asked for", { quarters: GIVEN }, {}, DONE, []],
   ["vLLM is healthy at the third check", ONE, { CheckTargets: inTurn(targets(), targets("initial"), targets("healthy")) }, DONE, [...UP, ...DOWN]],
   ["a quarter fails", ONE, { RunQuarter: always("States.TaskFailed") }, SOME_FAILED, [...UP, ...DOWN]],
+  ["the group is larger already", ONE, { FindSize: size(3), CheckTargets: targets("healthy", "healthy", "healthy") }, DONE, ["ScaleGroupUp 3", "ScaleServiceUp 3", ...DOWN]],
+  ["the group cannot be read", ONE, { FindSize: always("AutoScaling.Exception") }, "AutoScaling.Exception", DOWN],
   ["the group cannot be scaled up", ONE, { ScaleGroupUp: always("AutoScaling.ValidationException") }, "AutoScaling.ValidationException", DOWN],
   ["the service cannot be scaled up", ONE, { ScaleServiceUp: always("Ecs.ServerException") }, "Ecs.ServerException", [UP[0], ...DOWN]],
   ["scaling up is throttled once", ONE, { ScaleServiceUp: after(["States.TaskFailed"], {}) }, DONE, [UP[0], ...DOWN]],
@@ -255,6 +263,10 @@ const bracketed = [
   ["the runs cannot be listed", ONE, { FindRuns: always("Sfn.Exception") }, DONE, UP],
   ["a list with vLLM was stopped", stoppedOne(ONE), {}, "CleanedUpAfterStop", DOWN],
   ["a list that keeps vLLM was stopped", stoppedOne(KEPT), {}, "NothingToScaleDown", []],
+  ["a list that keeps vLLM was stopped before vLLM was healthy", stoppedOne(KEPT), { CheckKeptTargets: targets("initial") }, "CleanedUpAfterStop", DOWN],
+  ["a list that keeps vLLM was stopped before there was an instance", stoppedOne(KEPT), { CheckKeptTargets: targets() }, "CleanedUpAfterStop", DOWN],
+  ["a list that keeps vLLM was stopped, and targets cannot be read", stoppedOne(KEPT), { CheckKeptTargets: always("ElasticLoadBalancingV2.Exception") }, "NothingToScaleDown", []],
+  ["a list that found vLLM running was stopped", stoppedOne(WARM), { CheckKeptTargets: targets() }, "NothingToScaleDown", []],
   ["a list without vLLM was stopped", stoppedOne({ quarters: GIVEN }), {}, "NothingToScaleDown", []],
   ["the cleaning up was stopped", stoppedOne(stoppedOne(ONE)), {}, "NothingToScaleDown", []],
   ["the size is text", { quarters: GIVEN, vllm: { size: "1" } }, {}, "InvalidInput", []],

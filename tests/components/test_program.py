@@ -85,6 +85,14 @@ def test_every_taggable_resource_has_the_three_tags(deploy: Deploy) -> None:
             assert tags == wanted, resource
 
 
+def test_no_arn_is_of_another_partition(deploy: Deploy, cloud: PaperCloud) -> None:
+    cloud.partition = "aws-cn"
+    for resource in deploy(
+        notificationEmails=["a@example.com"], monthlyBudgetUsd=50, vllmOnDemandFallbackMinutes=20
+    ).custom:
+        assert "arn:aws:" not in str(resource.inputs), resource
+
+
 def test_two_stacks_share_no_name(deploy: Deploy) -> None:
     def named(stack: str) -> set[tuple[str, str]]:
         return {

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
@@ -52,8 +53,24 @@ def test_a_success_is_published(notify: ModuleType, inbox: Any) -> None:
     assert message["Subject"] == f"ftm: 2023Q1 succeeded (run {RUN})"
     assert message["Message"].startswith(SUMMARY["message"])
     assert EXECUTION in message["Message"]
-    assert "\nWhat it cost: ftm cost 2023Q1\nSee the topics: ftm topics 2023Q1\n" in message["Message"]
+    assert "\nCost: about $0.00, see ftm cost 2023Q1\nSee the topics: ftm topics 2023Q1\n" in message["Message"]
     assert "ftm resume" not in message["Message"]
+
+
+@pytest.mark.parametrize(
+    ("own_gpu", "cost"),
+    # Ten hours of jobs are $0.40; with them two hours of a GPU, or a million fresh and a million completion tokens.
+    [(True, "Cost: about $1.10 to $1.40, see"), (False, "Cost: about $1.10, see")],
+)
+def test_the_cost_is_that_of_the_jobs_and_of_a_gpu_or_the_hosted_api(
+    notify: ModuleType, inbox: Any, own_gpu: bool, cost: str
+) -> None:
+    tokens = {"prompt": 1_000_000, "cached": 0, "completion": 1_000_000}
+    summary = SUMMARY | {"seconds": 36_000.0, "tokens": tokens}
+    started_at = (datetime.now(UTC) - timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    notify.handler({"summary": summary, "execution": EXECUTION, "started_at": started_at, "own_gpu": own_gpu}, None)
+    (message,) = inbox()
+    assert cost in message["Message"]
 
 
 def test_the_message_about_a_failure_names_each_batch_and_the_next_step(notify: ModuleType, inbox: Any) -> None:

@@ -51,6 +51,10 @@ def program(tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) ->
     return write
 
 
+def s3_of(stack: LocalState) -> Any:
+    return boto3.client("s3", endpoint_url=stack.endpoint, aws_access_key_id="x", aws_secret_access_key="x")
+
+
 def processes_of(directory: Path) -> list[str]:
     """The command lines of all processes of the daemon with this directory."""
     mark = f"FTM_LOCAL_DIR={directory}".encode()
@@ -179,6 +183,7 @@ def test_after_a_killed_daemon_up_starts_a_new_one(
 ):
     program(SMALL)
     first = daemon.up().state
+    s3_of(first).create_bucket(Bucket="lost")
     os.kill(first.pid, signal.SIGKILL)
     wait_for(lambda: state.running_pid() is None)
     assert state.read() is None
@@ -188,7 +193,9 @@ def test_after_a_killed_daemon_up_starts_a_new_one(
     assert not second.already
     assert second.state.pid != first.pid
     assert daemon.status() == daemon.Status(second.state, stale=False)
-    survives("daemon killed", 1, [], [], "the next `ftm local up` starts an empty stack")
+    assert s3_of(second).list_buckets()["Buckets"] == []
+    outcome = "no process is left; the next `ftm local up` deploys the same outputs to an empty AWS"
+    survives("daemon killed", 1, first.outputs.items(), second.outputs.items(), outcome)
 
 
 def test_a_record_whose_pid_now_belongs_to_another_process_is_ignored(directory: Path):

@@ -74,6 +74,14 @@ def calls(stack: Stack) -> VllmCalls:
     return VllmCalls(GROUP, CLUSTER, SERVICE, target_group["TargetGroupArn"], no_queue, poll_seconds=1)
 
 
+@pytest.fixture(scope="module")
+def never_healthy(stack: Stack, calls: VllmCalls) -> VllmCalls:
+    """The same group and service, with a target group in which they never are."""
+    vpc = stack.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
+    created = stack.client("elbv2").create_target_group(Name="empty", Protocol="HTTP", Port=8000, VpcId=vpc)
+    return dataclasses.replace(calls, target_group=created["TargetGroups"][0]["TargetGroupArn"], limit_minutes=0)
+
+
 @pytest.fixture
 def machine(stack: Stack, calls: VllmCalls) -> str:
     scale(stack, 0)
@@ -123,6 +131,17 @@ def test_vllm_is_on_while_the_quarters_run_and_off_afterwards_unless_kept(
     entered = entered_states(stack, execution)
     assert entered.index("ScaleServiceUp") < entered.index("ProcessQuarters")
     assert sizes(stack) == ((1, 1) if keep else (0, 0))
+
+
+def test_a_larger_group_is_not_made_smaller_and_ends_at_the_minimum(stack: Stack, calls: VllmCalls) -> None:
+    stack.put_prefetch(firms=2)
+    scale(stack, 2)
+    with_minimum = dataclasses.replace(calls, minimum=1)
+    execution = start(stack, stack.create_machine(definition.quarters(stack.quarter_machine, vllm=with_minimum)))
+    ended = stack.ended(execution)
+    assert ended["status"] == "SUCCEEDED", ended
+    assert json.loads(ended["output"])["vllm"]["size"] == 2
+    assert sizes(stack) == (1, 1)
 
 
 @pytest.mark.faults
@@ -199,6 +218,14 @@ def test_a_stopped_list_that_keeps_vllm_is_left_alone(stack: Stack, machine: str
         assert (ended["status"], sizes(stack)) == ("SUCCEEDED", (1, 1))
 
 
+def test_a_stopped_list_keeps_no_vllm_that_is_not_healthy(stack: Stack, never_healthy: VllmCalls) -> None:
+    scale(stack, 1)
+    machine = stack.create_machine(definition.quarters(stack.quarter_machine, vllm=never_healthy))
+    stopped = json.dumps({"quarters": [], "vllm": {"size": 1, "keep": True}})
+    ended = stack.ended(stack.start_with(json.dumps({"status": "ABORTED", "input": stopped}), machine))
+    assert (ended["status"], sizes(stack)) == ("SUCCEEDED", (0, 0))
+
+
 def test_the_last_execution_to_end_switches_vllm_off(stack: Stack, calls: VllmCalls) -> None:
     quarter = stack.create_machine(WAITS_FOR_LATER)
     machine = stack.create_machine(definition.quarters(quarter, vllm=calls))
@@ -212,12 +239,11 @@ def test_the_last_execution_to_end_switches_vllm_off(stack: Stack, calls: VllmCa
     assert sizes(stack) == (0, 0)
 
 
-def test_a_vllm_that_never_becomes_healthy_ends_the_list_with_the_reason(stack: Stack, calls: VllmCalls) -> None:
+def test_a_vllm_that_never_becomes_healthy_ends_the_list_with_the_reason(
+    stack: Stack, never_healthy: VllmCalls
+) -> None:
     scale(stack, 0)
-    vpc = stack.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
-    created = stack.client("elbv2").create_target_group(Name="empty", Protocol="HTTP", Port=8000, VpcId=vpc)
-    nobody = dataclasses.replace(calls, target_group=created["TargetGroups"][0]["TargetGroupArn"], limit_minutes=0)
-    machine = stack.create_machine(definition.quarters(stack.quarter_machine, vllm=nobody))
+    machine = stack.create_machine(definition.quarters(stack.quarter_machine, vllm=never_healthy))
     ended = stack.ended(start(stack, machine))
     assert (ended["status"], ended["error"]) == ("FAILED", "VllmNotHealthy")
     assert "was not healthy within" in ended["cause"]

@@ -20,7 +20,7 @@ REFUSED = "HTTPCode_ELB_5XX_Count"
 
 COLD_START_MINUTES = 45
 """A new GPU instance answers its first request after 9 to 14 minutes (docs/adr/0002); three times as long is a fault.
-Whatever switches idle GPUs off must wait longer than this, too."""
+An alarm that switches idle GPUs off must wait at least as long."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def idle(vllm: VllmDimensions, minutes: int) -> Alarm:
     """GPU instances without a request for `minutes`.
 
     Answers of the load balancer itself count as requests: without a healthy target, waiting jobs get 503 from it. The
-    minimum of the instances within a period is taken, so that a replaced Spot instance starts the time anew.
+    minimum of the instances within a period is taken, so that the replacement of a Spot instance restarts the time.
     """
     requests, refused = (_load_balancer(vllm, *one) for one in (("requests", "RequestCount"), ("refused", REFUSED)))
     return Alarm(
@@ -138,7 +138,7 @@ def of_runs(quarter_machine: Any, quarters_machine: Any, functions: Sequence[Any
     yield Alarm(
         "functions-failing",
         "A function of the state machine failed or was throttled. Read the logs under /aws/lambda/. A run that failed "
-        f"for it goes on with `ftm resume QUARTER`. {RUNBOOK}: The run failed",
+        f"because of it continues with `ftm resume QUARTER`. {RUNBOOK}: The run failed",
         _total(errors),
         errors,
     )

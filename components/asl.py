@@ -41,7 +41,7 @@ def choose(path: str, value: bool, goto: str, *, otherwise: str) -> Document:
 
 
 def is_boolean(path: str, value: bool) -> Document:
-    """A rule that holds for exactly this boolean."""
+    """A rule that matches exactly this boolean."""
     return {
         "And": [
             {"Variable": path, "IsPresent": True},
@@ -52,7 +52,7 @@ def is_boolean(path: str, value: bool) -> Document:
 
 
 def is_present(path: str) -> Document:
-    """A rule that holds when there is a value at `path`, also null."""
+    """A rule that matches any value at `path`, including null."""
     return {"Variable": path, "IsPresent": True}
 
 

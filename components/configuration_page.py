@@ -1,6 +1,6 @@
 """Generates docs/configuration.md from the settings.
 
-`python -m components.configuration_page > docs/configuration.md` writes it anew.
+`python -m components.configuration_page > docs/configuration.md` writes it again.
 """
 
 import json
@@ -38,7 +38,7 @@ The secret stays in Secrets Manager; its ARN may be read by anybody.
 The last column says what happens to a deployed stack when the key changes and `pulumi up` is run:
 
 - **{in_place}**: AWS changes the resource, and nothing is interrupted.
-- **{restarts}**: a new task replaces the running one, if vLLM is scaled above zero. Jobs wait for it, and go on.
+- **{restarts}**: a new task replaces the running one, if vLLM is scaled above zero. Jobs wait for it, and continue.
 - **{next_run}**: jobs and executions that have started keep the old value. Batches that a run starts after the
   deployment already use the new one.
 - **{refused}**: the preview stops with the steps to take, and nothing changes.

@@ -234,7 +234,7 @@ def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | Non
 
 
 def _check_quarters(*, begin: str) -> dict[str, Document]:
-    """Check the input, fill in `at_once`, and go on with `begin`."""
+    """Check the input, fill in `at_once`, and continue with `begin`."""
     at_once = f"States.ArrayContains(States.ArrayRange(1, {MAX_CONCURRENCY}, 1), $.at_once)"
     return {
         "QuartersGiven?": {
@@ -304,7 +304,7 @@ def _batch(calls: QuarterCalls, timeout: int) -> Document:
                 "Parameters": {"batch_id.$": "$.batch_id", "status": "SUCCEEDED"},
                 "End": True,
             },
-            # The cause holds the whole job, up to 32 KB: only the error's name is kept.
+            # The cause contains the whole job, up to 32 KB: only the error's name is kept.
             "JobFailed": {
                 "Type": "Pass",
                 "Parameters": {"batch_id.$": "$.batch_id", "status": "FAILED", "error.$": "$.error.Error"},

@@ -2,8 +2,8 @@
 
 AWS cannot change some properties of a resource: Pulumi would delete the resource and create another one. For resources
 that hold data or that others use, that fails halfway through an update or loses data. The program cannot read Pulumi's
-state, so that it looks into the account, at preview and before anything is registered, and refuses such changes with
-the steps to take instead.
+state: at preview, before anything is registered, it looks up these resources in the account, and refuses such changes
+with the steps to take instead.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Generates docs/iam.md: the policy of each role that can be adopted.
 
-`python -m components.iam_page > docs/iam.md` writes it anew.
+`python -m components.iam_page > docs/iam.md` writes it again.
 """
 
 import json
@@ -25,9 +25,9 @@ A statement on a secret, a topic or an image repository is needed only with the 
 `ftm:kmsKeyArn`, add `kms:Decrypt` and `kms:GenerateDataKey` on the key to every role that reads or writes the bucket or
 publishes to the topic.
 
-Whoever runs `pulumi up` needs the right to manage the stack's resources, `iam:PassRole` on these roles, and
-`iam:CreateServiceLinkedRole` when the account uses ECS, Batch, Auto Scaling, Application Auto Scaling, Elastic Load
-Balancing or EC2 Spot for the first time.
+Whoever runs `pulumi up` needs the right to manage the stack's resources, `iam:PassRole` on these roles,
+`states:ListExecutions` to be warned of a run in progress, and `iam:CreateServiceLinkedRole` when the account uses ECS,
+Batch, Auto Scaling, Application Auto Scaling, Elastic Load Balancing or EC2 Spot for the first time.
 
 Whoever uses `ftm` needs the actions below on the stack's resources. Without those of the last row, the commands still
 work and print what they could not find out.

@@ -33,7 +33,7 @@ def setting(
 
 
 def matching(pattern: str, allowed: str) -> AfterValidator:
-    """Accept what `pattern` matches in full; `allowed` says in words what that is, for the error message."""
+    """Accept what `pattern` matches in full; `allowed` describes that in the error message."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):

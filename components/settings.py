@@ -583,7 +583,7 @@ class Settings(BaseModel):
         return self.llm.max_concurrent or max(1, self.vllm.concurrent_requests // self.run.map_concurrency)
 
     def warnings(self) -> Iterator[str]:
-        """What is allowed but deserves a second look."""
+        """Settings that are allowed, but probably not what the operator wants."""
         if self.vllm.enabled and self.vllm.model_fit is None:
             yield (
                 f"ftm:vllmModel {self.vllm.model!r} is not a model whose memory use ftm knows: whether it fits "

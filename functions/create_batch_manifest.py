@@ -77,7 +77,7 @@ def begin(event: ManifestRequest, bucket: Bucket) -> BatchManifest:
 
 
 def check_model(bucket: Bucket, run: RunRef, may_change: bool, execution: str) -> None:
-    """Check that the run goes on with the model that it began with, or record the new one in its batch manifest.
+    """Check that the run continues with the model that it began with, or record the new one in its batch manifest.
 
     Raises:
         ContractError: when the stack has another model now, and `may_change` is not set.

@@ -1,4 +1,4 @@
-"""Failures of the state machine's states, in words."""
+"""Describes failures of the state machine's states."""
 
 import json
 
@@ -10,7 +10,7 @@ MAX_TEXT = 500
 
 
 def describe_failure(error: str, cause: str) -> str:
-    """The error of a state in words. The cause of a function's failure is JSON around the sentence that it raised."""
+    """The error of a state as a sentence. The cause of a function's failure is JSON around what it raised."""
     try:
         text = json.loads(cause)["errorMessage"]
     except (ValueError, TypeError, KeyError):

@@ -1,6 +1,7 @@
 """The guardrails: each alarm over recorded series, the action of the idle alarm, and disabling guardrails."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,16 @@ def test_each_alarm_describes_the_next_step_and_names_a_section_of_the_runbook(d
         description = resource.inputs["alarmDescription"]
         assert len(description) <= 1024
         assert description.split(f"{alarms.RUNBOOK}: ")[1] in headings, resource
+
+
+def test_the_documents_name_only_alarms_that_exist(deploy: Deploy) -> None:
+    names = {resource.name for resource in deploy().all(ALARM)}
+    text = " ".join(path.read_text() for path in [ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+    assert (
+        set(re.findall(r"alarm\s+`<prefix>-([\w-]+)`", text))
+        == {"quarter-failed", "quarters-failed", "vllm-idle"}
+        <= names
+    )
 
 
 def test_a_blocked_queue_is_reported_to_the_topic(deploy: Deploy) -> None:

@@ -193,9 +193,9 @@ def test_after_a_killed_daemon_up_starts_a_new_one(
     assert not second.already
     assert second.state.pid != first.pid
     assert daemon.status() == daemon.Status(second.state, stale=False)
-    assert s3_of(second).list_buckets()["Buckets"] == []
+    assert s3_of(second.state).list_buckets()["Buckets"] == []
     outcome = "no process is left; the next `ftm local up` deploys the same outputs to an empty AWS"
-    survives("daemon killed", 1, first.outputs.items(), second.outputs.items(), outcome)
+    survives("daemon killed", 1, first.outputs.items(), second.state.outputs.items(), outcome)
 
 
 def test_a_record_whose_pid_now_belongs_to_another_process_is_ignored(directory: Path):

@@ -74,8 +74,8 @@ def check_firm_id(firm: str) -> str:
         return firm
     shown = repr(firm if len(firm) <= MAX_FIRM_ID else firm[:20] + "...")
     raise ContractError(
-        f"{shown} ({len(firm)} characters) cannot be a firm id: 1 to {MAX_FIRM_ID} printable characters can, "
-        "without slash, backslash, quote or blanks around"
+        f"{shown} ({len(firm)} characters) cannot be a firm id: it needs 1 to {MAX_FIRM_ID} printable characters, "
+        "none of them a slash, backslash or quote, and no blanks at its ends"
     )
 
 
@@ -96,7 +96,7 @@ def parse_prefetch_manifest(body: bytes, quarter: str) -> PrefetchManifest:
     for firm, chunk in firm_to_chunk.items():
         check_firm_id(firm)
         if "/" in chunk:
-            raise ContractError(f"the prefetch manifest puts firm {firm!r} into {chunk!r:.80}: a chunk lies beside it")
+            raise ContractError(f"the prefetch manifest puts firm {firm!r} into {chunk!r:.80}, which is not beside it")
         if chunk not in chunk_sizes:
             raise ContractError(f"the prefetch manifest puts firm {firm!r} into {chunk!r}, which chunk_sizes lacks")
     for field, counted in (("n_firms", len(firm_to_chunk)), ("n_chunks", len(chunk_sizes))):

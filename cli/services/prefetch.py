@@ -22,7 +22,7 @@ class Prefetch:
     manifest: PrefetchManifest
     sentences: int
     notes: list[str]
-    """What the jobs will read otherwise than it is written."""
+    """What the jobs will read differently than it is written."""
     size: int
     """Bytes, the manifest's included."""
 

@@ -85,7 +85,7 @@ def make(quarter: str, files: Sequence[Path], columns: Mapping[str, str], langua
 
 @dataclass(frozen=True)
 class _Source:
-    """A file, and what the names of its folders say of its rows: `quarter=2023Q1`."""
+    """A file, and the columns that the names of its folders give: `quarter=2023Q1`."""
 
     path: Path
     partitions: Mapping[str, str]
@@ -311,7 +311,7 @@ def _firm_id(value: str | None) -> str:
 
 
 class _Chunks:
-    """The chunks, written while rows come: each holds the rows of a number of firms, by when these first appear."""
+    """Writes the chunks as rows arrive. A firm belongs to the chunk that was open when its first row arrived."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

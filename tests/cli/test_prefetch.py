@@ -271,7 +271,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
             n_chunks=1,
             firm_to_chunk=dict.fromkeys("ABC", "../chunk_0000.parquet"),
         ),
-        "a chunk lies beside it",
+        "which is not beside it",
     ),
 ]
 

@@ -97,7 +97,7 @@ def test_the_batch_size_is_enlarged_and_reported_when_there_are_too_many_batches
         ({"A\nB": "chunk_0000.parquet"}, {}, "cannot be a firm id"),
         ({"": "chunk_0000.parquet"}, {}, "'' (0 characters) cannot be a firm id"),
         ({"A" * 10_000: "chunk_0000.parquet"}, {}, "(10000 characters) cannot be a firm id"),
-        ({"A": "../other.parquet"}, {}, "a chunk lies beside it"),
+        ({"A": "../other.parquet"}, {}, "which is not beside it"),
     ],
 )
 def test_an_invalid_prefetch_is_rejected_and_nothing_is_written(

@@ -1,4 +1,4 @@
-"""What the files of an export hold. docs/data.md describes their columns.
+"""Writes the files of an export. docs/data.md describes their columns.
 
 A firm's sentences are read from the prefetch chunk by chunk, and rows are written as they come.
 """
@@ -105,7 +105,7 @@ class Exported(TypedDict):
 
 
 async def export(request: Request) -> Exported:
-    """Write the file that is asked for, and beside it one of the firms without topics. Each appears whole, or not.
+    """Write the requested file, and beside it one of the firms without topics. An unfinished file never appears.
 
     Raises:
         WorkerError, ContractError: when there is no such run, or something of it is missing.
@@ -207,7 +207,7 @@ async def _firms(bucket: Bucket, run: RunRef, firm_ids: Iterable[str]) -> AsyncI
 
 
 async def _links(bucket: Bucket, run: _Run, previous: RunRef) -> dict[str, Link]:
-    """Topic id -> the topic of the firm's call in the quarter before that it goes on with."""
+    """Topic id -> the topic of the firm's call in the quarter before that it continues."""
     before = _Run(bucket, previous, None)
     texts: dict[str, dict[str, str]] = {}
     async for firm in _firms(bucket, previous, [firm for firm in before.topics if firm in run.topics]):

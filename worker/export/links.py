@@ -1,4 +1,4 @@
-"""Which topic of a firm's call goes on with which topic of its call in the quarter before.
+"""Links each topic of a firm's call to the topic of its previous call that it continues.
 
 Topics are compared by the TF-IDF of their sentences' words among the firm's topics of both quarters, so that the link
 depends on nothing but these two calls.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from worker.words import plain_words
 
 MIN_COSINE = 0.3
-"""Below this cosine, a topic goes on with none."""
+"""Below this cosine, a topic continues none."""
 
 _Vector = Mapping[str, float]
 
@@ -25,7 +25,7 @@ class Link:
 
 
 def link(topics: Mapping[str, str], before: Mapping[str, str]) -> dict[str, Link]:
-    """Topic id -> the closest topic of the quarter before, where one is close; two topics may go on with the same.
+    """Topic id -> the closest topic of the quarter before, where one is close; two topics may have the same.
 
     Args:
         topics: topic id -> the words of its sentences.

@@ -1,4 +1,4 @@
-"""A table that is written row by row as Parquet, CSV or JSON lines, and replaces the file only when it is whole."""
+"""Writes a table row by row as Parquet, CSV or JSON lines. The file appears under its name only when it is complete."""
 
 import csv
 import json
@@ -44,6 +44,7 @@ class FileWriter:
             self._half.unlink(missing_ok=True)
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows, each with all columns of the schema."""
         self._waiting += rows
         if len(self._waiting) >= _ROWS_AT_ONCE:
             self._flush()

@@ -32,7 +32,7 @@ _COLUMNS = [
 
 @dataclass(frozen=True)
 class FirmTopic:
-    """A topic of a firm's call in one quarter."""
+    """A topic of a firm's call in one quarter, with what themes need of it."""
 
     topic_id: str
     firm_id: str

@@ -373,11 +373,22 @@ def test_options_that_do_not_fit_together(ftm: Ftm, arguments: tuple[str, ...], 
     ],
 )
 def test_the_page_has_the_columns_of_the_code(title: str, schema: pa.Schema) -> None:
-    section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    described = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, re.MULTILINE)
+    described = columns_of_section(title)
     if title == "topics --out":  # the columns of a part, and two more
-        described = [*re.findall(r"^\| `(\w+)` \| ([^|]*) \|", PAGE.split("\n## ")[1], re.MULTILINE), *described]
-    assert [(name, kind.strip()) for name, kind in described] == [(field.name, type_name(field)) for field in schema]
+        described = columns_of_section("A part: one topic per row") + described
+    assert described == [(field.name, type_name(field)) for field in schema]
+
+
+def test_the_page_has_the_columns_of_a_prefetch() -> None:
+    described = columns_of_section("The prefetch: one sentence per row")
+    assert sorted(name for name, _ in described) == sorted(SENTENCE_COLUMNS)
+
+
+def columns_of_section(title: str) -> list[tuple[str, str]]:
+    """Name and type of each column in the section's table."""
+    section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, re.MULTILINE)
+    return [(name, kind.strip()) for name, kind in rows]
 
 
 def type_name(field: pa.Field) -> str:

@@ -4,16 +4,20 @@ The lists are maintained by hand. Words are compared by their stems, so each lis
 """
 
 from functools import cache
+from threading import Lock
 
 import snowballstemmer
 
 _stemmer = snowballstemmer.stemmer("english")
+_stemming = Lock()
+"""The stemmer keeps the word in itself while it works, and a checkpoint is made in a thread while answers are read."""
 
 
 @cache
 def stem(word: str) -> str:
     """The stem of a word in lower case: "pricing", "prices" and "priced" have the same one."""
-    return _stemmer.stemWord(word)
+    with _stemming:
+        return _stemmer.stemWord(word)
 
 
 def _words(text: str) -> frozenset[str]:

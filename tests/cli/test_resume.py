@@ -152,7 +152,7 @@ def test_a_run_goes_on_with_its_own_model_unless_a_change_is_asked_for(ready: Aw
     assert f"`ftm --stack local resume {Q} {RUN} --model-change` goes on with smollm2" in refused
     assert not inputs(ready)
 
-    ftm("resume", Q, "--model-change", "--yes")
+    ftm("resume", Q, "--model-change", "--no-smoke-test", "--yes")
     assert inputs(ready) == [{"quarter": Q, "bucket": BUCKET, "resume": RUN, "model_change": True}]
 
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,7 +82,6 @@ def test_a_run_begins_only_after_a_smoke_test_of_a_vllm_that_has_come_up(
     answer(llm, "Business update", "The company talks about its business.")
     llm.requests.clear()
     assert ftm("run-quarter", QUARTER, *options, "--dry-run", "--json").json["smoke_test"]
-    assert not ftm("run-quarter", QUARTER, *options, "--no-smoke-test", "--dry-run", "--json").json["smoke_test"]
 
     # Without --force, the claim of the run before it would count for a minute.
     refused = ftm("run-quarter", QUARTER, *options, "--force", "--yes", "--json")
@@ -124,3 +125,50 @@ def test_one_name_for_everything_is_red_and_a_repair_turns_the_run_green(ftm: Ft
     assert len(llm.requests) == 3 + 5  # the smoke test, since no run has succeeded yet
     assert len({topic["name"] for topic in ftm("topics", QUARTER, "--json").json}) == 5
     assert not ftm("run-quarter", QUARTER, "--dry-run", "--json").json["smoke_test"]
+
+
+def test_a_repair_with_another_model_loses_and_doubles_nothing_when_its_job_is_killed(ftm: Ftm, llm: LlmServer) -> None:
+    stack = ftm("local", "status", "--json").json
+    s3, bucket, model = client(stack, "s3"), stack["outputs"]["bucket"], stack["llm"]["model"]
+    answer(llm, "Gross margin gains", "The gross margin rose in the quarter by some points.")
+    red = ftm("run-quarter", QUARTER, "--yes", "--json").json
+    assert red["topics"]["total"] == 5 > red["topics"]["named"]
+    manifest = {"Bucket": bucket, "Key": layout.RunRef(QUARTER, red["run"]).manifest_key}
+    body = s3.get_object(**manifest)["Body"].read()
+    s3.put_object(**manifest, Body=body.replace(f'"{model}"'.encode(), b'"another-model"'))
+
+    refused = ftm("resume", QUARTER, "--yes")
+    assert refused.code == 5
+    assert f"began with the model another-model, and the stack now has {model}" in refused.err
+
+    killed: list[int] = []
+
+    def kill_once(number: int, _request: dict[str, Any]) -> Reply:
+        if number == 2 and not killed:
+            killed.append(kill_job(stack))
+        return Reply()
+
+    llm.requests.clear()
+    llm.behave = kill_once
+    green = ftm("resume", QUARTER, "--model-change", "--yes", "--json")
+
+    assert killed
+    assert green.code == 0, green.err
+    assert (green.json["run"], green.json["topics"]) == (red["run"], {"total": 5, "named": 5})
+    assert json.loads(s3.get_object(**manifest)["Body"].read())["model"] == model
+    run = layout.RunRef(QUARTER, red["run"])
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix=run.parts_prefix)["Contents"]]
+    tables = [pq.read_table(io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read())) for key in keys]
+    rows = pa.concat_tables(tables).to_pylist()
+    assert sorted(row["firm_id"] for row in rows) == sorted(FIRMS)
+    assert {(row["naming_method"], row["model"]) for row in rows} == {("llm", model)}
+
+
+def kill_job(stack: dict[str, Any]) -> int:
+    """Kill the only job that runs, which Batch takes for a lost host; return its process id."""
+    batch = client(stack, "batch")
+    (job,) = batch.list_jobs(jobQueue=stack["outputs"]["job_queue_arn"], jobStatus="RUNNING")["jobSummaryList"]
+    (described,) = batch.describe_jobs(jobs=[job["jobId"]])["jobs"]
+    process = int(described["container"]["taskArn"].rsplit("pid-", 1)[1])
+    os.kill(process, signal.SIGKILL)
+    return process

@@ -1,6 +1,8 @@
 """The content check: good names are accepted, worthless ones rejected with the reason, and few errors are made."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import pytest
@@ -9,6 +11,7 @@ from tests.worker.labelled_names import TOPICS, Labelled
 from worker.firm import Firm, FirmTopics, Sentence, Topic
 from worker.naming.validation import Problem, read_answer
 from worker.topics import text
+from worker.vocabulary import stem
 
 MAX_FALSE_REFUSALS = 0.02
 MAX_BAD_NAMES = 0.05
@@ -187,3 +190,16 @@ def test_a_rejection_says_what_is_wrong() -> None:
     assert result.sentence == (
         "the name 'Business update' would fit any company; name what most of the sentences share"
     )
+
+
+def test_words_are_stemmed_in_several_threads_at_once() -> None:
+    """A checkpoint is made in a thread while answers are read."""
+    words = ["".join(letters) + "ations" for letters in product("abcdefghij", "aeiou", "bcdfghj")]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            stems = list(threads.map(stem, words))
+    finally:
+        sys.setswitchinterval(interval)
+    assert stems == [word.removesuffix("ions") for word in words]

@@ -7,7 +7,8 @@ import typer
 
 from cli.completion import complete_quarter, complete_run
 from cli.errors import UsageError
-from contract import env
+from contract import ContractError, env
+from contract.layout import check_run
 from contract.quarter import check_quarter
 from contract.run import MAX_BATCH_SIZE
 
@@ -15,6 +16,20 @@ from contract.run import MAX_BATCH_SIZE
 def parse_quarter(text: str) -> str:
     """The quarter as it is written in the bucket; `2023q1` is understood."""
     return check_quarter(text.strip().upper())
+
+
+def parse_quarter_or_run(text: str) -> str:
+    """A quarter or a run's id.
+
+    Raises:
+        UsageError: when it is neither.
+    """
+    for parse in (check_run, parse_quarter):
+        try:
+            return parse(text)
+        except ContractError:
+            continue
+    raise UsageError(f"{text!r} is neither a quarter such as 2023Q1 nor a run such as 20230405_101500")
 
 
 def _parse_optional_quarter(text: str | None) -> str | None:

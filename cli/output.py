@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,9 @@ def print_table(
 ) -> None:
     """Print a table: numbers to the right, None as a dash.
 
+    A table that is still too wide for the terminal is printed as it is: the terminal breaks its lines, and nothing is
+    cut.
+
     Args:
         wrap: columns of text, which may be wrapped on a terminal; ids, states and numbers never are.
         drop: columns that a terminal too narrow for all of them may lose, the first one first.
@@ -106,11 +109,12 @@ def print_table(
             typer.echo("\t".join(line), err=err)
         return
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = stderr() if err else stdout()
-    kept = _fitting(columns, cells, wrap, drop, console.width)
+    kept, width = _fitting(columns, cells, wrap, drop, console.width)
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for number in kept:
         numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
@@ -118,7 +122,17 @@ def print_table(
         table.add_column(columns[number], justify="right" if numeric else "left", overflow="fold", no_wrap=not wraps)
     for line in cells:
         table.add_row(*(Text(line[number]) for number in kept))
+    if width > console.width:
+        console = Console(stderr=err, highlight=False, width=width)
     console.print(table)
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line: a value is never broken, so that it can be copied."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        line = f"{name.ljust(width)}  {value}" if sys.stdout.isatty() else f"{name}\t{value}"
+        typer.echo(_without_control(line))
 
 
 def count(number: int, noun: str) -> str:
@@ -146,17 +160,22 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def _fitting(
     columns: Sequence[str], cells: Sequence[Sequence[str]], wrap: Sequence[str], drop: Sequence[str], width: int
-) -> list[int]:
-    """The numbers of the columns that fit into `width`, without those of `drop` that do not."""
+) -> tuple[list[int], int]:
+    """The numbers of the columns that fit into `width`, without those of `drop` that do not, and the table's width."""
     widths = {name: max(len(name), *(len(line[number]) for line in cells), 0) for number, name in enumerate(columns)}
     for name in wrap:
         widths[name] = min(widths[name], _WRAPPED_WIDTH)
     kept = list(columns)
     for name in drop:
-        if sum(widths[column] for column in kept) + _SPACING * len(kept) <= width:
+        if _width(widths, kept) <= width:
             break
         kept.remove(name)
-    return [number for number, name in enumerate(columns) if name in kept]
+    return [number for number, name in enumerate(columns) if name in kept], max(width, _width(widths, kept))
+
+
+def _width(widths: Mapping[str, int], kept: Sequence[str]) -> int:
+    """The characters that these columns need, side by side."""
+    return sum(widths[column] for column in kept) + _SPACING * len(kept)
 
 
 def _cell(value: object, *, grouped: bool) -> str:

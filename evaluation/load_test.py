@@ -112,7 +112,7 @@ class LoadTest:
         measurement = self._submit()
         begin = f"{datetime.fromtimestamp(measurement.start):%H:%M:%S}"
         duration = len(measurement.levels) * (self._request["seconds"] + env.BENCH_PAUSE_SECONDS)
-        self._on_change(f"{len(measurement.jobs)} jobs measure together from {begin} on, for {duration} seconds")
+        self._on_change(f"jobs: {len(measurement.jobs)}; they measure together from {begin} on, for {duration} seconds")
         try:
             return self._collect(measurement)
         except BaseException:

@@ -146,6 +146,6 @@ def _print(state: "LocalState", as_json: bool) -> None:
         ("process", str(state.pid)),
         ("up since", state.started_at),
         ("LLM", f"{state.llm.model} ({source})"),
-        ("bucket", state.outputs.get("bucket")),
+        ("bucket", str(state.outputs.get("bucket"))),
     ]
-    output.print_table(("stack local", ""), rows)
+    output.print_pairs(rows)

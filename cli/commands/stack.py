@@ -6,7 +6,7 @@ import typer
 
 from cli import output
 from cli.errors import NotFoundError
-from cli.options import JsonOption
+from cli.options import JsonOption, parse_quarter_or_run
 from cli.services import doctor as service
 from cli.services import executions, history, runs
 from cli.stack import Stack, connect
@@ -67,7 +67,7 @@ def outputs(
     elif name:
         output.print_line(str(stack.outputs[name]))
     else:
-        output.print_table(("output", "value"), sorted(stack.outputs.items()), wrap=("value",))
+        output.print_pairs([(key, str(value)) for key, value in sorted(stack.outputs.items())])
 
 
 def console(
@@ -98,7 +98,7 @@ def console(
 
 
 def _execution_of(stack: Stack, what: str) -> str:
-    quarter, run = history.find_run(stack, what.strip().upper())
+    quarter, run = history.find_run(stack, parse_quarter_or_run(what))
     if record := runs.record_of(stack, RunRef(quarter, run)):
         return record["execution"]
     if running := executions.running(stack, quarter):

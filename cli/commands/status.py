@@ -8,12 +8,10 @@ import typer
 from cli import output
 from cli.completion import complete_quarter
 from cli.errors import UsageError
-from cli.options import JsonOption, OptionalQuarterArgument, parse_quarter
+from cli.options import JsonOption, OptionalQuarterArgument, parse_quarter_or_run
 from cli.rendering import status as rendering
 from cli.services import history
 from cli.stack import connect
-from contract import ContractError
-from contract.layout import check_run
 
 
 def status(
@@ -44,8 +42,10 @@ def status(
             output.print_json(found)
         else:
             rendering.print_quarters(found)
+            if not found:
+                output.hint(f"no quarter has a prefetch: upload one with `{stack.command} prefetch put QUARTER DIR`")
         return
-    quarter, run = history.find_run(stack, _quarter_or_run(what))
+    quarter, run = history.find_run(stack, parse_quarter_or_run(what))
     while True:
         result = history.status_of(stack, quarter, run)
         if as_json:
@@ -72,15 +72,11 @@ def runs(
       ftm runs 2023Q1 --failed
       ftm runs --json | jq '.[] | select(.dollars > 2)'
     """
-    found = history.all_runs(connect(ctx.obj), quarter, failed=failed, limit=limit)
+    stack = connect(ctx.obj)
+    found = history.all_runs(stack, quarter, failed=failed, limit=limit)
     if as_json:
         output.print_json(found)
     else:
         rendering.print_runs(found)
-
-
-def _quarter_or_run(text: str) -> str:
-    try:
-        return check_run(text)
-    except ContractError:
-        return parse_quarter(text)
+        if not found:
+            output.hint(f"no run was found: `{stack.command} status` shows all quarters")

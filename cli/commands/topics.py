@@ -123,7 +123,8 @@ def _print(found: Sequence[Topic]) -> None:
         )
         for topic in found
     ]
-    output.print_table(("firm", "topic", "name", "sentences", "keywords", "named by"), rows)
+    columns = ("firm", "topic", "name", "sentences", "keywords", "named by")
+    output.print_table(columns, rows, wrap=("name", "keywords"), drop=("named by", "sentences", "firm"))
 
 
 def _print_without_topics(stack: Stack, quarter: str, run: str, firm: str | None, as_json: bool) -> None:

@@ -25,7 +25,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         ("names that other firms share", f"{a['shared_names']:.1%}", f"{b['shared_names']:.1%}"),
         ("repeated within a firm", f"{a['repeats']:.1%}", f"{b['repeats']:.1%}"),
     ]
-    output.print_table((result["quarter"], "a", "b"), rows)
+    output.print_table((result["quarter"], "a", "b"), rows, wrap=("a", "b"))
     output.print_line(
         f"{result['matched']:,} topics are in both; their names agree by {result['agreement']:.0%} "
         f"(by {result['measure']}), {result['same_names']:.0%} are the same"
@@ -35,7 +35,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
             (pair["a_topic"], f"{pair['similarity']:.2f}", pair["a_name"], pair["b_name"])
             for pair in result["differ_most"]
         ]
-        output.print_table(("differ most", "alike", "a", "b"), pairs)
+        output.print_table(("differ most", "alike", "a", "b"), pairs, wrap=("a", "b"), drop=("alike",))
     if result["measure"] == "words" and find_spec("sentence_transformers"):
         output.hint(
             f"sentence-transformers is installed, but its model is not: "

@@ -44,10 +44,12 @@ def dollars(found: Range) -> str:
 
 
 def minutes(found: Range) -> str:
-    """`25 to 60 minutes`, or hours where there are many."""
+    """`about 25 to 60 minutes`, or hours where there are many."""
+    if found["high"] < 1:
+        return "less than a minute"
     unit, factor = ("hours", 60) if found["high"] > 120 else ("minutes", 1)
     low, high = (f"{found[end] / factor:.{1 if factor > 1 else 0}f}" for end in ("low", "high"))
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+    return f"about {low} {unit}" if low == high else f"about {low} to {high} {unit}"
 
 
 def _hours(found: Range) -> str:

@@ -52,7 +52,7 @@ def print_plan(plan: Plan) -> None:
     if in_flight := [quarter.in_flight for quarter in plan.quarters if quarter.in_flight]:
         sizes = sorted(set(in_flight))
         rows.append(("requests at once", f"{' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} from each batch"))
-    rows.append(("time", f"about {minutes(plan.estimate['minutes'])}"))
+    rows.append(("time", minutes(plan.estimate["minutes"])))
     rows.append(("cost", f"{dollars(plan.estimate['dollars'])} (hosted API: ${plan.estimate['hosted_dollars']:.2f})"))
     output.print_table(("plan", ""), rows, wrap=("",), err=True)
 

@@ -71,10 +71,10 @@ def print_load(result: Mapping[str, Any]) -> None:
     rows = [
         (
             level["in_flight"],
-            f"{level['requests_per_second']:.1f}",
+            round(level["requests_per_second"], 1),
             _seconds(level["p50"]),
             _seconds(level["p95"]),
-            f"{level['tokens_per_second']:,.0f}",
+            round(level["tokens_per_second"]),
             f"{level['cached_share']:.0%}",
             level["retries"],
             level["errors"],
@@ -83,7 +83,8 @@ def print_load(result: Mapping[str, Any]) -> None:
     ]
     output.print_table(columns, rows)
     print_fallbacks(result["fallbacks"])
-    output.print_line(f"Knee: {result['knee']} concurrent requests reach 90% of peak throughput.")
+    requests = output.count(result["knee"], "concurrent request")
+    output.print_line(f"Knee: 90% of the peak throughput is reached with {requests}.")
 
 
 def _hours(minutes: int) -> str:
@@ -91,5 +92,5 @@ def _hours(minutes: int) -> str:
     return f"{minutes // 60}:{minutes % 60:02}"
 
 
-def _seconds(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -146,7 +146,7 @@ def newest(stack: Stack, quarter: str | None) -> Execution | None:
 def nothing_runs(stack: Stack, quarter: str | None) -> NotFoundError:
     if quarter is None:
         return NotFoundError("no list of quarters is running: name a quarter")
-    return NotFoundError(f"no execution of {quarter} runs: `{stack.command} run-quarter {quarter}` starts one")
+    return NotFoundError(f"{quarter} is not running: `{stack.command} status {quarter}` shows how its last run ended")
 
 
 def find_child(stack: Stack, quarters: Execution, quarter: str) -> Execution | None:

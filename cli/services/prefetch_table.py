@@ -148,6 +148,8 @@ class _Table:
 
         try:
             yield from self._batches(columns)
+        except FileNotFoundError as error:
+            raise UsageError(f"{self._path} does not exist") from error
         except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
             raise UsageError(f"{self._path} cannot be read: {str(error).strip().splitlines()[0]}") from error
 

@@ -116,8 +116,9 @@ def test_ids_are_never_cut_and_a_narrow_terminal_drops_columns(aws: Aws, ftm: Ft
 
     wide = on_terminal("status", SUCCEEDS, columns=120)
     narrow = on_terminal("status", SUCCEEDS, columns=48)
+    narrower_than_the_table = on_terminal("status", SUCCEEDS, columns=16)
 
-    for screen in (wide, narrow):
+    for screen in (wide, narrow, narrower_than_the_table):
         assert any(line.startswith(" 2023Q1_batch_0000 ") for line in screen.lines), screen.text
         assert any(" complete " in f"{line} " for line in screen.lines)
     assert any("attempts" in line for line in wide.lines)

@@ -357,8 +357,8 @@ def test_watch_ends_as_the_run_does(ready: Aws, ftm: Ftm) -> None:
 
 
 def test_nothing_to_watch_or_to_stop(ready: Aws, ftm: Ftm) -> None:
-    assert f"no execution of {SUCCEEDS} runs" in ftm("watch", SUCCEEDS, exit_code=3).stderr
-    assert f"no execution of {SUCCEEDS} runs" in ftm("stop", SUCCEEDS, "--yes", exit_code=3).stderr
+    assert f"{SUCCEEDS} is not running" in ftm("watch", SUCCEEDS, exit_code=3).stderr
+    assert f"{SUCCEEDS} is not running" in ftm("stop", SUCCEEDS, "--yes", exit_code=3).stderr
 
 
 def test_the_progress_of_firms_is_printed_during_the_run(ready: Aws, ftm: Ftm) -> None:

@@ -80,7 +80,7 @@ def test_a_batch_without_a_result_is_shown_as_lost(quarters: Aws, ftm: Ftm) -> N
     [
         (["status", "20200101_000000"], "there is no run 20200101_000000", 3),
         (["status", "2020Q2"], "2020Q2 has no run", 3),
-        (["status", "yesterday"], "is not a quarter", 2),
+        (["status", "yesterday"], "is neither a quarter such as 2023Q1 nor a run", 2),
         (["status", "--watch"], "--watch needs a QUARTER or RUN", 2),
         (["logs", "2020Q2"], "2020Q2 has no run", 3),
         (["logs", SUCCEEDS, "--since", "soon"], "write 30s, 10m, 2h or 1d", 2),

@@ -187,6 +187,9 @@ def test_the_load_balancer_is_internal_and_has_a_long_timeout(deploy: Deploy) ->
     alb = deployed.one("lb/loadBalancer:LoadBalancer")
     assert alb["internal"] is True
     assert alb["idleTimeout"] == 300
+    environment = {one["name"]: one["value"] for one in container(deployed)["environment"]}
+    # The load balancer must be the one that closes an idle connection.
+    assert int(environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > alb["idleTimeout"]
     assert alb["enableDeletionProtection"] is False  # `pulumi destroy` would fail halfway
     assert alb["accessLogs"] == {"bucket": "access-logs", "prefix": "ftm-vllm-alb", "enabled": True}
     target_group = deployed.one("lb/targetGroup:TargetGroup")

@@ -33,6 +33,16 @@ def aws() -> Iterator[Aws]:
     embedded.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def environment_of_the_program(aws: Aws) -> Iterator[None]:
+    """The program, which runs in this process, asks the embedded AWS for running executions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", aws.endpoint)
+        for key, value in (("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)):
+            patch.setenv(key, value)
+        yield
+
+
 @pytest.fixture(scope="session")
 def provider(aws: Aws) -> Iterator[Provider]:
     provider = Provider(aws.endpoint)

@@ -8,6 +8,7 @@ MAX_QUARTERS = 200
 """Quarters in a range at most. Fifty years: a longer range is a typing error."""
 
 _QUARTER = re.compile(r"(19|20)\d\dQ[1-4]")
+_NOTATIONS = re.compile(r"(\d{4})Q?([1-4])|(?:Q([1-4])|([1-4])Q)(\d{4})|Q?([1-4])")
 
 
 def check_quarter(text: object) -> str:
@@ -19,6 +20,16 @@ def check_quarter(text: object) -> str:
     if isinstance(text, str) and _QUARTER.fullmatch(text):
         return text
     raise ContractError(f"{text!r} is not a quarter: write the year and Q1 to Q4, such as 2023Q1")
+
+
+def read_quarter(text: str) -> str | None:
+    """`2016Q2` from the usual notations in data, such as `2016-Q2`, `Q2 2016` or `20162`; `Q2` from `2`, which does not
+    give the year; None from any other text."""
+    found = _NOTATIONS.fullmatch(re.sub(r"[\s_./-]", "", text.upper()))
+    if not found:
+        return None
+    year, number = found[1] or found[5] or "", found[2] or found[3] or found[4] or found[6]
+    return f"{year}Q{number}"
 
 
 def quarters_of(text: str) -> list[str]:

@@ -21,6 +21,10 @@ from worker.sentences import Problem, Sentences
 _compute: Any = pc
 
 
+_WITHOUT_TEXT = {"raw_text": "the LLM is shown cleaned_text", "cleaned_text": "no topics can be found"}
+"""What a job does with a firm that has no text in one of these columns."""
+
+
 class Checked(TypedDict):
     sentences: int
     notes: list[str]
@@ -38,7 +42,7 @@ def check(quarter: str, folder: Path) -> Checked:
     renamed: dict[str, None] = {}
     ids: dict[str, pa.ChunkedArray] = {}
     padded = count = 0
-    filled = {"raw_text": False, "cleaned_text": False}
+    with_text: dict[str, set[str]] = {column: set() for column in _WITHOUT_TEXT}
     for chunk in manifest.chunk_sizes:
         found = _read(folder / chunk, manifest)
         count += found.table.num_rows
@@ -50,14 +54,17 @@ def check(quarter: str, folder: Path) -> Checked:
                 nulled[problem.column].merge(problem)
             else:
                 nulled[problem.column] = problem
-        for column in filled:
-            filled[column] = filled[column] or _has_text(found.table[column])
-    if empty := [column for column, has_text in filled.items() if not has_text]:
+        for column in _WITHOUT_TEXT:
+            with_text[column] |= _firms_with_text(found.table, column)
+    if empty := [column for column, firms in with_text.items() if not firms]:
         raise WorkerError(f"{folder}: {empty[0]} is empty in all of the {count:,} rows")
     _check_sentence_ids(folder, ids)
     notes = [f"{problem}: read as missing" for problem in nulled.values()]
     if renamed:
         notes.append(f"the case of column names is ignored: {', '.join(renamed)}")
+    for column, effect in _WITHOUT_TEXT.items():
+        if without := [firm for firm in manifest.firm_ids if firm not in with_text[column]]:
+            notes.append(f"{column} is empty for {_number(len(without), 'firm')}, the first is {without[0]}: {effect}")
     if padded:
         notes.append(f"gvkey: {padded:,} {'value is' if padded == 1 else 'values are'} padded to six digits")
     return {"sentences": count, "notes": notes}
@@ -138,8 +145,12 @@ def _check_sentence_ids(folder: Path, ids: dict[str, pa.ChunkedArray]) -> None:
     )
 
 
-def _has_text(column: pa.ChunkedArray) -> bool:
-    return bool(_compute.any(_compute.not_equal(_compute.utf8_trim_whitespace(column), "")).as_py())
+def _firms_with_text(table: pa.Table, column: str) -> set[str]:
+    """Without firms whose texts are null, empty, or what programs write for that, such as "nan"."""
+    texts = _compute.utf8_lower(_compute.utf8_trim_whitespace(table[column].drop_null()))
+    missing = _compute.is_in(texts, pa.array(sorted(sentences.MISSING)))
+    firms = table["firm_id"].filter(table[column].is_valid())
+    return set(firms.filter(_compute.invert(missing)).unique().to_pylist())
 
 
 def _number(count: int, noun: str) -> str:

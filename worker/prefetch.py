@@ -96,16 +96,22 @@ def _firm(firm_id: str, found: Sentences, chunk: str) -> Firm | Unreadable:
 
 def _first(rows: list[dict[str, Any]], column: str) -> Any:
     """The first value that is not missing."""
-    return next((row[column] for row in rows if row[column]), None)
+    return next((row[column] for row in rows if not _is_missing(row[column])), None)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or str(value).strip().lower() in sentences.MISSING
 
 
 def _sentence(firm_id: str, row: dict[str, Any], number: int) -> Sentence:
-    """`number` counts the firm's rows. It makes an id that is missing, since positions may repeat."""
+    """`number` counts the firm's rows. It makes an id that is missing, since positions may repeat. Without raw_text,
+    the words of cleaned_text are shown to the LLM."""
     transcript, position = row["transcript_id"] or "", row["position"]
+    raw_text, cleaned_text = row["raw_text"] or "", row["cleaned_text"] or ""
     return Sentence(
         sentence_id=row["sentence_id"] or f"{firm_id}_{transcript}_{number:04d}",
-        raw_text=row["raw_text"] or "",
-        cleaned_text=row["cleaned_text"] or "",
+        raw_text=cleaned_text if _is_missing(raw_text) else raw_text,
+        cleaned_text=cleaned_text,
         speaker_type=row["speaker_type"] or "",
         transcript_id=transcript,
         position=number if position is None else position,

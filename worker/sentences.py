@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from contract import ContractError
 from contract.prefetch import SENTENCE_COLUMNS, match_columns
+from contract.quarter import read_quarter
 from worker import WorkerError
 
 SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in SENTENCE_COLUMNS.items()])
@@ -31,7 +32,7 @@ _NUMBERS = ("firm_id", "transcript_id", "sentence_id", "position", "quarter")
 an empty column as NaN."""
 _ROWS_AT_ONCE = 16_384
 
-_MISSING = frozenset({"", "nan", "nat", "none", "null"})
+MISSING = frozenset({"", "nan", "nat", "none", "null"})
 """What programs write into a text column for a missing value, in lower case."""
 _GVKEY = re.compile(r"(\d{1,6})(?:\.0+)?")
 _INTEGER = re.compile(r"([+-]?\d+)(?:\.0*)?")
@@ -44,7 +45,6 @@ _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
 _NAMED_DATES = ("%d %b %Y", "%d %B %Y", "%b %d %Y", "%B %d %Y", "%Y %b %d", "%Y %B %d", "%b %d %H:%M:%S %Y")
 _DATE_FILLERS = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b|\bof\b|(?<=\bsep)t\b", re.IGNORECASE)
 _DATE_BREAKS = re.compile(r"[\s,.\-/]+|(?<=\d)(?=[A-Za-z])|(?<=[A-Za-z])(?=\d)")
-_QUARTER = re.compile(r"(\d{4})Q?([1-4])|(?:Q([1-4])|([1-4])Q)(\d{4})|Q?([1-4])")
 
 # Arrow creates these functions at run time, where the type checker does not see them.
 _compute: Any = pc
@@ -328,15 +328,13 @@ def _date(value: Any) -> date | None:
 
 
 def _parse_quarter(value: Any) -> str | None:
-    """`2016Q2` from the usual notations, and `Q2` from 2, which says nothing of the year."""
     text = _text(value if isinstance(value, (str, bytes)) else _whole(value))
     if text is None:
         return None
-    found = _QUARTER.fullmatch(re.sub(r"[\s_./-]", "", text.upper()))
-    if not found:
+    quarter = read_quarter(text)
+    if quarter is None:
         raise _BadCellError
-    year, number = found[1] or found[5] or "", found[2] or found[3] or found[4] or found[6]
-    return f"{year}Q{number}"
+    return quarter
 
 
 def _parse_missing(value: Any) -> None:
@@ -375,7 +373,7 @@ def _text(value: Any) -> str | None:
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         raise _BadCellError
     text = str(value).strip()
-    return None if text.lower() in _MISSING else text
+    return None if text.lower() in MISSING else text
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {

@@ -29,7 +29,7 @@ def print_unnamed(record: ThemesRecord) -> None:
     """How many themes of a run that succeeded show keywords in the place of a name, and why."""
     unnamed = record.themes - len(record.names)
     if unnamed:
-        output.hint(f"{output.count(unnamed, 'theme')} of {record.themes} without a name by the LLM show keywords")
+        output.hint(f"{unnamed} of {output.count(record.themes, 'theme')} got no name from the LLM and show keywords")
     for kind in fallback_records(record.fallbacks):
         output.hint(f"{kind['topics']} for the reason {kind['reason']}: {kind['example']}")
 

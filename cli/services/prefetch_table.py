@@ -25,6 +25,7 @@ from cli.errors import UsageError
 from cli.services import prefetch
 from contract import ContractError
 from contract.prefetch import SENTENCE_COLUMNS, check_firm_id, match_columns
+from contract.quarter import read_quarter
 
 _FIRMS_PER_CHUNK = 200
 _ROWS_AT_ONCE = 1_000
@@ -138,7 +139,7 @@ class _Table:
             arrays = {}
             for name, column in columns.items():
                 if column in self._partitions:
-                    arrays[name] = pa.array([self._partitions[column]] * batch.num_rows)
+                    arrays[name] = pa.array([self._partitions[column]] * batch.num_rows, pa.string())
                 elif column in batch.schema.names:
                     arrays[name] = self._as_text(column, batch[column])
             yield pa.table(arrays)
@@ -236,7 +237,11 @@ def _text(value: Any) -> str | None:
 def _of_quarter(table: Any, quarter: str) -> Any:
     if "quarter" not in table.column_names:
         return table
-    return table.filter(_compute().equal(table["quarter"], quarter))
+    import pyarrow as pa
+
+    written = table["quarter"].unique().to_pylist()
+    wanted = pa.array([text for text in written if text and read_quarter(text) == quarter], pa.string())
+    return table.filter(_compute().is_in(table["quarter"], wanted))
 
 
 def _split(table: Any, language: str) -> Any:

@@ -150,6 +150,15 @@ def test_values_that_are_read_differently_than_written_are_reported(aws: Aws, ft
     assert len(uploaded(aws)) == 3
 
 
+def test_firms_without_text_are_reported(aws: Aws, ftm: Ftm, folder: Path) -> None:
+    write_chunk(folder, "chunk_0001.parquet", ["C"], raw_text="nan", cleaned_text=None)
+
+    notes = ftm("prefetch", "put", Q, str(folder)).stderr
+
+    assert "raw_text is empty for 1 firm, the first is C: the LLM is shown cleaned_text" in notes
+    assert "cleaned_text is empty for 1 firm, the first is C: no topics can be found" in notes
+
+
 def test_a_folder_named_after_its_quarter_needs_no_quarter_column(
     aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path
 ) -> None:

@@ -65,8 +65,8 @@ def test_texts_become_a_prefetch_that_can_be_uploaded(aws: Aws, ftm: Ftm, tmp_pa
 
 def test_rows_that_are_sentences_are_kept(ftm: Ftm, tmp_path: Path) -> None:
     path = tmp_path / "sentences.parquet"
-    columns = {"firm_id": ["A", "A", "A"], "position": [7, 8, 9], "raw_text": ["One. Two.", "Three.", "Four."]}
-    pq.write_table(pa.table({**columns, "quarter": [Q, Q, "2022Q4"]}), path)
+    columns = {"FIRM_ID": ["A", "A", "A"], "position": [7, 8, 9], "Raw_Text": ["One. Two.", "Three.", "Four."]}
+    pq.write_table(pa.table({**columns, "quarter": [Q, "Q1 2023", "2022Q4"]}), path)
 
     made = ftm("prefetch", "make", Q, str(path), "--out", str(tmp_path / "out"))
 

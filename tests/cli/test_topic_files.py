@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.errors import CliError
+from cli.rendering.themes import print_unnamed
 from cli.services import themes
 from cli.services.themes import ThemesJob
 from contract import layout
 from contract.batch import BatchLine, BatchProgress, Counts, Part
+from contract.fallbacks import count_fallbacks
 from contract.layout import RunRef
 from contract.prefetch import SENTENCE_COLUMNS
-from contract.themes import ThemesRecord, ThemesRef
+from contract.themes import ThemeName, ThemesRecord, ThemesRef
 from worker import parts
 from worker.export import files
 from worker.themes import results
@@ -330,6 +332,19 @@ def test_a_failed_themes_run_is_explained_by_its_record() -> None:
     record = ThemesRecord(ref, {Q: RUN}, state="failed", error="the LLM named 1 of 9 themes")
     with pytest.raises(CliError, match=r"failed: the LLM named 1 of 9 themes$"):
         themes.check_succeeded(ref, ThemesJob("FAILED", "Essential container in task exited", record, "its log"))
+
+
+def test_themes_without_a_name_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    name = ThemeName(name="Rates", summary="Rates rose.", model="m")
+    fallbacks = count_fallbacks([("vacuous", "the name 'Growth' would fit any company")])
+
+    print_unnamed(ThemesRecord(ThemesRef(Q, RUN), {Q: RUN}, themes=2, names={"a": name}, fallbacks=fallbacks))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "1 of 2 themes got no name from the LLM and show keywords",
+        "1 for the reason vacuous: the name 'Growth' would fit any company",
+    ]
 
 
 def test_a_file_that_cannot_be_made_leaves_the_old_one(two_quarters: Aws, ftm: Ftm, tmp_path: Path) -> None:

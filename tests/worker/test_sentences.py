@@ -1,10 +1,12 @@
 """Reading prefetch chunks: which values are accepted, which become null, and which make a firm unreadable."""
 
+import asyncio
+import json
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pyarrow as pa
@@ -13,8 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testing.worker import CHUNK_SCHEMA, call
+from contract.bucket import Bucket, Stored
+from contract.layout import chunk_key, prefetch_manifest_key
+from testing.worker import CHUNK_SCHEMA, QUARTER, call
 from worker import WorkerError, sentences
+from worker.firm import Firm
+from worker.prefetch import read_firms
 from worker.sentences import SCHEMA, Sentences
 
 ROWS = 4
@@ -82,9 +88,9 @@ def test_rows_are_chosen_from_columns_of_views(kind: pa.DataType) -> None:
     assert found.table["raw_text"].to_pylist() == TEXTS[1::2]
 
 
-@pytest.mark.parametrize("firm", [pa.array([10001] * 4), pa.array([10001.0] * 4), pa.array([Decimal(10001)] * 4)])
-def test_a_firm_id_may_be_a_number(firm: pa.Array) -> None:
-    found = read(table(firm_id=firm), ["10001", "OTHER"])
+@pytest.mark.parametrize("ids", [pa.array([10001] * 4), pa.array([10001.0] * 4), pa.array([Decimal(10001)] * 4)])
+def test_a_firm_id_may_be_a_number(ids: pa.Array) -> None:
+    found = read(table(firm_id=ids), ["10001", "OTHER"])
 
     assert values(found, "firm_id") == ["10001"]
     assert len(found.table) == ROWS
@@ -300,6 +306,57 @@ def test_the_quarter_may_be_only_in_the_name_of_the_folder() -> None:
 )
 def test_row_groups_and_compression_do_not_matter(options: dict[str, Any]) -> None:
     assert read(table(), **options).table.equals(read(table()).table)
+
+
+class Files:
+    """A prefetch of one chunk, read like a bucket."""
+
+    def __init__(self, made: pa.Table) -> None:
+        sink = BytesIO()
+        pq.write_table(made, sink)
+        manifest = {
+            "quarter": QUARTER,
+            "n_firms": 1,
+            "n_chunks": 1,
+            "chunk_sizes": {"chunk_0000.parquet": 1},
+            "firm_to_chunk": {"ALPHA": "chunk_0000.parquet"},
+        }
+        self._files = {
+            prefetch_manifest_key(QUARTER): json.dumps(manifest).encode(),
+            chunk_key(QUARTER, "chunk_0000.parquet"): sink.getvalue(),
+        }
+
+    def get(self, key: str) -> Stored:
+        return Stored(self._files[key], etag="")
+
+
+def firm(**columns: Any) -> Firm:
+    """The firm of the table with other columns, as the batch gets it."""
+
+    async def read() -> list[Any]:
+        return [each async for each in read_firms(cast(Bucket, Files(table(**columns))), QUARTER, ["ALPHA"])]
+
+    (found,) = asyncio.run(read())
+    assert isinstance(found, Firm), found
+    return found
+
+
+def test_a_firm_has_the_first_identifiers_that_can_be_read() -> None:
+    found = firm(permno=[None, "N/A", "10001", "7"], gvkey=["", "?", "1690", ""], firm_name=["nan", None, "Alpha", "A"])
+
+    assert (found.permno, found.gvkey, found.firm_name) == (10001, "001690", "Alpha")
+
+
+def test_sentences_without_ids_get_unique_ones() -> None:
+    found = firm(sentence_id=["", None, "", None], position=[0] * ROWS)
+
+    assert len({sentence.sentence_id for sentence in found.sentences}) == ROWS
+
+
+def test_a_sentence_without_raw_text_is_shown_by_its_cleaned_text() -> None:
+    found = firm(raw_text=["Margins rose.", " ", None, "NaN"], cleaned_text=["margins rose", "debt fell", "", "sales"])
+
+    assert [sentence.raw_text for sentence in found.sentences] == ["Margins rose.", "debt fell", "", "sales"]
 
 
 TYPES = st.sampled_from(

@@ -11,7 +11,7 @@ from cli.errors import UsageError
 from cli.options import JsonOption, QuarterArgument, RunOption
 from cli.services import executions
 from cli.services import logs as service
-from cli.services.logs import Filter, Line, LoggedAttempt
+from cli.services.logs import Filter, Line, LoggedAttempt, LoggedLine
 from cli.stack import Stack, connect
 from contract import resource_names as names
 
@@ -49,8 +49,7 @@ def logs(
     stack = connect(ctx.obj)
     group = stack.output("batch_log_group")
     if follow:
-        if as_json:
-            raise UsageError("--follow has no end, and --json prints one document: leave one of them out")
+        _check_one_of(follow, as_json)
         _print_lines(_followed(stack, group, quarter, run, batch, wanted), with_source=True)
         return
     document: list[LoggedAttempt] = []
@@ -64,7 +63,7 @@ def logs(
                     "number": attempt.number,
                     "log_stream": attempt.log_stream,
                     "status": attempt.status,
-                    "lines": [{"at": line.at.isoformat(), "text": line.text} for line in lines],
+                    "lines": [_logged(line) for line in lines],
                 }
             )
             continue
@@ -82,6 +81,7 @@ def function_logs(
     follow: FollowOption = False,
     since: SinceOption = "1h",
     search: SearchOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Print the log of one of the functions.
 
@@ -92,13 +92,17 @@ def function_logs(
     if name not in service.FUNCTIONS:
         raise UsageError(f"there is no function {name!r}: choose one of {', '.join(service.FUNCTIONS)}")
     stack = connect(ctx.obj)
-    print_group(stack, f"/aws/lambda/{names.prefix(stack.name)}-{name}", follow, since, search)
+    print_group(stack, f"/aws/lambda/{names.prefix(stack.name)}-{name}", follow, since, search, as_json)
 
 
-def print_group(stack: Stack, group: str, follow: bool, since: str | None, search: str) -> None:
+def print_group(stack: Stack, group: str, follow: bool, since: str | None, search: str, as_json: bool) -> None:
     """The lines of a log group."""
+    _check_one_of(follow, as_json)
     wanted = Filter(service.parse_since(since), search)
     lines = service.follow_group(stack, group, wanted) if follow else service.group_lines(stack, group, wanted)
+    if as_json:
+        output.print_json([_logged(line) for line in lines])
+        return
     if not _print_lines(lines, with_source=False):
         output.hint(f"{group} has no such lines{f' in the last {since}' if since else ''}")
 
@@ -113,6 +117,15 @@ def _followed(
     return service.follow_streams(
         stack, group, find, wanted, is_over=lambda: executions.running(stack, quarter) is None
     )
+
+
+def _check_one_of(follow: bool, as_json: bool) -> None:
+    if follow and as_json:
+        raise UsageError("--follow has no end, and --json prints one document: leave one of them out")
+
+
+def _logged(line: Line) -> LoggedLine:
+    return {"at": line.at.isoformat(), "text": line.text}
 
 
 def _print_lines(lines: Iterable[Line], *, with_source: bool) -> int:

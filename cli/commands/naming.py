@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -14,6 +14,16 @@ from cli.rendering import comparison as rendering
 from cli.services import evaluation, topics
 from cli.stack import connect
 from contract import env
+
+
+class NamedSample(TypedDict):
+    """What `ftm name --json` prints."""
+
+    quarter: str
+    file: str
+    firms: int
+    topics: int
+    named: int
 
 
 def name(
@@ -28,6 +38,7 @@ def name(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Its model, if it serves several.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Name a sample of firms by another LLM, into a file.
 
@@ -48,7 +59,18 @@ def name(
     llm = {env.LLM_BASE_URL: llm_url, env.LLM_MODEL_NAME: model}
     output.hint(f"finding and naming the topics of {output.count(len(firms), 'firm')}")
     evaluation.name_sample(stack, quarter, firms, out, {key: value for key, value in llm.items() if value})
-    output.print_line(str(out))
+    if as_json:
+        methods = evaluation.naming_methods(out)
+        document: NamedSample = {
+            "quarter": quarter,
+            "file": str(out),
+            "firms": len(firms),
+            "topics": len(methods),
+            "named": methods.count("llm"),
+        }
+        output.print_json(document)
+    else:
+        output.print_line(str(out))
     output.hint(f"compare it with the results: {stack.command} compare {quarter} --with {quote(str(out))}")
 
 

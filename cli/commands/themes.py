@@ -1,6 +1,6 @@
 """`ftm themes`: the subjects that topics of many firms share."""
 
-from typing import Annotated
+from typing import Annotated, Any, TypedDict
 
 import typer
 
@@ -13,6 +13,21 @@ from cli.stack import Stack, connect
 from contract.layout import check_run
 from contract.quarter import quarters_of
 from contract.themes import ThemesRef
+
+
+class PlannedThemes(TypedDict):
+    """What `ftm themes --dry-run --json` prints."""
+
+    range: str
+    quarters: list[dict[str, Any]]
+
+
+class SubmittedThemes(TypedDict):
+    """What `ftm themes --detach --json` prints."""
+
+    range: str
+    run: str
+    job_id: str
 
 
 def parse_range(text: str) -> str:
@@ -61,21 +76,25 @@ def themes(
 
 
 def _find(stack: Stack, range_: str, *, detach: bool, dry_run: bool, yes: bool, as_json: bool) -> ThemesRef | None:
-    """Run the job; None when it was only planned, or goes on without this command."""
+    """Run the job; None when it was only planned, or continues without this command."""
     planned = service.plan(stack, range_)
     if vllm.is_part_of(stack):
         vllm.check_healthy(stack)
     rendering.print_plan(planned)
     if dry_run:
         if as_json:
-            output.print_json({"range": range_, "quarters": [vars(each) for each in planned]})
+            plan: PlannedThemes = {"range": range_, "quarters": [vars(each) for each in planned]}
+            output.print_json(plan)
+        else:
+            output.hint("dry run: nothing was started")
         return None
     output.confirm("Find the themes?", yes=yes)
     ref, job_id = service.submit(stack, range_, planned)
     output.hint(f"themes run {ref.run} of {range_} was submitted as job {job_id}")
     if detach:
         if as_json:
-            output.print_json({"range": range_, "run": ref.run, "job_id": job_id})
+            submitted: SubmittedThemes = {"range": range_, "run": ref.run, "job_id": job_id}
+            output.print_json(submitted)
         return None
     last = None
     shown = ""

@@ -130,6 +130,7 @@ def logs(
     follow: FollowOption = False,
     since: SinceOption = "10m",
     search: SearchOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Print the log of the vLLM service.
 
@@ -139,7 +140,7 @@ def logs(
     """
     stack = connect(ctx.obj)
     service.check_part_of(stack)
-    print_group(stack, stack.output("vllm_log_group"), follow, since, search)
+    print_group(stack, stack.output("vllm_log_group"), follow, since, search, as_json)
 
 
 def _check_quota(stack: Stack, size: int) -> None:

@@ -50,6 +50,11 @@ def name_sample(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm
         raise CliError(f"naming failed with exit code {done.returncode}; the reason is above", code)
 
 
+def naming_methods(out: Path) -> list[str]:
+    """How each topic of a file that `name_sample` wrote was named."""
+    return [row["naming_method"] for row in parquet.read_rows(out.read_bytes(), ["naming_method"], None, str(out))]
+
+
 def compare(
     stack: Stack, quarter: str, run: str, other: str, *, show: int, judged: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:

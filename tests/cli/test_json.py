@@ -6,8 +6,9 @@ from typing import get_type_hints
 
 import pytest
 
-from cli.commands import local, quarter, report, stack
+from cli.commands import local, naming, quarter, report, stack
 from cli.commands import prefetch as commands
+from cli.commands import themes as commands_of_themes
 from cli.services import (
     cost,
     doctor,
@@ -49,6 +50,8 @@ SHAPES: dict[str, type] = {
     "local up, local status": local.LocalStatus,
     "local down": local.StoppedLocal,
     "themes": themes.Themes,
+    "themes --dry-run": commands_of_themes.PlannedThemes,
+    "themes --detach": commands_of_themes.SubmittedThemes,
     "A theme": themes.Theme,
     "topics": topics.Topic,
     "topics --skipped": topics.FirmWithoutTopics,
@@ -57,6 +60,7 @@ SHAPES: dict[str, type] = {
     "prefetch make": commands.MadePrefetch,
     "prefetch list": prefetch.InventoryItem,
     "prefetch show": prefetch.Description,
+    "name": naming.NamedSample,
     "compare": compare.Comparison,
     "compare: judge": judge.Verdicts,
     "vllm smoke": smoke_job.Smoke,

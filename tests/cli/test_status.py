@@ -86,6 +86,7 @@ def test_a_batch_without_a_result_is_shown_as_lost(quarters: Aws, ftm: Ftm) -> N
         (["logs", SUCCEEDS, "--since", "soon"], "write 30s, 10m, 2h or 1d", 2),
         (["logs", SUCCEEDS, "--batch", "x"], "has no batch x", 3),
         (["logs", SUCCEEDS, "--follow", "--json"], "leave one of them out", 2),
+        (["functions", "logs", "prefetch-check", "--follow", "--json"], "leave one of them out", 2),
         (["functions", "logs", "nothing"], "there is no function 'nothing'", 2),
         (["cost", "2020Q2"], "or pass --firms N", 3),
         (["console"], "has no AWS console", 3),
@@ -159,6 +160,7 @@ def test_the_logs_of_vllm_and_of_a_function(quarters: Aws, ftm: Ftm) -> None:
     put_log(quarters, "/aws/lambda/ftm-local-summarize-results", "1", "START")
 
     assert "loading weights" in ftm("vllm", "logs").stdout
+    assert [line["text"] for line in json.loads(ftm("vllm", "logs", "--json").stdout)] == ["loading weights"]
     assert "START" in ftm("functions", "logs", "summarize-results").stdout
     assert "has no such lines" in ftm("vllm", "logs", "--search", "ERROR").stderr
     assert "there is no log group" in ftm("functions", "logs", "prefetch-check", exit_code=3).stderr

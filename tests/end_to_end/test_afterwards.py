@@ -88,7 +88,9 @@ def test_names_from_another_llm_are_compared_with_the_results(ftm: Ftm, tmp_path
     llm, out = ftm("vllm", "status", "--json").json["base_url"], tmp_path / "named.parquet"
     before = ftm("topics", SECOND, "--json").json
 
-    assert ftm("name", SECOND, "--sample", 2, "--llm-url", llm, "--out", out).code == 0
+    named = ftm("name", SECOND, "--sample", 2, "--llm-url", llm, "--out", out, "--json").json
+    assert (named["file"], named["firms"]) == (str(out), 2)
+    assert named["named"] == named["topics"] > 0
     result = ftm("compare", SECOND, "--with", out, "--json").json
 
     assert result["firms"] == 2

@@ -1,7 +1,7 @@
 """`python -m bench [FOLDER]`: measures the worker on the prefetch in FOLDER, or on sample calls.
 
-FOLDER is the folder that contains `prefetch/transcripts/quarter=...`. Parts whose packages are not installed are
-skipped and named; `make bench` installs everything.
+FOLDER is the folder that contains `prefetch/transcripts/quarter=...`; a `firms.csv` in it gives the sectors by which
+themes are judged. Parts whose packages are not installed are skipped and named; `make bench` installs everything.
 """
 
 import os

@@ -44,6 +44,18 @@ def complete_batch(ctx: typer.Context, incomplete: str) -> list[str]:
     return _complete(ctx, incomplete, batches)
 
 
+def complete_output(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names of the stack's outputs."""
+    return _complete(ctx, incomplete, lambda stack, _: sorted(stack.outputs))
+
+
+def complete_function(incomplete: str) -> list[str]:
+    """The Lambda functions that have logs."""
+    from cli.services import logs
+
+    return [name for name in logs.FUNCTIONS if name.startswith(incomplete)]
+
+
 def _complete(ctx: typer.Context, incomplete: str, find: Callable[[Stack, str], Iterable[str]]) -> list[str]:
     top: Any = ctx.find_root().params
     # While the value of an option is completed, the arguments before it are not parsed yet.

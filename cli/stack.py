@@ -10,7 +10,8 @@ from functools import cached_property
 from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
-from cli.errors import CliError, NotFoundError
+from cli.errors import CliError, NotFoundError, aws_code, explain
+from contract import ContractError
 from contract.exit_codes import ExitCode
 from contract.project import find_project
 from contract.resource_names import outputs_parameter
@@ -175,32 +176,56 @@ def connect(target: Target) -> Stack:
 
 
 def _deployed_stack(target: Target) -> Stack:
-    """From the parameter in AWS if it can be read, which needs AWS credentials only; else from Pulumi."""
-    outputs = _published_outputs(target)
-    source = f"SSM parameter {outputs_parameter(target.stack)}"
-    if outputs is None:
-        outputs, source = _pulumi_outputs(target.stack), "pulumi stack output"
+    """From the parameter in AWS if it can be read, which needs AWS credentials only; else from Pulumi.
+
+    Raises:
+        CliError: when neither can be read, with the reasons.
+    """
+    unpublished = None
+    try:
+        if outputs := _published_outputs(target):
+            source = f"SSM parameter {outputs_parameter(target.stack)}"
+            return Stack(target.stack, outputs, target.region or outputs.get("region"), target.profile, source=source)
+    except CliError as error:
+        unpublished = error
+    try:
+        outputs = _pulumi_outputs(target.stack)
+    except (CliError, ContractError) as error:
+        if unpublished is None:
+            raise
+        codes = (unpublished.code, getattr(error, "code", ExitCode.NOT_FOUND))
+        code = ExitCode.DENIED if ExitCode.DENIED in codes else codes[1]
+        raise CliError(f"{unpublished}; and not from Pulumi: {error}", code) from error
+    source = "pulumi stack output"
     return Stack(target.stack, outputs, target.region or outputs.get("region"), target.profile, source=source)
 
 
 def _published_outputs(target: Target) -> dict[str, Any] | None:
-    """The outputs in the SSM parameter; None when there is none, or AWS cannot be asked."""
+    """The outputs in the SSM parameter; None when no region is known in which to ask for it.
+
+    Raises:
+        CliError: when it cannot be read, with the reason.
+    """
     if not (target.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or _has_profile()):
-        return None  # without a region nothing can be asked, and importing boto3 takes a quarter of a second
+        return None  # importing boto3 to find that out takes a quarter of a second
     from boto3.session import Session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
+    parameter = outputs_parameter(target.stack)
     config = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
     try:
         # boto3 reads AWS_DEFAULT_REGION only; the AWS CLI also reads AWS_REGION.
         region = target.region or os.environ.get("AWS_REGION")
         session = cast(Any, Session(profile_name=target.profile, region_name=region))
-        answer = session.client("ssm", config=config).get_parameter(Name=outputs_parameter(target.stack))
-        outputs = json.loads(answer["Parameter"]["Value"])
-    except (BotoCoreError, ClientError, ValueError):
-        return None
-    return cast(dict[str, Any], outputs) if isinstance(outputs, dict) else None
+        answer = session.client("ssm", config=config).get_parameter(Name=parameter)
+        return cast(dict[str, Any], json.loads(answer["Parameter"]["Value"]))
+    except (BotoCoreError, ClientError, ValueError) as error:
+        missing = aws_code(error) == "ParameterNotFound"
+        reason, code = ("it does not exist in this region", ExitCode.NOT_FOUND) if missing else explain(error)
+        raise CliError(
+            f"the stack {target.stack} cannot be read from its parameter {parameter} in AWS: {reason}", code
+        ) from error
 
 
 def _has_profile() -> bool:
@@ -240,8 +265,8 @@ def _pulumi_outputs(stack: str) -> dict[str, Any]:
         )
     except FileNotFoundError as error:
         raise NotFoundError(
-            f"the stack {stack} cannot be read without Pulumi's CLI: install it from https://www.pulumi.com/docs/install"
-            " (the stack local needs none)"
+            f"the outputs of the stack {stack} cannot be read without Pulumi's CLI: install it from "
+            "https://www.pulumi.com/docs/install, or pass --region to read them from AWS (local needs none)"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise CliError(

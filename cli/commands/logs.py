@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.completion import complete_batch
+from cli.completion import complete_batch, complete_function
 from cli.errors import UsageError
 from cli.options import JsonOption, QuarterArgument, RunOption
 from cli.services import executions
@@ -77,7 +77,12 @@ def logs(
 @functions.command("logs")
 def function_logs(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(service.FUNCTIONS)}.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=complete_function, help=f"One of {', '.join(service.FUNCTIONS)}."
+        ),
+    ],
     follow: FollowOption = False,
     since: SinceOption = "1h",
     search: SearchOption = "",

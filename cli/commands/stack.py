@@ -5,6 +5,7 @@ from typing import Annotated, TypedDict
 import typer
 
 from cli import output
+from cli.completion import complete_output, complete_quarter
 from cli.errors import NotFoundError
 from cli.options import JsonOption, parse_quarter_or_run
 from cli.services import doctor as service
@@ -49,7 +50,9 @@ def doctor(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
 def outputs(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this output.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", autocompletion=complete_output, help="Only this output.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the stack's outputs.
@@ -73,7 +76,10 @@ def outputs(
 def console(
     ctx: typer.Context,
     what: Annotated[
-        str | None, typer.Argument(metavar="[QUARTER|RUN]", help="A run; the state machine if not given.")
+        str | None,
+        typer.Argument(
+            metavar="[QUARTER|RUN]", autocompletion=complete_quarter, help="A run; the state machine if not given."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypedDict
 import typer
 
 from cli import output
+from cli.completion import complete_quarter
 from cli.options import DetachOption, DryRunOption, JsonOption, YesOption
 from cli.rendering import themes as rendering
 from cli.services import themes as service
@@ -40,7 +41,12 @@ def themes(
     ctx: typer.Context,
     range_: Annotated[
         str,
-        typer.Argument(metavar="QUARTERS", callback=parse_range, help="A quarter or a range: 2021Q2..2021Q4."),
+        typer.Argument(
+            metavar="QUARTERS",
+            callback=parse_range,
+            autocompletion=complete_quarter,
+            help="A quarter or a range: 2021Q2..2021Q4.",
+        ),
     ],
     run: Annotated[
         str | None, typer.Option(metavar="RUN", help="Show the results of this themes run, or of the `last` one.")

@@ -105,7 +105,7 @@ def _prefetch(stack: Stack) -> Finding:
         text = f"no quarter has one: upload it with `{stack.command} prefetch put QUARTER DIR`"
         return Finding("prefetch", "warning", text)
     quarters = f"{items[-1]['quarter']} to {items[0]['quarter']}" if len(items) > 1 else items[0]["quarter"]
-    return Finding("prefetch", "ok", f"{len(items)} quarters, {quarters}")
+    return Finding("prefetch", "ok", f"{len(items)} {'quarter' if len(items) == 1 else 'quarters'}, {quarters}")
 
 
 def _state_machine(stack: Stack) -> Finding:
@@ -234,7 +234,7 @@ def _address(stack: Stack) -> Finding:
 def _idle(stack: Stack) -> Finding:
     found = vllm.status(stack)
     if found.instances and not executions.any_running(stack):
-        text = f"{found.instances} GPUs are up and nothing runs: switch them off with `{stack.command} vllm scale 0`"
+        text = f"nothing runs, but GPUs are up ({found.instances}): switch them off with `{stack.command} vllm scale 0`"
         return Finding("idle GPUs", "warning", text)
     return Finding("idle GPUs", "ok", "none")
 

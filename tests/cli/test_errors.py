@@ -103,6 +103,25 @@ def test_outputs_come_from_the_published_parameter_without_pulumi(
     assert "outputs of the stack prod: SSM parameter /ftm/outputs" in result.stderr
 
 
+def test_without_pulumi_the_reason_why_aws_cannot_be_asked_is_reported(
+    aws: Aws, pulumi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.endpoint)
+    without_credentials = run("--stack", "prod", "--region", "us-east-1", "status")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    without_a_stack = run("--stack", "nowhere", "--region", "us-east-1", "status")
+
+    assert without_credentials.exit_code == 4
+    assert "parameter /ftm/outputs in AWS: no AWS credentials" in without_credentials.stderr
+    assert without_a_stack.exit_code == 3
+    assert "parameter /ftm-nowhere/outputs in AWS: it does not exist in this region" in without_a_stack.stderr
+
+
 def test_the_local_stack_when_it_is_not_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTM_LOCAL_DIR", str(tmp_path))
 

@@ -5,6 +5,7 @@ output goes to its log.
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ def main() -> None:
     if not state.hold():
         _answer(error="the embedded AWS is already being started: try again in a few seconds")
         sys.exit(1)
+    gc.disable()  # moto's modules are a million objects that stay: searching them for garbage takes a quarter of the start
     with ExitStack() as cleanup:
         cleanup.callback(state.remove)
         try:
@@ -38,6 +40,8 @@ def main() -> None:
         except LocalError as error:
             _answer(error=str(error))
             sys.exit(1)
+        gc.freeze()
+        gc.enable()
         _answer(ready=True)
         threading.Event().wait()
 

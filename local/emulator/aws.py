@@ -119,6 +119,7 @@ def _listen(port: int) -> socket.socket:
 
 def _configure_moto(port: int) -> None:
     os.environ["MOTO_PORT"] = str(port)
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # over a thousand images, which no program here looks up
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     moto_api_backend.reset()
     # moto logs whole syntax trees when a state fails, and werkzeug logs every request.

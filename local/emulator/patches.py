@@ -42,6 +42,8 @@ from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.evaluation_details import ExecutionDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.parse.preprocessor import Preprocessor
 from moto.stepfunctions.parser.asl.utils import boto_client, json_path
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
@@ -115,6 +117,8 @@ class StepFunctionsPatches:
         replace(StateTaskServiceSfn, "_build_sync2_resolver", "fbbf50b684b9", self._await_execution)
 
     def _patch_language(self) -> None:
+        # Every execution parses its definition again, which takes tenths of a second.
+        replace(AmazonStateLanguageParser, "parse", "a59a7d18760f", _parse_definition)
         # `$.l[0].x` yields `[1]`, and a Choice then silently takes the wrong branch. Parsing a path takes milliseconds.
         replace(json_path, "extract_json", "932245247973", _extract_json, everywhere=True)
         # An uncaught States.* error in an iteration of a Map becomes States.Runtime.
@@ -295,6 +299,16 @@ def _set_timed_out(original: Any, env: Environment) -> None:
             frame.set_stop(stop_date=datetime.now(UTC), cause=None, error=None)  # type: ignore[arg-type]
         env._frames.clear()
         original(env)
+
+
+def _parse_definition(original: Any, definition: str) -> tuple[Any, Any]:
+    tree = _syntax_tree(original, definition)
+    return Preprocessor().visit(tree), tree
+
+
+@lru_cache(maxsize=64)
+def _syntax_tree(original: Any, definition: str) -> Any:
+    return original(definition)[1]
 
 
 def _extract_json(original: Any, path: str, data: Any) -> Any:

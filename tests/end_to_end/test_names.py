@@ -19,10 +19,8 @@ FIRMS = {
     "ALPHA": "Apparel gross margin in stores climbed {n} points as shoppers bought footwear.",
     "BRAVO": "Drilling gross margin per barrel of crude reached {n} percent after pipeline tariffs.",
     "CHARLIE": "Vaccine gross margin was {n} percent once patients enrolled in clinical trials.",
-    "DELTA": "Software gross margin on cloud subscriptions hit {n} percent with renewals.",
-    "ECHO": "Hotel gross margin from rooms and occupancy improved by {n} percent.",
 }
-"""One topic each, which are not alike."""
+"""One topic each, which are not alike; one name for fewer than three of them would be accepted."""
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +103,10 @@ def test_one_name_for_everything_is_red_and_a_repair_turns_the_run_green(ftm: Ft
     red = ftm("run-quarter", QUARTER, "--batch-size", 1, "--force", "--yes", "--json")
 
     assert red.code == 1
-    reason = "the name 'gross margin gains' was given to 5 topics of as many companies, which are not alike"
+    reason = "the name 'gross margin gains' was given to 3 topics of as many companies, which are not alike"
     assert reason in red.json["message"]
-    assert red.json["topics"] == {"total": 5, "named": 0}
-    assert red.json["batches"] == {"total": 5, "succeeded": 5, "failed": 0}
+    assert red.json["topics"] == {"total": 3, "named": 0}
+    assert red.json["batches"] == {"total": 3, "succeeded": 3, "failed": 0}
     assert f"ask for the missing names: ftm --stack local resume {QUARTER} {red.json['run']}" in red.err
     assert ftm("topics", QUARTER).code == 3
 
@@ -121,9 +119,9 @@ def test_one_name_for_everything_is_red_and_a_repair_turns_the_run_green(ftm: Ft
     green = ftm("resume", QUARTER, "--yes", "--json")
     assert green.code == 0, green.err
     assert green.json["run"] == red.json["run"]
-    assert green.json["topics"] == {"total": 5, "named": 5}
-    assert len(llm.requests) == 3 + 5  # the smoke test, since no run has succeeded yet
-    assert len({topic["name"] for topic in ftm("topics", QUARTER, "--json").json}) == 5
+    assert green.json["topics"] == {"total": 3, "named": 3}
+    assert len(llm.requests) == 3 + 3  # the smoke test, since no run has succeeded yet
+    assert len({topic["name"] for topic in ftm("topics", QUARTER, "--json").json}) == 3
     assert not ftm("run-quarter", QUARTER, "--dry-run", "--json").json["smoke_test"]
 
 

@@ -17,7 +17,7 @@ def run(ftm: Ftm) -> Ended:
     """The sample quarter, run as the README says."""
     assert ftm("prefetch", "sample", QUARTER, "--firms", FIRMS).code == 0
     assert ftm("vllm", "scale", 1, "--wait").code == 0
-    return ftm("run-quarter", QUARTER, "--batch-size", 5, "--yes", "--json")
+    return ftm("run-quarter", QUARTER, "--batch-size", 8, "--yes", "--json")
 
 
 def test_a_run_succeeds_and_accounts_for_every_firm(run: Ended):
@@ -29,7 +29,7 @@ def test_a_run_succeeds_and_accounts_for_every_firm(run: Ended):
     }  # fmt: skip
     assert report["quarter"] == QUARTER
     assert report["status"] == "SUCCEEDED"
-    assert report["batches"] == {"total": 3, "succeeded": 3, "failed": 0}
+    assert report["batches"] == {"total": 2, "succeeded": 2, "failed": 0}
     assert report["firms"]["total"] == FIRMS == report["firms"]["completed"] + report["firms"]["skipped"]
     assert report["topics"]["total"] == report["topics"]["named"] > 0
     assert report["tokens"]["prompt"] > report["tokens"]["cached"] > 0
@@ -82,14 +82,14 @@ def test_a_failed_batch_is_reported_and_the_others_are_kept(run: Ended, ftm: Ftm
     s3.put_object(Bucket=bucket, Key=key, Body=broken)
     s3.put_object(Bucket=bucket, Key=layout.chunk_key(quarter, "chunk_0001.parquet"), Body=b"PAR1 not really")
 
-    failed = ftm("run-quarter", quarter, "--batch-size", 1, "--yes", "--json")
+    failed = ftm("run-quarter", quarter, "--batch-size", 2, "--yes", "--json")
 
     assert failed.code == 1
     report = failed.json
     assert report["status"] == "FAILED"
-    assert report["batches"] == {"total": 5, "succeeded": 4, "failed": 1}
+    assert report["batches"] == {"total": 3, "succeeded": 2, "failed": 1}
     assert report["firms"] == {"total": 5, "completed": 4, "skipped": 0, "failed": 1}
-    assert f"{quarter}_batch_0004" in failed.err
+    assert f"{quarter}_batch_0002" in failed.err
     assert "chunk_0001.parquet of the prefetch cannot be read as Parquet" in failed.err
     assert {row["firm_id"] for row in parts(s3, bucket, report["run"], quarter)}.isdisjoint({"AAAA"})
     assert ftm("topics", quarter).code == 3

@@ -1,7 +1,7 @@
 """Runs of many batches: which batches fail, which a resumption runs again, and how close a run comes to the limits of
 Step Functions for the data of a state and the events of an execution.
 
-`FTM_SCALE` is the number of batches, 90 by default. With 2000, the maximum of a run:
+`FTM_SCALE` is the number of batches, 24 by default. With 2000, the maximum of a run:
 `FTM_SCALE=2000 pytest tests/state_machine/test_scale.py -n 0 -s`.
 """
 
@@ -13,7 +13,7 @@ from contract import layout
 from contract.run import MAX_BATCHES
 from tests.state_machine.conftest import BUCKET, QUARTER, Stack
 
-BATCHES = int(os.environ.get("FTM_SCALE", "90"))
+BATCHES = int(os.environ.get("FTM_SCALE", "24"))
 SECONDS = 60 + BATCHES
 AT_ONCE = 40
 

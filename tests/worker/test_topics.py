@@ -230,9 +230,9 @@ def test_an_endless_word_is_not_in_a_keyword(long: str) -> None:
 
 def test_a_very_long_call_stays_within_its_time() -> None:
     began = time.process_time()
-    found = find_topics(random_firm(5_000, seed=1))
+    found = find_topics(random_firm(2_000, seed=1))
     assert 10 <= len(found.topics) <= 40
-    assert time.process_time() - began < 120
+    assert time.process_time() - began < 20
 
 
 def test_a_normal_call_uses_a_fraction_of_its_allowed_time() -> None:

@@ -12,6 +12,9 @@ SERVERS_INSTALLED := $(SERVERS_VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_INSTALLED := $(BENCH_VENV)/.installed
 
+# Without cached bytecode, each of the several hundred processes that the tests start would compile ftm anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-vllm test-embeddings test-servers test-pulumi check faults bench image push needs-docker constraints clean
 
 install: $(INSTALLED)

@@ -17,6 +17,7 @@ import pytest
 
 from contract import layout
 from contract.prefetch import SENTENCE_COLUMNS
+from worker import check_prefetch
 
 from .conftest import BUCKET, SUCCEEDS, WAITS, Aws, Ftm, make_vllm_healthy, put_manifest
 
@@ -243,12 +244,41 @@ def repeated_sentence(folder: Path) -> None:
     write_chunk(folder, "chunk_0001.parquet", ["C"], sentence_id="A_1_0000")
 
 
-BROKEN: list[tuple[Callable[[Path], object], str]] = [
+Damage = Callable[[Path], object]
+
+BROKEN: list[tuple[Damage, str]] = [
     (lambda folder: (folder / "chunk_0001.parquet").unlink(), "chunk_0001.parquet is missing, though the manifest"),
     (lambda folder: (folder / "manifest.json").unlink(), "holds no prefetch of 2023Q1"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: the prefetch manifest is not JSON"),
-    (not_parquet, "chunk_0001.parquet of the prefetch cannot be read as Parquet"),
     (torn, "chunk_0001.parquet of the prefetch cannot be read as Parquet"),
+    (lambda folder: write_manifest(folder, quarter="2022Q4"), "of quarter '2022Q4', not 2023Q1"),
+    (lambda folder: write_manifest(folder, chunk_sizes={"chunk_0000.parquet": 3, "chunk_0001.parquet": 0}), "holds 2"),
+    (
+        lambda folder: write_manifest(
+            folder,
+            chunk_sizes={"../chunk_0000.parquet": 3},
+            n_chunks=1,
+            firm_to_chunk=dict.fromkeys("ABC", "../chunk_0000.parquet"),
+        ),
+        "which is not beside it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "sentence"), BROKEN)
+def test_a_damaged_prefetch_is_rejected_and_nothing_is_uploaded(
+    aws: Aws, ftm: Ftm, folder: Path, damage: Damage, sentence: str
+) -> None:
+    damage(folder)
+
+    result = ftm("prefetch", "put", Q, str(folder), exit_code=2)
+
+    assert sentence in result.stderr
+    assert not uploaded(aws)
+
+
+BROKEN_CHUNKS: list[tuple[Damage, str]] = [
+    (not_parquet, "chunk_0001.parquet of the prefetch cannot be read as Parquet"),
     (lacks_a_column, "chunk_0001.parquet of the prefetch lacks the column cleaned_text"),
     (wrong_type, "the column raw_text is of type int64, not text"),
     (a_folder, "chunk_0001.parquet is a folder, as Spark writes a table: make the prefetch from it"),
@@ -271,30 +301,19 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
         lambda folder: write_chunk(folder, "chunk_0001.parquet", ["C"], firm_id=None),
         "the column firm_id is of type null, not text",
     ),
-    (lambda folder: write_manifest(folder, quarter="2022Q4"), "of quarter '2022Q4', not 2023Q1"),
-    (lambda folder: write_manifest(folder, chunk_sizes={"chunk_0000.parquet": 3, "chunk_0001.parquet": 0}), "holds 2"),
-    (
-        lambda folder: write_manifest(
-            folder,
-            chunk_sizes={"../chunk_0000.parquet": 3},
-            n_chunks=1,
-            firm_to_chunk=dict.fromkeys("ABC", "../chunk_0000.parquet"),
-        ),
-        "which is not beside it",
-    ),
 ]
 
 
-@pytest.mark.parametrize(("damage", "sentence"), BROKEN)
-def test_a_damaged_prefetch_is_rejected_and_nothing_is_uploaded(
-    aws: Aws, ftm: Ftm, folder: Path, damage: Callable[[Path], object], sentence: str
+@pytest.mark.parametrize(("damage", "sentence"), BROKEN_CHUNKS)
+def test_damage_in_a_chunk_is_found_by_the_process_that_checks_it(
+    folder: Path, damage: Damage, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The check of `ftm prefetch put`, without starting Python for each kind of damage."""
     damage(folder)
+    monkeypatch.setattr("sys.argv", ["check_prefetch", Q, str(folder)])
 
-    result = ftm("prefetch", "put", Q, str(folder), exit_code=2)
-
-    assert sentence in result.stderr
-    assert not uploaded(aws)
+    assert check_prefetch.main() == 2
+    assert sentence in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_an_interrupted_upload_leaves_no_manifest(

@@ -32,7 +32,7 @@ def main() -> None:
     if not state.hold():
         _answer(error="the embedded AWS is already being started: try again in a few seconds")
         sys.exit(1)
-    gc.disable()  # moto's modules are a million objects that stay: searching them for garbage takes a quarter of the start
+    gc.disable()  # moto loads a million objects that stay: searching them for garbage takes a quarter of the start
     with ExitStack() as cleanup:
         cleanup.callback(state.remove)
         try:

@@ -120,7 +120,7 @@ def read_object(text: str, keys: Sequence[str], optional: Sequence[str] = ()) ->
         # The whole answer is in the model's thinking; use it only if it is just the object.
         answer = _THINKING_ENDS.sub("", _THINKING_BEGINS.sub("", text, count=1)).strip()
         if not answer.startswith(("{", "[", "```")):
-            return Unreadable(FallbackKind.UNREADABLE, "it holds thinking and no answer after it")
+            return Unreadable(FallbackKind.UNREADABLE, "it contains thinking and no answer after it")
     for readable in dict.fromkeys((answer, _without_entities(answer))):
         for value in _json_values(readable):
             if found := _find(value, keys, _MAX_DEPTH):
@@ -160,7 +160,7 @@ def _after_thinking(text: str) -> str:
 
 
 def _json_values(text: str) -> Iterator[Any]:
-    """The JSON values that begin in the text, from left to right, none within another."""
+    """The JSON values in the text, from left to right, without those inside another one."""
     whole = text.strip()
     if whole.startswith('"'):
         yield from _decoded(whole, 0)

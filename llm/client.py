@@ -1,12 +1,14 @@
-"""The client of an LLM: any OpenAI-compatible server, and above all vLLM on a Spot GPU.
+"""The client of any OpenAI-compatible server, and above all of vLLM on a Spot GPU.
 
-HTTP is the `openai` package's part. What it has not is here: a replaced GPU costs minutes and not the batch, because
-whatever looks like an absent server starts one shared watch (not one for each request in flight) that polls it for up
-to 25 minutes. A server that is there and fails is asked again for a minute and a half, with full jitter; then the
-simplest possible request shows whether the server or the request is to blame. A rate limit is waited for. A refusal
-that cannot pass ends the request or, when it is the key, the model or the account, the whole work.
+The `openai` package sends the requests. This module adds what a batch of thousands of requests needs:
 
-Before its first success a client learns how much of OpenAI's API the server knows (`llm.dialect`).
+- A server that seems to be absent is polled for up to 25 minutes, by one task for all requests in flight: replacing a
+  Spot GPU costs minutes and not the batch.
+- A request that fails at a running server is repeated for 90 seconds, with full jitter. Then the simplest possible
+  request shows whether the server or the request is the cause.
+- A rate limit makes all requests wait.
+- A permanent refusal ends the request. If its cause is the key, the model or the account, it ends all work.
+- Before its first success the client finds out which fields of OpenAI's API the server accepts (`llm.dialect`).
 """
 
 import asyncio
@@ -38,22 +40,22 @@ from llm.settings import LlmSettings
 
 _MAX_ASCII_PER_TOKEN = 7
 _MAX_OTHER_BYTES_PER_TOKEN = 10
-"""No tokenizer in use packs prose so densely (English has 4 to 5 bytes a token): fewer tokens mean a cut prompt."""
+"""More than any common tokenizer needs for prose (English has 4 to 5 bytes a token): fewer tokens mean a cut prompt."""
 _TYPICAL_MARGIN = 7 / 6
-"""One prompt may be nearly as dense as that. If all prompts together are, the server cuts them."""
+"""A single prompt may come close to that bound. If all prompts together do, the server cuts them."""
 
 _LEARNING_SECONDS = 5.0
-"""How long the others wait for the first request, which learns what the server knows."""
+"""How long other requests wait for the first one, which finds out what the server accepts."""
 _FIRST_BACKOFF_SECONDS = 1.0
 _MAX_BACKOFF_SECONDS = 20.0
 _MAX_RATE_PAUSE_SECONDS = 60.0
 _SAME_FAILURES = 4
-"""So many times the same failure before the first success: the server's answer does not change."""
+"""After this many equal failures before the first success, the server's answer is taken as permanent."""
 
 _NO_ANSWER = (openai.APIConnectionError, httpx2.HTTPError, aiohttp.ClientError)
-"""The transport lets some of its own errors through, such as that for an answer that is no HTTP."""
+"""The `openai` package does not wrap all errors of its transport, such as the one for an answer that is not HTTP."""
 _OVERLOADED = (408, 503, 504, 529)
-"""Statuses of a server, or of a gateway before it, that cannot take so many requests at once."""
+"""Statuses of a server, or of a gateway in front of it, that gets too many requests at once."""
 _OF_THE_REQUEST = {
     Fault.CONTEXT: FallbackKind.CONTEXT_TOO_SMALL,
     Fault.FILTER: FallbackKind.CONTENT_FILTER,
@@ -66,27 +68,27 @@ class Timeouts:
     """All in seconds."""
 
     outage: float = LLM_OUTAGE_SECONDS
-    """How long a server may be absent: a Spot GPU is replaced and warm in 9 to 14 minutes, and if it is not, the job's
-    next attempt waits again."""
+    """How long a server may be absent. A Spot GPU is replaced and warm in 9 to 14 minutes; if it takes longer, the
+    job's next attempt waits again."""
     retry: float = 90.0
-    """For how long a request is tried again at a server that is there: vLLM answers 500 to everything for the 50 s in
-    which it shuts down, while it still lists its models."""
+    """How long a request is repeated at a running server: while vLLM shuts down, it answers 500 to every request for
+    50 s, and still lists its models."""
     rate_limit: float = 600.0
-    """For how long a server may refuse every request because of its rate limit."""
+    """How long a server may refuse every request because of its rate limit."""
     request: float = 240.0
-    """For a request until the first answers are known; from when it is sent, the server's queue included. The load
-    balancer's own is 300 s."""
+    """The limit of one request while few answers are known. It begins when the request is sent, and so includes the
+    server's queue. The load balancer's own limit is 300 s."""
     min_request: float = 60.0
     max_request: float = 1200.0
     connect: float = 10.0
     keepalive: float = 1.0
-    """For an idle connection. A request on one that the server is closing gets no answer; vLLM closes after 5 s."""
+    """How long an idle connection is kept. vLLM closes it after 5 s, and a request sent at that moment is lost."""
     poll_interval: float = 5.0
-    """Between two looks at an absent server, on average."""
+    """Between two polls of an absent server, on average."""
 
     @property
     def give_up(self) -> float:
-        """For one request, however often the server was absent meanwhile: the request itself may be crashing it."""
+        """The limit of one request over several outages: the request itself may be crashing the server."""
         return 3 * self.outage
 
 
@@ -103,15 +105,15 @@ class Clock:
 class Completion:
     content: str
     problem: Unreadable | None
-    """Why the answer cannot be used, if that shows without reading it: it was cut off, its prompt was, it is empty."""
+    """Why the answer cannot be used, if that is known without parsing it: it is empty, or it or its prompt was cut."""
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     retries: int
 
 
-class RequestFailed(Exception):  # noqa: N818 (not of the batch: one topic goes without its name)
-    """One request came to nothing, for a reason that lies in it."""
+class RequestFailed(Exception):  # noqa: N818 (not an error of the batch: one topic keeps its keywords)
+    """One request cannot be answered, while the server answers others."""
 
     def __init__(self, kind: FallbackKind, reason: str, retries: int) -> None:
         super().__init__(reason)
@@ -121,7 +123,7 @@ class RequestFailed(Exception):  # noqa: N818 (not of the batch: one topic goes 
 
 @dataclass
 class _Tries:
-    """What came of the attempts at one request so far."""
+    """The failed attempts at one request so far."""
 
     refusals: list[Refusal] = field(default_factory=list[Refusal])
     failing_since: float = 0.0
@@ -134,17 +136,17 @@ class _Tries:
         return len(self.refusals)
 
     def same(self, refusal: Refusal) -> int:
-        """How often the server said the same."""
+        """How often the server gave this answer."""
         return sum(one.words == refusal.words for one in self.refusals)
 
 
 class Llm:
-    """One per event loop, made inside it. `async with` it; it closes its connections."""
+    """An async context manager, to be created in the event loop that uses it; closes its connections at the end."""
 
     def __init__(self, settings: LlmSettings, clock: Clock | None = None, timeouts: Timeouts | None = None) -> None:
         self.settings = settings
         self.model = settings.model or ""
-        """After `check_model`: as the server spells it."""
+        """After `check_model`, spelled as the server does."""
         self._clock = clock or Clock()
         self._timeouts = timeouts or Timeouts()
         self.concurrency = Concurrency(settings.max_concurrent, self._clock.now)
@@ -155,19 +157,19 @@ class Llm:
         self._dialect = OPENAI_ONLY if settings.hosted else Dialect()
         self._has_succeeded = False
         self._first_request = asyncio.Lock()
-        """Until the first success one request at a time finds out what the server knows."""
+        """Until the first success, one request at a time finds out what the server accepts."""
         self._slowest = 0.0
         self._answers = 0
         self._least_tokens = self._counted_tokens = 0
-        """Of all answered prompts: their tokens by the lower bound, and as the server counted them."""
+        """The tokens of all answered prompts, by the lower bound and by the server's count."""
         self._timed_out = 0.0
         """The longest time limit that was exceeded since the last answer."""
         self._paused_until = 0.0
         self._rate_pause = 0.0
         self._refused_since = 0.0
-        """When the first of the latest unbroken row of rate limits came."""
+        """When the current series of rate-limit responses began; 0 after an answer."""
         self._blamed: set[str] = set()
-        """Failures for which a request was to blame before."""
+        """Failures that were caused by a request, and not by the server."""
         try:
             _ = urlsplit(settings.base_url).port
             self._openai = _client(settings, self._timeouts)
@@ -194,18 +196,18 @@ class Llm:
     async def complete(
         self, messages: list[dict[str, str]], max_tokens: int, response_format: dict[str, Any], first: bool = False
     ) -> Completion:
-        """One answer.
+        """Send one request and return the answer.
 
         Args:
             messages: as in OpenAI's API.
             max_tokens: upper bound for the answer.
-            response_format: of type json_schema; a server that does not know it is asked for less.
-            first: before all requests that wait for a slot.
+            response_format: of type json_schema; a server without it gets a simpler one.
+            first: send it before all requests that wait for a slot.
 
         Raises:
-            RequestFailed: when the server refuses this request, or fails at it again and again, but not at another.
+            RequestFailed: when the server refuses this request, or repeatedly fails at it but not at others.
             LlmUnavailableError: when the server stays absent, fails at every request or limits the rate for too long.
-            LlmError: when the server lacks the model, refuses the key, has moved or is out of money.
+            LlmError: when the server lacks the model, refuses the key, has moved, or the account has no credit.
         """
         async with self.concurrency.slot(first):
             if self._has_succeeded or not await self._is_to_learn():
@@ -216,7 +218,7 @@ class Llm:
                 self._first_request.release()
 
     async def _is_to_learn(self) -> bool:
-        """Whether this request holds the lock of the first one; the others do not wait for long for a slow one."""
+        """Whether this request is the one that finds out what the server accepts, and holds the lock for it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEARNING_SECONDS):
                 await self._first_request.acquire()
@@ -256,7 +258,7 @@ class Llm:
             await self._back_off(tries.retries - 1)
 
     async def _attempt(self, request: dict[str, Any], retries: int) -> Completion | Refusal:
-        """The answer; or why there is none."""
+        """Send a request once; returns the answer, or why there is none."""
         epoch, sent, limit = self.concurrency.epoch, self._clock.now(), self._request_limit()
         try:
             async with asyncio.timeout(limit):
@@ -317,7 +319,7 @@ class Llm:
         return None
 
     def _is_cut(self, at_least: int, counted: int) -> bool:
-        """Whether the server has read less of a prompt than it was sent; a server that does not count never has."""
+        """Whether the server has read less of a prompt than it was sent; False if it counts no tokens."""
         if not counted:
             return False
         self._least_tokens += at_least
@@ -331,7 +333,7 @@ class Llm:
         Raises:
             one of _NO_ANSWER: when there is no answer, or not all of it.
         """
-        # Raw answers: the package's own models would cost twice the CPU and fail at shapes that are read here.
+        # Raw answers: the package's models take twice the CPU, and reject formats that `llm.answers` reads.
         options: Any = {"headers": {} if self.settings.api_key else {"Authorization": openai.Omit()}}
         try:
             if request is None:
@@ -345,8 +347,8 @@ class Llm:
     async def _asks_too_much(self, tries: "_Tries") -> bool:
         """Whether the server may accept the same request with fewer fields.
 
-        A 500 that names no field is the server's own failure, unless it comes again and again while the server answers
-        the simplest request: then it is as good as a 400.
+        A 500 that names no field is a failure of the server, unless it is repeated while the server answers the
+        simplest request: then it is treated like a 400.
         """
         refusal = tries.refusals[-1]
         if refusal.fault not in (Fault.REFUSED, Fault.MODEL, Fault.FAILING):
@@ -365,7 +367,7 @@ class Llm:
         return False
 
     def _request_limit(self) -> float:
-        """The time limit of a request: it follows what the server has needed so far."""
+        """The time limit of a request in seconds, from the latency of the answers so far."""
         timeouts = self._timeouts
         needed = 20 * self._slowest if self._answers >= 20 else max(timeouts.request, 4 * self._slowest)
         return min(timeouts.max_request, max(timeouts.min_request, needed, 2 * self._timed_out))
@@ -379,7 +381,7 @@ class Llm:
         self._dialect = dialect
 
     def _limit_rate(self, refusal: Refusal, epoch: int) -> None:
-        """Let all requests wait for as long as the server asks, or longer and longer where it asks for nothing."""
+        """Make all requests wait for as long as the server asks, or for growing pauses if it does not say."""
         now = self._clock.now()
         self.rate_limited += 1
         self._refused_since = self._refused_since or now
@@ -396,7 +398,7 @@ class Llm:
             await self._clock.sleep(seconds)
 
     def _raise_if_final(self, refusal: Refusal, tries: "_Tries") -> None:
-        """End the request, or the whole work, for a refusal that cannot pass."""
+        """Raise an error for a permanent refusal, of this request or of all."""
         where = f"the LLM at {self.settings.base_url}"
         match refusal.fault:
             case Fault.KEY:
@@ -446,7 +448,7 @@ class Llm:
         raise LlmKeyError(f"the LLM at {self.settings.base_url} {what} ({refusal}): check {self.settings.key_option}")
 
     async def _blame(self, refusal: Refusal, tries: "_Tries") -> None:
-        """Return while it is too early to decide; then end the request, or all work, whichever is to blame."""
+        """Return while it is too early to decide; then raise an error for the request, or for all work."""
         now, since, timeouts = self._clock.now(), tries.failing_since, self._timeouts
         is_known = refusal.words in self._blamed and tries.same(refusal) >= _SAME_FAILURES
         is_over = (
@@ -478,7 +480,7 @@ class Llm:
         await self._clock.sleep(self._clock.jitter() * ceiling)
 
     async def _wait_for_server(self) -> None:
-        """Return as soon as the server is there; whoever waits for it waits for the same watch."""
+        """Return as soon as the server answers; all callers share one task that polls it."""
         if self._watch is None:
             self._watch = asyncio.create_task(self._watch_server())
             self._watch.add_done_callback(self._watch_ended)
@@ -506,7 +508,7 @@ class Llm:
                 self._raise_if_final(reason, tries)
 
     async def _probe(self) -> "Refusal | str":
-        """Why the server is not there; empty when it is, and has the model."""
+        """Why the server cannot be used now; empty when it answers and has the model."""
         refusals: list[Refusal] = []
         for base_url in _base_urls(self.settings.base_url):
             try:
@@ -527,12 +529,12 @@ class Llm:
         return self._without_models(refusals)
 
     def _without_models(self, refusals: list[Refusal]) -> "Refusal | str":
-        """Why the server is not there, as it gives no list of models; empty when it can be asked without one."""
+        """Why a server without a list of models cannot be used; empty when requests can be sent without the list."""
         refusal = refusals[-1]
         if refusal.fault in (Fault.KEY, Fault.QUOTA):
             self._raise_if_final(refusal, _Tries())
         if refusal.fault is Fault.RATE:
-            return ""  # it is there: what it allows, the requests find out
+            return ""  # the server runs, and the requests will wait for its rate limit
         if refusal.status >= 500 or refusal.fault is Fault.BUSY:
             return refusal
         tried = "" if len(refusals) < 2 else ", with and without /v1"
@@ -569,12 +571,12 @@ def _client(settings: LlmSettings, timeouts: Timeouts) -> openai.AsyncOpenAI:
     client = openai.AsyncOpenAI(
         base_url=settings.base_url, api_key=settings.api_key or "none", max_retries=0, http_client=http
     )
-    client.organization = client.project = None  # whatever OPENAI_ORG_ID says: this may be any server
+    client.organization = client.project = None  # OPENAI_ORG_ID is for OpenAI, and this may be any server
     return client
 
 
 def _base_urls(base_url: str) -> Iterator[str]:
-    """The base URL, and the one with /v1 where no version is in its path."""
+    """The base URL, and with /v1 appended if its path has no version."""
     yield base_url
     if not re.search(r"/v\d", base_url):
         yield f"{base_url}/v1"
@@ -590,7 +592,7 @@ def _models(document: Any) -> list[str] | None:
 
 
 def _least_tokens(text: str) -> int:
-    """A lower bound for the tokens of a text, by an estimate that errs on the safe side."""
+    """A lower bound for the tokens of a text."""
     ascii_bytes = sum(character.isascii() for character in text)
     other_bytes = len(text.encode()) - ascii_bytes
     return int(ascii_bytes / _MAX_ASCII_PER_TOKEN + other_bytes / _MAX_OTHER_BYTES_PER_TOKEN)

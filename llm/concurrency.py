@@ -2,9 +2,9 @@
 
 The bound follows additive increase and multiplicative decrease (AIMD). It starts as TCP does: each answer raises it by
 one until latency is twice that of the first request; then it doubles while throughput grows. Throughput at a level is
-estimated from mean latency (requests in flight / latency): fewer requests are needed for that than for counting
-completions in a time. A server that answers one request at a time is kept at a few, so that requests
-wait here and not in its queue; one with room is at the maximum after a few round trips.
+estimated as requests in flight / mean latency, which takes fewer requests than counting completions over time. A server
+that answers one request at a time gets only a few, so that requests wait here and not in its queue; a server with spare
+capacity is at the maximum after a few round trips.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _HOLD_SECONDS = 15.0
 
 
 class Concurrency:
-    """The slots of one client. Not for several event loops."""
+    """The slots of one client, for a single event loop."""
 
     def __init__(self, maximum: int, now: Callable[[], float]) -> None:
         self.maximum = maximum
@@ -62,7 +62,7 @@ class Concurrency:
 
     @property
     def epoch(self) -> int:
-        """To be read when a request is sent, and passed back with its result."""
+        """Changes with the level. Callers read it when they send a request, and pass it back with the result."""
         return self._epoch
 
     def succeeded(self, epoch: int, latency: float) -> None:
@@ -94,7 +94,7 @@ class Concurrency:
             if self._disappointments < 2:  # the first may be noise
                 self._latencies.clear()
                 return
-            # After a doubling, the level that suffices is between the two.
+            # After a doubling, the lowest sufficient level is between the two.
             level += level // 4 if self._doubling else 0
             self._doubling = False
             self._best = (level, throughput)

@@ -38,7 +38,7 @@ class Dialect:
     length_bounds: bool = True
     """Whether the schema limits the length of its strings."""
     system_message: bool = True
-    """Without it, the instructions come at the beginning of the first question: Gemma's chat template has no other."""
+    """If false, the instructions begin the user's message: Gemma's chat template has no system role."""
 
     def request(self, messages: list[dict[str, Any]], max_tokens: int, response_format: Any) -> dict[str, Any]:
         """The fields of a chat completion.

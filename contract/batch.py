@@ -24,7 +24,7 @@ class BatchLine:
     quarter: str
     firm_ids: list[str]
     model: str = ""
-    """The LLM that names the run's topics, as the stack published it when the run began; empty in older manifests."""
+    """The model that names the run's topics, from the stack's output when the run began; empty in older manifests."""
 
     def to_json(self) -> str:
         record: dict[str, object] = {"batch_id": self.batch_id, "quarter": self.quarter, "firm_ids": self.firm_ids}
@@ -74,7 +74,7 @@ class Counts:
     requests: int = 0
     retries: int = 0
     incoherent: int = 0
-    """Of the named ones: those whose sentences share no one subject, as the LLM says."""
+    """Named topics whose sentences do not share a single subject, according to the LLM."""
     fallbacks: dict[str, Fallback] = field(default_factory=dict[str, Fallback])
     """Why topics fell back to their keywords, by kind."""
 
@@ -95,14 +95,14 @@ def topic_counts(counts: Counts) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Part:
-    """A Parquet part as it was written, so that one that was replaced is noticed."""
+    """A Parquet part as it was written; its ETag shows whether it has been replaced since."""
 
     etag: str
     """Without quotes."""
     rows: int
     """Topics in it."""
     names: NameUses = field(default_factory=dict[str, NameUse])
-    """The names that cover much of the part."""
+    """The names of at least 2% of the part's topics."""
 
     def to_record(self) -> dict[str, Any]:
         record: dict[str, Any] = {"etag": self.etag, "rows": self.rows}
@@ -141,8 +141,8 @@ class BatchProgress:
     failed: dict[str, str] = field(default_factory=dict[str, str])
     """Firm to the error."""
     parts: dict[str, Part] = field(default_factory=dict[str, Part])
-    """The Parquet parts that hold the topics of the completed firms, by key. Any other part of the batch was left by an
-    attempt that ended between a part and the record that would have listed it."""
+    """The Parquet parts with the topics of the completed firms, by key. Any other part of the batch was left by an
+    attempt that ended after it wrote the part and before it wrote the record."""
     checkpoints: int = 0
     """Checkpoints written so far: the number of the next part."""
     attempts: int = 0
@@ -156,7 +156,7 @@ class BatchProgress:
     seconds: float = 0.0
     """Seconds of work, summed over all attempts."""
     pace: Pace | None = None
-    """As of `updated_at`; None before an attempt's first minute has passed, and when it has ended."""
+    """As of `updated_at`; None in an attempt's first minute, and after its end."""
 
     @property
     def counts(self) -> Counts:
@@ -164,7 +164,7 @@ class BatchProgress:
 
     @property
     def names(self) -> dict[str, NameUse]:
-        """The names that cover much of some part."""
+        """The names of at least 2% of the topics of any part."""
         return add_name_uses(part.names for part in self.parts.values())
 
     def to_json(self) -> bytes:
@@ -236,7 +236,7 @@ def parse_progress(body: bytes) -> BatchProgress:
 
 
 def why_incomplete(line: BatchLine, run: RunRef, progress: BatchProgress, parts: Mapping[str, str]) -> str:
-    """Why a batch does not count as complete, in a sentence; empty when it does. Whatever is in doubt is incomplete.
+    """Why a batch does not count as complete, in a sentence; empty when it does. In doubt, a batch is incomplete.
 
     Args:
         line: the batch in its run's manifest.
@@ -269,7 +269,7 @@ def why_repair(progress: BatchProgress, repeated_names: Container[str]) -> str:
     """Which names a batch lacks, in a sentence; empty when it lacks none.
 
     Args:
-        repeated_names: names that count as none, as the record of the run lists them.
+        repeated_names: names that are treated as missing, from the run's record.
     """
     counts = progress.counts
     without = counts.topics - counts.named
@@ -277,7 +277,7 @@ def why_repair(progress: BatchProgress, repeated_names: Container[str]) -> str:
     if not without and not repeated:
         return ""
     reasons = [f"{without} of its {counts.topics} topics have no name"] * bool(without)
-    reasons += [f"{repeated} of its {counts.topics} topics have a name that unlike topics have"] * bool(repeated)
+    reasons += [f"{repeated} of its {counts.topics} topics share their name with unrelated topics"] * bool(repeated)
     return "; ".join(reasons)
 
 
@@ -302,7 +302,7 @@ def _state(value: str) -> State:
 
 
 def _pace(record: Any) -> Pace | None:
-    """None also for what another version of ftm wrote: a pace is no result, so nothing else depends on it."""
+    """None also for a record of another version of ftm: the pace is only shown, and nothing depends on it."""
     try:
         return Pace(
             in_flight=int(record["in_flight"]),

@@ -1,9 +1,9 @@
-"""The pipeline's bucket: the one way to list keys, and to read and write objects and records.
+"""The pipeline's bucket: all packages list keys and read and write objects and records through this module.
 
-The client is passed in; this module imports nothing but the standard library until a call has failed, when it looks up
-botocore's classes to distinguish a fault of S3 from a response. Requests are repeated after temporary faults (S3 slows
-down, a response breaks off or stalls); a lasting fault is an `S3UnavailableError`, after which another attempt may
-succeed. Errors such as AccessDenied are raised as botocore's ClientError.
+The client is passed in. The module imports the standard library only, and botocore's exception classes once a call has
+failed. Requests are repeated after temporary faults (S3 slows down, a response breaks off or stalls); a lasting fault
+is an `S3UnavailableError`, after which another attempt may succeed. Errors such as AccessDenied are raised as
+botocore's ClientError.
 """
 
 import json
@@ -65,7 +65,7 @@ class ChangedError(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as it was read, whole."""
+    """An object's body and ETag."""
 
     body: bytes
     etag: str
@@ -74,7 +74,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Description:
-    """What S3 knows of an object without its body."""
+    """An object's metadata."""
 
     etag: str
     writer: str
@@ -102,10 +102,10 @@ class Bucket:
         return f"s3://{self.name}/{key}"
 
     def get(self, key: str, *, most: int | None = None) -> Stored | None:
-        """Read an object whole; None when there is none.
+        """Read an object; None when there is no such object.
 
         Raises:
-            ContractError: when it is larger than `most` bytes; nothing of it is read then.
+            ContractError: when it is larger than `most` bytes; it is not read then.
             S3UnavailableError: when S3 fails.
         """
 
@@ -123,7 +123,7 @@ class Bucket:
         return self._unless_missing(lambda: self._retried("read", key, read))
 
     def describe(self, key: str) -> Description | None:
-        """What S3 knows of an object; None when there is none.
+        """An object's metadata; None when there is no such object.
 
         Raises:
             S3UnavailableError: when S3 fails.
@@ -173,7 +173,7 @@ class Bucket:
             raise ChangedError(self.url(key)) from error
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; one that is not there is none to remove.
+        """Remove objects; keys without an object are ignored.
 
         Raises:
             S3UnavailableError: when S3 fails.
@@ -257,7 +257,7 @@ def read_progress(bucket: Bucket, run: RunRef, batch_id: str) -> BatchProgress |
 
 
 def read_repair(bucket: Bucket, run: RunRef) -> Repair | None:
-    """What a resumed run has to do about the run's names; None when nothing, or when the run was never counted.
+    """How a resumed run repairs its names; None when none is missing, or the run has no summary yet.
 
     Raises:
         S3UnavailableError: when S3 fails.
@@ -270,7 +270,7 @@ def read_repair(bucket: Bucket, run: RunRef) -> Repair | None:
 
 
 def _fault(error: Exception) -> str:
-    """What went wrong at S3 or on the way to it, in words; empty when the error is an answer, or not S3's."""
+    """What failed at S3 or on the way to it, as a clause; empty when the error is an answer of S3, or another error."""
     from botocore import exceptions as aws
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
@@ -291,8 +291,8 @@ def _fault(error: Exception) -> str:
 
 
 def _fault_in_answer(error: Any) -> str:
-    """What S3 says of its own failure. A status in the place of a code means that the answer's body was not whole: only
-    answers to HEAD have none."""
+    """The fault in an answer of S3. A status in the place of an error code means that the answer's body was cut off:
+    only answers to HEAD have no body."""
     code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if status >= 500 or status == 429 or code in _TRANSIENT:
         message = error.response.get("Error", {}).get("Message", "")

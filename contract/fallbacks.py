@@ -1,6 +1,6 @@
-"""Why a topic is called by its keywords: the kinds of reasons, and how often each kind was met.
+"""Why topics have their keywords instead of a name: the kinds of reasons, and how many topics each kind has.
 
-A worker counts them for each firm, the progress record and the run's summary add them up.
+A worker counts them for each firm; the progress record and the run's summary contain the sums.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,16 +15,16 @@ _MAX_EXAMPLE = 200
 class FallbackKind(StrEnum):
     """Why a topic has no name from the LLM. The values are stored in the progress records."""
 
-    # The server's part.
+    # The request failed, or the server cut it.
     REQUEST_REFUSED = "request_refused"
     REQUEST_FAILED = "request_failed"
     CONTENT_FILTER = "content_filter"
     CONTEXT_TOO_SMALL = "context_too_small"
     PROMPT_TRUNCATED = "prompt_truncated"
-    # The answer's shape.
+    # The format of the answer.
     CUT_OFF = "cut_off"
     UNREADABLE = "unreadable"
-    # The answer's content.
+    # The content of the answer.
     EMPTY = "empty"
     TOO_LONG = "too_long"
     FIRM_NAME = "firm_name"
@@ -56,7 +56,7 @@ class FallbackRecord(TypedDict):
 
 
 Fallbacks = Mapping[str, Fallback]
-"""From the kind to what was counted of it."""
+"""By kind."""
 
 
 def count_fallbacks(reasons: Iterable[tuple[str, str]]) -> dict[str, Fallback]:
@@ -85,7 +85,7 @@ def fallback_records(fallbacks: Fallbacks) -> list[FallbackRecord]:
 def fallback_lines(fallbacks: Fallbacks) -> list[str]:
     """One sentence for each kind with one of its reasons, the most frequent kind first."""
     return [
-        f"{one['topics']} topics have no name: {one['example']} (kind: {one['reason']})"
+        f"{_topics(one['topics'])} no name: {one['example']} (kind: {one['reason']})"
         for one in fallback_records(fallbacks)
     ]
 
@@ -97,6 +97,10 @@ def parse_fallbacks(record: Mapping[str, Any]) -> dict[str, Fallback]:
         KeyError, TypeError, ValueError: when it is anything else.
     """
     return {str(kind): Fallback(_count(one["topics"]), str(one["example"])) for kind, one in record.items()}
+
+
+def _topics(count: int) -> str:
+    return "1 topic has" if count == 1 else f"{count} topics have"
 
 
 def _count(value: object) -> int:

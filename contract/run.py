@@ -49,7 +49,7 @@ class QuarterInput(TypedDict):
     resume: NotRequired[str]
     """A run id: process only that run's batches that are not complete, or lack names."""
     model_change: NotRequired[bool]
-    """Whether the run to resume may go on with another model than the one that it began with."""
+    """Whether the resumed run may use another model than the one that it began with."""
     llm_concurrency: NotRequired[int]
     """Requests that one batch sends at once; by default as the stack is deployed."""
 
@@ -135,18 +135,18 @@ class FirmCounts(TypedDict):
 
 
 class Repair(TypedDict):
-    """What a resumed run does about the names of a run that has too few: it asks for those that are missing."""
+    """How a resumed run repairs a run with too few names: it asks about the topics without one."""
 
     repeated_names: list[str]
-    """Names that were given to many unlike topics, in lower case and without punctuation: their topics are named
-    again too."""
+    """Names that many unrelated topics have, in lower case and without punctuation: these topics are named again
+    too."""
 
 
 class TopicCounts(TypedDict):
     total: int
     named: int
     incoherent: NotRequired[int]
-    """Of the named ones: those whose sentences share no one subject, as the LLM says. Absent where there is none."""
+    """Named topics whose sentences do not share a single subject, according to the LLM. Absent if there are none."""
 
 
 class TokenCounts(TypedDict):
@@ -178,7 +178,7 @@ class Summary(TypedDict):
 
 
 class FailedState(TypedDict):
-    """What Step Functions puts in the place of the answer of a state that failed."""
+    """What Step Functions stores instead of the answer of a failed state."""
 
     Error: str
     Cause: str

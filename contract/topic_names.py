@@ -1,8 +1,8 @@
-"""How often a run gave one name, and to which topics: one name for unlike topics of many firms says nothing.
+"""Counts of the names in a run: one name for unrelated topics of many firms is worthless.
 
-A worker compares the topics of one part; a model that calls everything the same shows only across parts where these are
-small. So a part's entry in the progress record has the names that cover much of it, with the subjects of their topics.
-These counts add up over all parts and batches of a run, without reading the topics again.
+A worker compares the topics within one part. When parts are small, a model that gives every topic the same name is
+noticed only across parts. So a part's entry in the progress record lists its frequent names with the subjects of their
+topics. These counts are added up over all parts and batches of a run, without reading the topics again.
 """
 
 from collections import Counter
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LISTED_SHARE = 0.02
-"""A part lists the names that it gave to at least this share of its topics: a name that covers as much of a run, which
-would fail it, covers as much of some part."""
+"""A part lists the names of at least this share of its topics. A name with that share of a run's topics, which would
+fail the run, has at least that share in some part."""
 
 MIN_TOPICS = 3
-"""Two topics that share a name by chance are no sign of anything."""
+"""Two topics may have the same name by chance."""
 
 _ALIKE = 0.5
 """Topics are alike when at least this share of them has one subject in common."""
@@ -23,7 +23,7 @@ _ALIKE = 0.5
 
 @dataclass
 class NameUse:
-    """The topics that have one name. Within a firm a name is given once: so many topics are of so many firms."""
+    """The topics with one name. A firm has each name only once, so that every topic is of another firm."""
 
     topics: int = 0
     subjects: Counter[str] = field(default_factory=Counter[str])
@@ -39,7 +39,7 @@ NameUses = Mapping[str, NameUse]
 
 
 def add_name_uses(parts: Iterable[NameUses]) -> dict[str, NameUse]:
-    """The uses of names in all parts together."""
+    """The sum over all parts."""
     total: dict[str, NameUse] = {}
     for part in parts:
         for name, use in part.items():

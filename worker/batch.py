@@ -1,9 +1,9 @@
-"""One batch, from its line of the batch manifest to its last part.
+"""Processes one batch, from its line of the batch manifest to its last part.
 
-Firms flow through a window: another process finds the topics of the next firms while the LLM names those of the
-firms before them. Outcomes are taken in the order of the batch, so that the parts do not depend on how fast the answers
-come. Every `CHECKPOINT_INTERVAL` firms a part is written, and then the progress record that lists it; another attempt
-continues from the record. Memory holds one chunk of the prefetch and the window.
+Several firms are in flight: another process finds the topics of the next firms while the LLM names those of the firms
+before them. Outcomes are collected in the order of the batch, so that the parts do not depend on the order of the
+answers. Every `CHECKPOINT_INTERVAL` firms a part is written, and then the progress record that lists it; another
+attempt continues from the record. The memory contains one chunk of the prefetch and the firms in flight.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ STOPPING_SECONDS = 20.0
 """Seconds to finish in-flight firms after SIGTERM. The default SIGKILL comes at 30 s."""
 
 OWNER_CHECK_SECONDS = 30.0
-"""An attempt that has written nothing for this long looks whether a newer attempt has taken over the batch."""
+"""An attempt that has written nothing for this long checks whether a newer attempt has taken over the batch."""
 
 
 async def process_batch(settings: Settings, clock: Clock | None = None) -> BatchProgress:
-    """Process the batch, or the firms that earlier attempts have left.
+    """Process the firms of the batch that earlier attempts have not completed.
 
     Returns:
         Its progress, which is complete.
@@ -72,7 +72,7 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
         raise
     except Exception as error:
         batch.stamp()
-        # The record may be what cannot be written, which must not hide the reason.
+        # If the record cannot be written either, that error must not hide the first one.
         with suppress(BotoCoreError, ClientError, S3UnavailableError, OvertakenError):
             storage.fail(_sentence(error))
         raise
@@ -80,10 +80,10 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
 
 
 async def do_firm(firm: Firm | Unreadable, quarter: str, topics: TopicProcess, namer: Namer) -> Outcome:
-    """Find and name the topics of one firm; a problem of its own is its outcome, and does not fail the batch.
+    """Find and name the topics of one firm. An error that concerns this firm only is its outcome.
 
     Raises:
-        WorkerError, LlmError: when no other firm could be done either.
+        WorkerError, LlmError: when other firms would fail too.
     """
     if isinstance(firm, Unreadable):
         return Outcome(firm.firm_id, failed=firm.reason)
@@ -119,13 +119,13 @@ class _Batch:
         self._todo = self._begun = 0
         """Firms that this attempt processes, and those of them that are in flight or done."""
         self._unrepaired: dict[str, Counts] = {}
-        """The firms with names to repair, as the record counted them before."""
+        """The firms with names to repair, and their counts in the record before this attempt."""
 
     async def run(self, firm_ids: list[str]) -> None:
         """Process the firms that are not done yet.
 
         Raises:
-            WorkerError, LlmError, ContractError, S3UnavailableError: after the firms that are done were written.
+            WorkerError, LlmError, ContractError, S3UnavailableError: after the completed firms were written.
         """
         progress = self._progress
         todo = [firm for firm in firm_ids if firm not in progress.completed and firm not in progress.skipped]
@@ -150,12 +150,12 @@ class _Batch:
         self._end()
 
     def stamp(self) -> None:
-        """Bring the progress's times up to date."""
+        """Update the times in the progress."""
         self._progress.seconds = time.monotonic() - self._began
         self._progress.updated_at = _now().isoformat()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work`; after SIGTERM it gets STOPPING_SECONDS to end by itself."""
+        """Do `work`; after SIGTERM, cancel it if it has not ended within STOPPING_SECONDS."""
         flow, stop = asyncio.create_task(work), asyncio.create_task(self._stop())
         try:
             await asyncio.wait({flow, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -168,7 +168,7 @@ class _Batch:
                 task.result()
 
     async def _stop(self) -> None:
-        """Write what is done at once: the next attempt may start before the in-flight firms have ended."""
+        """Write the completed firms at once: the next attempt may start before the firms in flight have ended."""
         await self._stopping.wait()
         await self._checkpoint()
         await self._clock.sleep(STOPPING_SECONDS)
@@ -176,7 +176,7 @@ class _Batch:
     async def _flow(
         self, todo: list[str], lacking: dict[str, list[Row]], llm: Llm, topics: TopicProcess, namer: Namer
     ) -> None:
-        """Process the firms that are left; then name the topics of other firms that lack a name."""
+        """Process the firms that are not done; then repair the names of those that are."""
         await llm.check_model()
         self._meter, self._todo = PaceMeter(llm, namer, self._clock), len(todo) + len(lacking)
         repairs = f", {len(lacking)} lack names" if lacking else ""
@@ -199,9 +199,9 @@ class _Batch:
     async def _each(
         self, firm_ids: list[str], work: Callable[[Firm | Unreadable], Coroutine[Any, Any, Outcome]], at_once: int
     ) -> None:
-        """Do `work` on each firm, and take the outcomes in the order of the firms."""
-        # More firms than the LLM takes topics at once, so that it never waits for the next firm. A firm that waits for
-        # its turn to be taken holds no place, so that one slow answer does not keep the others waiting.
+        """Do `work` on each firm, and collect the outcomes in the order of the firms."""
+        # More firms than requests in flight, so that the LLM never waits for the next firm. A firm that is done gives
+        # up its place before it is collected, so that one slow answer does not keep the others waiting.
         places = asyncio.Semaphore(at_once + 2)
         async for firm in read_firms(self._bucket, self._settings.run.quarter, firm_ids):
             await places.acquire()
@@ -216,7 +216,7 @@ class _Batch:
             await self._take_first()
 
     async def _on_answer(self) -> None:
-        """Once a minute, estimate the end and write it: at a slow server the next checkpoint may be an hour away."""
+        """Once a minute, write an estimate of the end: with a slow server the next checkpoint may be an hour away."""
         if not self._meter or not (pace := self._meter.measure(self._todo, self._begun)):
             return
         self._progress.pace = pace
@@ -238,7 +238,7 @@ class _Batch:
                 await self._in_thread(self._storage.check_owner)
 
     async def _checkpoint(self) -> None:
-        """Write the firms that are done; those that could not be written stay in `_done`."""
+        """Write the completed firms; those that could not be written stay in `_done`."""
         async with self._writing:
             done, self._done = self._done, []
             if not done:
@@ -252,7 +252,7 @@ class _Batch:
         print(_checkpoint_line(self._progress), flush=True)
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
-        """Return when `work` has ended, and not before: a cancelled caller must not write beside its own thread."""
+        """Return only when `work` has ended, also if cancelled: the caller must not write while its thread does."""
         working = asyncio.create_task(asyncio.to_thread(work))
         try:
             await asyncio.shield(working)
@@ -292,7 +292,7 @@ def _checkpoint_line(progress: BatchProgress) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """An error in words, for the record; an unexpected one is only understood with its type."""
+    """An error as one line for the record; an unexpected error with its type."""
     known = isinstance(error, WorkerError | ContractError | LlmError | S3UnavailableError)
     text = str(error) if known else f"{type(error).__name__}: {error}"
     return " ".join(text.split())

@@ -1,7 +1,7 @@
-"""Names for topics that a counted run lacks: what a resumed run does about a batch whose firms are all done.
+"""Repairs the names of a completed batch, when a run that has ended with too few names is resumed.
 
-The topics are found again, which gives the same ones, and those without a name are asked about as at first. Names that
-the firm's other topics have are taken.
+The topics are found again, with the same result, and the LLM is asked about those without a name. It may not use the
+names of the firm's other topics.
 """
 
 from collections.abc import Container
@@ -26,12 +26,12 @@ async def repair_firm(
     topics: TopicProcess,
     namer: Namer,
 ) -> Outcome:
-    """The firm's topics with new names for those that lack one, and what the firm has cost in all.
+    """The firm's topics with new names for those without one, and the firm's total counts.
 
     Args:
         rows: all topics of the firm.
         counts: the firm's, as the progress record has them.
-        repeated_names: names that count as none.
+        repeated_names: names that are treated as missing.
 
     Raises:
         WorkerError: when the firm's topics cannot be found again.

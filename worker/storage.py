@@ -1,11 +1,11 @@
-"""One attempt at a batch, as the bucket sees it: it takes over the batch, and writes parts and the record of them.
+"""What one attempt at a batch reads and writes in the bucket: parts, and the progress record that lists them.
 
-In a run that was counted and has too few names, an attempt also renames topics of firms that are done: it writes a part
-in the place of the one that held them, and then the record that lists the new part and no longer the old one.
+In a run that has ended with too few names, an attempt also renames topics of completed firms: it writes a new part with
+all topics of the old one, and then the record, which lists the new part instead of the old one.
 
-Attempts of one batch may overlap. The record has one owner, the newest attempt, and is only written on the condition
-that it has not changed since its owner read or wrote it; a part has a key that no other attempt uses. An attempt that
-finds a newer owner ends. docs/adr/0009 describes what is written when, and why no topic is lost or counted twice.
+Attempts of one batch may overlap. The newest attempt owns the record, which is only written if it has not changed since
+its owner read or wrote it; each attempt's parts have keys of their own. An attempt that finds a newer owner ends.
+docs/adr/0009 describes the order of the writes, and why no topic is lost or counted twice.
 """
 
 import secrets
@@ -28,7 +28,7 @@ from worker.settings import Settings
 
 
 class OvertakenError(WorkerError):
-    """A newer attempt has taken the batch over: this one must not write anything, and ends."""
+    """A newer attempt owns the batch: this one ends without writing."""
 
 
 def open_bucket(name: str) -> Bucket:
@@ -37,10 +37,10 @@ def open_bucket(name: str) -> Bucket:
 
 
 def read(bucket: Bucket, key: str, what: str) -> bytes:
-    """Read an object whole.
+    """Read an object.
 
     Raises:
-        WorkerError: that `what` is missing.
+        WorkerError: when there is none; `what` describes it in the message.
         S3UnavailableError: when S3 fails.
     """
     found = bucket.get(key)
@@ -50,7 +50,7 @@ def read(bucket: Bucket, key: str, what: str) -> bytes:
 
 
 class BatchStorage:
-    """`take` comes first; `progress` is then what the batch's record says, or will say at the next write."""
+    """Call `take` first; from then on `progress` is the batch's record as the next write will store it."""
 
     progress: BatchProgress
 
@@ -71,11 +71,11 @@ class BatchStorage:
         """Of the record as this attempt last read or wrote it."""
         self._writes = 0
         self._parts_tried = 0
-        """The number of the next part. A part that was tried and failed may still arrive: its key is not used again."""
+        """The number of the next part. A write that failed may still take effect, so that its key is not used again."""
         self._written: list[str] = []
         """Keys of this attempt's parts."""
         self.repeated_names: frozenset[str] = frozenset()
-        """Names that count as none, in a run that lacks names."""
+        """In a run with too few names: names that are treated as missing."""
         self._lacks_names = False
         self._replaceable: dict[str, list[Row]] = {}
         """The rows of the listed parts that hold topics to rename, by key."""
@@ -93,11 +93,11 @@ class BatchStorage:
         return line
 
     def take(self, firm_ids: Sequence[str], now: str) -> bool:
-        """Become the owner of the batch, whose record then holds what earlier attempts have done.
+        """Become the owner of the batch, and read what earlier attempts have done.
 
         Returns:
-            Whether there is anything to do: a batch that is complete is left as it is, unless its run was counted and
-            has too few names.
+            Whether there is anything to do: a complete batch is left as it is, unless it lacks names in a run that has
+            ended with too few.
         """
         repair = read_repair(self._bucket, self._settings.run)
         self.repeated_names = frozenset(repair["repeated_names"] if repair else ())
@@ -122,7 +122,7 @@ class BatchStorage:
             return progress.state == "running" or self._lacks_names
 
     def firms_to_repair(self) -> dict[str, list[Row]]:
-        """The firms that have a topic to rename, each with the rows of all its topics, in the order of the parts.
+        """The firms with topics to rename, each with the rows of all its topics, in the order of the parts.
 
         Raises:
             OvertakenError: when a newer attempt owns the batch, and has replaced parts.
@@ -145,12 +145,12 @@ class BatchStorage:
     def checkpoint(self, outcomes: Sequence[Outcome]) -> None:
         """Write a part with the topics of these firms, and then the record that lists it.
 
-        Of firms that are done already, the part takes the place of those that held them, with all of their topics.
+        For firms that were completed before, the new part replaces their old parts, with all topics of these.
 
         Raises:
             OvertakenError: when a newer attempt owns the batch.
-            S3UnavailableError: when S3 fails. If `holds` the outcomes then, their part has been written, and the next
-                record lists it.
+            S3UnavailableError: when S3 fails. Outcomes for which `holds` is then true are in a written part, which the
+                next record lists.
         """
         rows = [row for outcome in outcomes for row in outcome.rows]
         firms = {outcome.firm_id for outcome in outcomes}
@@ -178,8 +178,8 @@ class BatchStorage:
         self.write_record()
 
     def fail(self, reason: str) -> None:
-        """Record why the attempt ended. A batch that is complete stays so: its record may have been written already,
-        and only the answer lost; or names are missing, and the reason stands beside the results.
+        """Record why the attempt ended. A complete batch stays complete: either its record was written and only the
+        answer was lost, or it lacks names, and the record has the reason beside the results.
 
         Raises:
             OvertakenError, S3UnavailableError: as `write_record`.
@@ -209,7 +209,7 @@ class BatchStorage:
                 self._read_owner()
 
     def check_owner(self) -> None:
-        """See with one HEAD request that no newer attempt owns the batch.
+        """Check with one HEAD request that no newer attempt owns the batch.
 
         Raises:
             OvertakenError: when one does.
@@ -220,7 +220,7 @@ class BatchStorage:
             self._read_owner()
 
     def _read_owner(self) -> None:
-        """Find out who has changed the record. It may have been this attempt, by a write whose answer never came."""
+        """Find out who has changed the record: possibly this attempt, by a write whose answer was lost."""
         found = self._bucket.get(self._key)
         if found is None:  # removed by hand
             self._etag = None
@@ -238,8 +238,8 @@ class BatchStorage:
         )
 
     def _remove_parts(self, listed: Container[str]) -> None:
-        """Remove what this attempt has written and no record will list. What stays here, for want of a permission, is
-        removed when the run succeeds."""
+        """Remove this attempt's parts that no record will list. Parts that cannot be removed now are removed when the
+        run succeeds."""
         with suppress(BotoCoreError, ClientError, S3UnavailableError):
             self._bucket.delete(key for key in self._written if key not in listed)
 
@@ -264,7 +264,7 @@ class BatchStorage:
         return BatchProgress(self._settings.batch_id, self._settings.run, len(firm_ids))
 
     def _read_progress(self, body: bytes, firm_ids: Sequence[str]) -> BatchProgress:
-        """What earlier attempts left, if it is consistent; the batch starts again from nothing if not."""
+        """The record of earlier attempts; a new one if it is inconsistent, so that the batch starts again."""
         try:
             progress = parse_progress(body)
             self._check(progress, firm_ids)

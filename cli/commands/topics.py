@@ -44,7 +44,10 @@ def topics(
     ] = None,
     run: RunOption = None,
     coherent: Annotated[
-        bool, typer.Option("--coherent", help="Leave out topics whose sentences share no one subject, as the LLM says.")
+        bool,
+        typer.Option(
+            "--coherent", help="Leave out topics whose sentences have no common subject, according to the LLM."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -74,7 +74,9 @@ def print_report(report: Report, *, with_batches: bool = True) -> None:
     output.print_table(("", "total", "done", "skipped", "failed"), rows)
     if incoherent := topics.get("incoherent"):
         of_named = f"{incoherent:,} of the named topics ({share(incoherent, topics['named'])})"
-        output.print_line(f"{of_named} have sentences of no one subject, as the LLM says (ftm topics --coherent)")
+        output.print_line(
+            f"{of_named} have sentences without a common subject, according to the LLM (ftm topics --coherent)"
+        )
     output.print_line(
         f"tokens: {tokens['prompt']:,} prompt ({share(tokens['cached'], tokens['prompt'])} cached), "
         f"{tokens['completion']:,} completion"

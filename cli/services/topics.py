@@ -80,7 +80,7 @@ def read(
     """The topics of `run`, or of the last run that succeeded, by firm and topic.
 
     Args:
-        coherent: leave out the topics whose sentences share no one subject, as the LLM says.
+        coherent: leave out the topics whose sentences, according to the LLM, do not share a single subject.
 
     Raises:
         NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.

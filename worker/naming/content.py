@@ -1,4 +1,4 @@
-"""What makes the content of a name worthless: it is vacuous, it loops, or it names somebody from elsewhere."""
+"""Checks of a name's content: it must not be vacuous, repeat itself, or mention somebody whom the call does not."""
 
 import re
 
@@ -23,7 +23,7 @@ _NAME_IN_SUMMARY = 0.15
 """How closely a name must be related to its own summary; of 170 good answers, the least is .20."""
 _CERTAINLY_RELATED = 0.45
 _INFORMATIVE_WORDS = 4
-"""Specific words that a summary must have before it is held against a name."""
+"""The minimum number of specific words in a summary that is compared with its name."""
 _MAX_REPEATED = 0.3
 """Of all runs of three words; good summaries repeat none or one."""
 _MONTHS = "january february march april may june july august september october november december"
@@ -54,7 +54,7 @@ def loops(text: str) -> bool:
 
 
 def is_unrelated(name: str, summary: str, relation: Relation) -> bool:
-    """Whether a name, or its summary, has nothing to do with the topic's sentences, or they with each other.
+    """Whether a name or its summary is unrelated to the topic's sentences, or the name to its summary.
 
     A name in Chinese, Japanese or Korean must share a letter with sentences in these; other languages than English are
     not judged.
@@ -107,7 +107,7 @@ def _beside_vacuous_signs(name: str) -> str:
 
 
 def _is_known(lower: str, words: frozenset[str]) -> bool:
-    """Whether a word is the call's own, or one of the trade's vocabulary."""
+    """Whether a word is in the call, or in the general vocabulary of finance."""
     parts = all_words(lower)
     if lower.replace(".", "").replace("&", "") in ACRONYMS:
         return True
@@ -117,7 +117,7 @@ def _is_known(lower: str, words: frozenset[str]) -> bool:
 
 
 def _has_form(word: str, words: frozenset[str]) -> bool:
-    """Whether a form of the word is among the call's ("Chinese", "China"), or it is a common word of the trade."""
+    """Whether the call has a form of the word ("Chinese", "China"), or it is a common word of finance."""
     if word in words or (len(word) > 3 and any(other.startswith(word[:4]) for other in words)):
         return True
     concepts = concepts_of(stem(word))

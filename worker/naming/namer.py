@@ -1,4 +1,5 @@
-"""Names for a firm's topics: all asked at once, a bad answer once more, and then the keywords must do."""
+"""Names a firm's topics: all requests are sent at once, a bad answer is asked for once more, and after that the topic
+keeps its keywords."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,19 +17,19 @@ from worker.parts import NamedTopic
 FIRST_TOPICS = 40
 """Topics by which a batch decides whether the LLM can name at all."""
 MAX_FIRST_FALLBACKS = 30
-"""Of the first topics, so many without a name end the batch: a wrong chat template or a weak model names no other."""
+"""This many of the first topics without a name end the batch: a wrong chat template or a weak model names no others."""
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What came of one topic so far: its name, or what was wrong with the answer."""
+    """The latest answer about a topic: its name, or the problem with it."""
 
     messages: list[naming.Message]
     answer: str
     result: Name | Problem
     counts: Counts
     final: bool = False
-    """Asking again is in vain: the server refused, or it cut the prompt."""
+    """Whether asking again is pointless: the server refused the request, or cut the prompt."""
 
 
 class Namer:
@@ -50,12 +51,12 @@ class Namer:
         self.decided = 0
         """Topics that have a name, or have fallen back."""
         self._most_sentences: int | None = None
-        """How many sentences of a topic fit into the model's context, where not all do."""
+        """How many sentences of a topic fit into the model's context; None while all do."""
         self._stopped = ""
-        """Why no other topic is asked about."""
+        """Why no more requests are sent; empty while they are."""
 
     async def name(self, firm: Firm, found: FirmTopics, taken: Iterable[str] = ()) -> tuple[list[NamedTopic], Counts]:
-        """The topics with their names, in their order, and what the names cost.
+        """The topics with their names, in their order, and the counts of the requests.
 
         Args:
             taken: names that none of them may have.
@@ -92,7 +93,7 @@ class Namer:
         return [task.result() for task in tasks]
 
     async def _ask(self, topic: Topic, before: _Asked | None, firm: Firm, found: FirmTopics) -> _Asked:
-        """Ask about a topic; with an answer `before`, once more with what was wrong with it."""
+        """Ask about a topic; with an answer `before`, ask again and say what was wrong with it."""
         if before and isinstance(before.result, Problem):
             messages = naming.ask_again(before.messages, before.answer, before.result.sentence)
             return await self._ask_once(topic, messages, firm, found, is_second=True)
@@ -103,7 +104,7 @@ class Namer:
         return asked
 
     async def _ask_first(self, topic: Topic, firm: Firm, found: FirmTopics) -> _Asked:
-        """A prompt that exceeds the model's context is sent again with half of its sentences."""
+        """Ask about a topic; a prompt that exceeds the model's context is sent again with half of its sentences."""
         shown = topic.shown[: self._most_sentences]
         counts = Counts()
         while True:

@@ -1,8 +1,8 @@
-"""How closely a text is related to the sentences of its topic, from 0 to 1, by the stems of its words.
+"""Measures how closely a text is related to the sentences of its topic, from 0 to 1, by the stems of its words.
 
-A good name need not repeat the sentences: "Labor cost inflation" labels sentences on wages. So a word counts when the
-sentences have it, when they have another word of the same concept, or when it abbreviates or spells out theirs.
-Languages other than English are not judged.
+A good name need not repeat the sentences: "Labor cost inflation" labels sentences on wages. So a word counts if the
+sentences contain it or another word of the same concept, or if it abbreviates or spells out one of their words.
+Only English is measured.
 """
 
 import re
@@ -13,11 +13,11 @@ from worker.vocabulary import CONCEPTS, FUNCTION_WORDS, stem, weight_of
 from worker.words import all_words
 
 _AMPERSAND = re.compile(r"\b(\w{1,2})\s?&\s?(\w)\b")
-"""R&D, SG&A, M&A: each is one word."""
+"""R&D, SG&A and M&A are one word each."""
 SIGN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """A letter of Chinese, Japanese or Korean."""
 _HYPHEN = re.compile(r"\b(e|non|re)-|-(?=(?:off|out|back|up|down)s?\b)", re.IGNORECASE)
-"""E-commerce, non-performing, charge-offs: so are these."""
+"""So are e-commerce, non-performing and charge-offs."""
 _FOREIGN = """
 als auch das dei del della der die dos een ein eine el en het il la las le les los mit na och para por que
 sie um una und une van von voor yang dan untuk wir zu
@@ -28,11 +28,12 @@ _FOREIGN_SHARE = 0.06
 _PREFIX = 5
 _MAIN_KEYWORDS = 3
 _OFTEN = 0.4
-"""The share of the sentences that say a main word."""
+"""The share of the sentences that contain a main word."""
 _SAID = (0.0, 0.5, 1.0)
-"""What a word counts that no sentence says, one, or more."""
+"""The value of a word that is in no sentence, in one, or in more."""
 _CONCEPT_SAID = (0.0, 0.3, 0.4, 0.7)
-"""The same of its concept: none, one, two sentences or more. Tuned on good names and on names of other topics."""
+"""The value of a word whose concept is in no sentence, in one, in two, or in more. Tuned on good names and on names of
+other topics."""
 
 
 def english_words(text: str) -> list[str]:
@@ -53,7 +54,7 @@ def concepts_of(one: str) -> frozenset[int]:
 
 
 def is_english(text: str) -> bool:
-    """Whether nothing shows that a text is in another language than English."""
+    """Whether a text is in English, as far as its letters and frequent words show."""
     letters = [character for character in text if character.isalpha()]
     words = all_words(text)
     foreign_letters = sum(not letter.isascii() for letter in letters)
@@ -62,7 +63,7 @@ def is_english(text: str) -> bool:
 
 
 class Relation:
-    """What some sentences, and the keywords found in them, talk about."""
+    """The words and concepts of some sentences and their keywords, to which texts are compared."""
 
     def __init__(self, sentences: list[str], keywords: list[str]) -> None:
         texts = [*sentences, *keywords, *keywords]  # at least two sentences have a keyword
@@ -82,7 +83,7 @@ class Relation:
             self._words.update(words)
             initials.update(abbreviation for abbreviation, _ in _abbreviations(words))
         self.initials = frozenset(initials)
-        """Of each three or four words in a row: what may abbreviate them."""
+        """The initials of every three or four words in a row, which may be their abbreviation."""
         said = Counter(one for sentence in sentences for one in content_stems(sentence))
         self._prefixes: Counter[str] = Counter()
         for one, count in self._stems.items():
@@ -93,7 +94,7 @@ class Relation:
         self._main = often | {one for keyword in keywords[:_MAIN_KEYWORDS] for one in content_stems(keyword)}
 
     def has_main_word(self, text: str) -> bool:
-        """Whether a specific word of the text is a main one of the topic's."""
+        """Whether a specific word of the text is a main word of the topic."""
         return any(one in self._main and weight_of(one) == 1 for one in content_stems(text))
 
     def of(self, text: str) -> float:

@@ -1,8 +1,8 @@
-"""One name for unrelated topics of many firms is taken back; one name for like topics of many firms is right.
+"""Takes back a name that unrelated topics of several firms have; similar topics of many firms may share a name.
 
-The firms of one checkpoint are compared, in their order, so that the result depends on nothing else. A model that gives
-every topic the same name is found at each checkpoint, and the topics then count as not named. Where checkpoints hold
-few firms, the run's summary finds it, which adds up the names of all parts: see `contract.topic_names`.
+The firms of one checkpoint are compared in their order, so that the result is reproducible. A model that gives every
+topic the same name is noticed at each checkpoint, and its topics count as not named. If checkpoints contain few firms,
+the run's summary notices it from the names of all parts: see `contract.topic_names`.
 """
 
 from collections import defaultdict
@@ -39,12 +39,12 @@ def take_back_repeats(outcomes: list[Outcome]) -> None:
 
 
 def lacks_name(row: Row, repeated_names: Container[str]) -> bool:
-    """Whether a topic carries its keywords, or a name that counts as none."""
+    """Whether a topic has its keywords for a name, or a name that is treated as missing."""
     return row["naming_method"] != "llm" or same_name(row["name"]) in repeated_names
 
 
 def name_uses(rows: list[Row]) -> dict[str, NameUse]:
-    """The names that cover much of a part, with the subjects of their topics: the run's summary adds them up."""
+    """The frequent names of a part, with the subjects of their topics; the run's summary adds them up."""
     uses: dict[str, NameUse] = defaultdict(NameUse)
     for row in rows:
         if row["naming_method"] == "llm":
@@ -55,7 +55,7 @@ def name_uses(rows: list[Row]) -> dict[str, NameUse]:
 
 
 def _subjects(row: Row) -> set[str | int]:
-    """The specific stems of a topic's keywords that its name does not have, and their concepts."""
+    """The specific stems in a topic's keywords that are not in its name, and the concepts of these stems."""
     stems = {stem for keyword in row["keywords"] for stem in content_stems(keyword) if weight_of(stem) == 1}
     beside = stems.difference(content_stems(row["name"]))
     return beside.union(*(concepts_of(stem) for stem in beside))

@@ -1,7 +1,6 @@
-"""Which answers of the LLM become a topic's name, and what is wrong with the others.
+"""Decides which answers of the LLM become a topic's name, and says what is wrong with the others.
 
-A refused answer is a `Problem`: its `kind` groups the results of a run, and its `sentence` goes back to the LLM with
-the second request.
+A refused answer is a `Problem`: a run counts problems by `kind`, and the second request tells the LLM the `sentence`.
 """
 
 import re
@@ -23,7 +22,7 @@ from worker.words import all_words, one_line
 class Problem:
     kind: FallbackKind
     sentence: str
-    """In words for the LLM, without a full stop; it completes "That answer cannot be used: "."""
+    """For the LLM, without a full stop; it completes "That answer cannot be used: "."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def read_answer(text: str, topic: Topic, firm_id: str, found: FirmTopics) -> Nam
     """The name in an answer, or the problem with it.
 
     Args:
-        text: the LLM's answer, in any shape that `llm.answers` reads.
+        text: the LLM's answer, in any format that `llm.answers` reads.
         firm_id: the firm's ticker; the answer may contain it only if the shown sentences do.
         found: the topics of the topic's firm, for the names and the words of its call.
     """
@@ -71,7 +70,7 @@ def repeated_name(name: str) -> Problem:
 
 
 def same_name(name: str) -> str:
-    """A key that is equal for two names which a reader would take for the same."""
+    """A key that is equal for names that differ only in case and punctuation."""
     return " ".join(all_words(name))
 
 
@@ -126,9 +125,9 @@ def _comes_from_elsewhere(answer: Name, topic: Topic, call_words: frozenset[str]
 
 
 def _is_list_of_keywords(name: str, topic: Topic) -> bool:
-    """Whether the name only strings keywords together: two with a comma, or three that make no phrase.
+    """Whether the name is only a list of keywords: two with a comma, or three that do not form a phrase.
 
-    "Crude oil prices" and "Prices and drilling" consist of two keywords and are still labels for a chart.
+    "Crude oil prices" and "Prices and drilling" consist of two keywords, but are good labels for a chart.
     """
     parts = [part for part in re.split(r"\s*(?:,|\band\b)\s*", name.lower()) if part]
     if len(parts) > (1 if "," in name else 2) and all(part in topic.keywords for part in parts):
@@ -145,9 +144,9 @@ def _is_list_of_keywords(name: str, topic: Topic) -> bool:
 
 
 def _is_phrase(name: str, topic: Topic, order: list[int]) -> bool:
-    """Whether a row of keywords reads as one phrase: by its last word, or by the sentences, which have it in part.
+    """Whether a sequence of keywords is a phrase: its last word is generic, or the sentences contain parts of it.
 
-    A row in the keywords' own order is copied from their list, unless the sentences have all of it.
+    A sequence in the order of the list of keywords is a copy of the list, unless the sentences contain all of it.
     """
     words = all_words(name)
     if weight_of(stem(words[-1])) < 1:

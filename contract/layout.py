@@ -43,11 +43,11 @@ class RunRef:
         return f"{self.progress_prefix}{batch_id}.json"
 
     def batch_parts_prefix(self, batch_id: str) -> str:
-        """What the keys of all parts of a batch begin with."""
+        """The common prefix of the keys of a batch's parts."""
         return f"{self.parts_prefix}{batch_id}_part_"
 
     def part_key(self, batch_id: str, number: int, attempt: str) -> str:
-        """A part of a batch. `attempt` is unique to the process that writes it: no two attempts write one key."""
+        """A part of a batch. `attempt` is unique to the process that writes it, so that no two write the same key."""
         return f"{self.batch_parts_prefix(batch_id)}{number:04d}_{attempt}.parquet"
 
 
@@ -98,7 +98,7 @@ def chunk_key(quarter: str, chunk: str) -> str:
 
 
 def manifests_prefix(quarter: str) -> str:
-    """What the keys of the batch manifests and summaries of a quarter's runs begin with."""
+    """The common prefix of the keys of a quarter's batch manifests and summaries."""
     return f"manifests/{quarter}/"
 
 

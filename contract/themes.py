@@ -43,7 +43,7 @@ class ThemesRef:
 
 
 def themes_prefix(range_: str) -> str:
-    """What the keys of all themes runs of a range begin with."""
+    """The common prefix of the keys of a range's themes runs."""
     return f"themes/{range_}/"
 
 
@@ -75,7 +75,7 @@ class ThemesRecord:
     names: dict[str, ThemeName] = field(default_factory=dict[str, ThemeName])
     """Names by the LLM, by what identifies a theme: a hash of its topics."""
     fallbacks: dict[str, Fallback] = field(default_factory=dict[str, Fallback])
-    """Why the other themes are called by their keywords."""
+    """Why the other themes have their keywords instead of a name."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     updated_at: str = ""

@@ -36,9 +36,9 @@ class Topic:
     shown: list[str]
     """The few sentences, as spoken, that represent the topic in the prompt."""
     questions: frozenset[int] = frozenset()
-    """The places in `shown` of what analysts asked."""
+    """Indices in `shown` of analysts' questions."""
     core_ids: frozenset[str] = frozenset()
-    """The sentences that the topic is described by; the others are attached to them."""
+    """Ids of the sentences from which the topic is named and described; the others are attached to these."""
     cosines: Sequence[float] = ()
     """Cosine of each of `sentence_ids` to the topic's centroid."""
 

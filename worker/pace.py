@@ -8,13 +8,13 @@ from llm.client import Clock, Llm
 from worker.naming.namer import Namer
 
 INTERVAL_SECONDS = 60.0
-"""An attempt measures for so long before its first estimate, and between two estimates."""
+"""Seconds before an attempt's first estimate, and between two estimates."""
 _INTERVALS = 10
-"""The speed is that of so many of the latest intervals: longer ago a GPU may have been replaced."""
+"""The speed is measured over this many of the latest intervals, so that it follows a replaced GPU."""
 
 
 class PaceMeter:
-    """Made when the first topic is asked about."""
+    """Measures from the moment it is created, which should be that of the first request."""
 
     def __init__(self, llm: Llm, namer: Namer, clock: Clock) -> None:
         self._llm = llm

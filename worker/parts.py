@@ -113,7 +113,10 @@ def from_parquet(part: bytes) -> list[Row]:
 
 
 def _shares(topic: Topic, speech: Mapping[str, Spoken]) -> dict[str, Any]:
-    """How much of the call a topic is, and who speaks of it where. A share is null where the call does not say."""
+    """The topic's share of the call's sentences, and the shares of speakers and sections in the topic.
+
+    A share is null if the call does not distinguish them.
+    """
     own = [speech[sentence] for sentence in topic.sentence_ids]
     roles = Counter(each.role for each in own) if any(each.role for each in speech.values()) else None
     sections = Counter(each.section for each in own) if any(each.section for each in speech.values()) else None

@@ -10,7 +10,7 @@ import snowballstemmer
 
 _stemmer = snowballstemmer.stemmer("english")
 _stemming = Lock()
-"""The stemmer keeps the word in itself while it works, and a checkpoint is made in a thread while answers are read."""
+"""A stemmer stores the word that it works on, and a checkpoint is made in a thread while answers are read."""
 
 
 @cache
@@ -101,7 +101,7 @@ DIRECTIONS = _stems(
     widen working long short term multi
     """
 )
-"""What happens to a subject, or is done about it. They mean nothing without a subject."""
+"""Words for changes and actions. They say nothing without a subject."""
 
 BROAD = _stems(
     """
@@ -112,7 +112,7 @@ BROAD = _stems(
     turnover unit volume
     """
 )
-"""Subjects of nearly every call. They mean something only with a direction."""
+"""Subjects of nearly every call. They say something only together with a word for a change."""
 
 _CONCEPTS = """
     labor labour wage salary payroll staff employee workforce worker headcount hire hiring recruit apprentice

@@ -175,7 +175,7 @@ def has_figure(text: str) -> bool:
 
 
 def is_boilerplate(sentence: Sentence, words: int) -> bool:
-    """Whether a sentence with `words` content words is one of those said in every call, about a fifth of the rows."""
+    """Whether a sentence with `words` content words is boilerplate, as about a fifth of all sentences are."""
     raw = sentence.raw_text.lower()
     if sentence.speaker_type.casefold() == "operator" or _OPERATOR.search(raw):
         return True

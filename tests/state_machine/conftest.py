@@ -250,6 +250,11 @@ class Ended:
         ]
         return [name for name in entered if name not in inner]
 
+    @property
+    def failures(self) -> int:
+        """How often a function or a call of AWS failed."""
+        return sum(event["type"] in ("LambdaFunctionFailed", "TaskFailed") for event in self.events)
+
     def output_of(self, state: str) -> dict[str, Any]:
         for event in self.events:
             details = event.get("stateExitedEventDetails")

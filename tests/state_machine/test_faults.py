@@ -76,7 +76,7 @@ def test_a_function_fails_once(
     ended = stack.run(machine=machine_with(source, state), batch_size=2)
 
     assert (ended.status, (tmp_path / "failed").exists()) == ("SUCCEEDED", True), ended.cause
-    survives(f"{state} fails once", 1, TOPICS, topics(stack), "SUCCEEDED")
+    survives(f"{state} fails once", ended.failures, TOPICS, topics(stack), "SUCCEEDED")
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -95,7 +95,7 @@ def test_a_function_fails_for_good(
         rest: dict[str, Any] = {"resume": runs[0]} if runs else {}
         repaired = stack.run(batch_size=2, **rest)
         outcome += f", {'resumed' if runs else 'started again'}: {repaired.status}"
-    survives(f"{state} fails for good", 1, TOPICS, topics(stack), outcome)
+    survives(f"{state} fails for good", ended.failures, TOPICS, topics(stack), outcome)
 
 
 def test_summary_and_notification_fail_for_good(
@@ -116,4 +116,4 @@ def test_summary_and_notification_fail_for_good(
     (run,) = [layout.run_of_manifest(key).run for key in stack.keys("manifests/") if key.endswith(".jsonl")]
     repaired = stack.run(batch_size=2, resume=run)
     outcome = f"{ended.status}, resumed: {repaired.status}"
-    survives(f"{' and '.join(broken)} fail for good", 2, TOPICS, topics(stack), outcome)
+    survives(f"{' and '.join(broken)} fail for good", ended.failures, TOPICS, topics(stack), outcome)

@@ -10,6 +10,7 @@ import typer
 
 from cli.stack import Stack, Target, connect
 from contract import ContractError
+from contract.layout import RunRef
 from contract.quarter import check_quarter
 
 
@@ -39,7 +40,8 @@ def complete_batch(ctx: typer.Context, incomplete: str) -> list[str]:
     from cli.services import resumption
 
     def batches(stack: Stack, quarter: str) -> list[str]:
-        return [line.batch_id for line in resumption.batch_lines(stack, quarter, ctx.params.get("run"))]
+        ref = RunRef(quarter, ctx.params.get("run") or resumption.newest_run(stack, quarter))
+        return [line.batch_id for line in resumption.batch_lines(stack, ref)]
 
     return _complete(ctx, incomplete, batches)
 

@@ -14,6 +14,7 @@ from cli.rendering import comparison as rendering
 from cli.services import evaluation, topics
 from cli.stack import connect
 from contract import env
+from contract.layout import RunRef
 
 
 class NamedSample(TypedDict):
@@ -111,7 +112,7 @@ def compare(
     """
     stack = connect(ctx.obj)
     result, pairs = evaluation.compare(
-        stack, quarter, run or topics.latest_run(stack, quarter), other, show=show, judged=judged
+        stack, RunRef(quarter, run or topics.latest_run(stack, quarter)), other, show=show, judged=judged
     )
     result["judge"] = None
     if not as_json:

@@ -12,7 +12,6 @@ from cli.services import doctor as service
 from cli.services import executions, history, runs
 from cli.stack import Stack, connect
 from contract.exit_codes import ExitCode
-from contract.layout import RunRef
 
 
 class ConsoleAddress(TypedDict):
@@ -104,11 +103,11 @@ def console(
 
 
 def _execution_of(stack: Stack, what: str) -> str:
-    quarter, run = history.find_run(stack, parse_quarter_or_run(what))
-    if record := runs.record_of(stack, RunRef(quarter, run)):
+    ref = history.find_run(stack, parse_quarter_or_run(what))
+    if record := runs.record_of(stack, ref):
         return record["execution"]
-    if running := executions.running(stack, quarter):
+    if running := executions.running(stack, ref.quarter):
         return running.arn
     raise NotFoundError(
-        f"the execution of run {run} is not recorded: see the state machine with `{stack.command} console`"
+        f"the execution of run {ref.run} is not recorded: see the state machine with `{stack.command} console`"
     )

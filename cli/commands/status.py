@@ -45,9 +45,9 @@ def status(
             if not found:
                 output.hint(f"no quarter has a prefetch: upload one with `{stack.command} prefetch put QUARTER DIR`")
         return
-    quarter, run = history.find_run(stack, parse_quarter_or_run(what))
+    ref = history.find_run(stack, parse_quarter_or_run(what))
     while True:
-        result = history.status_of(stack, quarter, run)
+        result = history.status_of(stack, ref)
         if as_json:
             output.print_json(result)
         else:

@@ -67,7 +67,7 @@ def topics(
     _check_options(out, sentences, for_sentiment, themes, chosen=chosen, skipped=skipped)
     stack = connect(ctx.obj)
     if skipped:
-        _print_without_topics(stack, quarter, run or service.latest_run(stack, quarter), firm, as_json)
+        _print_without_topics(stack, RunRef(quarter, run or service.latest_run(stack, quarter)), firm, as_json)
         return
     if out and for_sentiment:
         range_ = parse_range(themes or quarter)
@@ -75,13 +75,13 @@ def topics(
         return
     run = run or service.latest_run(stack, quarter)
     if out and sentences:
-        _print_file(topic_files.write_sentences(stack, quarter, run, out, firm), as_json)
+        _print_file(topic_files.write_sentences(stack, RunRef(quarter, run), out, firm), as_json)
         return
     everything = service.read(stack, quarter, run=run, firm=firm, coherent=coherent)
     found = service.select(everything, search=search, unnamed=unnamed)[:limit]
     if out:
         ids = [topic["topic_id"] for topic in found] if chosen else None
-        _print_file(topic_files.write_topics(stack, quarter, run, out, firm, ids), as_json)
+        _print_file(topic_files.write_topics(stack, RunRef(quarter, run), out, firm, ids), as_json)
         return
     if as_json:
         output.print_json(found)
@@ -130,8 +130,8 @@ def _print(found: Sequence[Topic]) -> None:
     output.print_table(columns, rows, wrap=("name", "keywords"), drop=("named by", "sentences", "firm"))
 
 
-def _print_without_topics(stack: Stack, quarter: str, run: str, firm: str | None, as_json: bool) -> None:
-    found = service.without_topics(stack, RunRef(quarter, run), firm)
+def _print_without_topics(stack: Stack, ref: RunRef, firm: str | None, as_json: bool) -> None:
+    found = service.without_topics(stack, ref, firm)
     if as_json:
         output.print_json(found)
         return

@@ -56,7 +56,7 @@ def naming_methods(out: Path) -> list[str]:
 
 
 def compare(
-    stack: Stack, quarter: str, run: str, other: str, *, show: int, judged: int
+    stack: Stack, ref: RunRef, other: str, *, show: int, judged: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Compare the topic names of a run with those of another run, or of a file that `ftm name` wrote.
 
@@ -68,12 +68,13 @@ def compare(
         NotFoundError: when there is no such run.
     """
     with tempfile.TemporaryDirectory() as folder:
-        a = {"path": _save_names(stack, quarter, run, Path(folder) / "a.parquet"), "source": run}
+        a = {"path": _save_names(stack, ref, Path(folder) / "a.parquet"), "source": ref.run}
         if Path(other).is_file():
             b = {"path": other, "source": other}
         else:
-            b = {"path": _save_names(stack, quarter, _run(other), Path(folder) / "b.parquet"), "source": other}
-        request = {"quarter": quarter, "a": a, "b": b, "show": show, "judged": judged}
+            path = _save_names(stack, RunRef(ref.quarter, _run(other)), Path(folder) / "b.parquet")
+            b = {"path": path, "source": other}
+        request = {"quarter": ref.quarter, "a": a, "b": b, "show": show, "judged": judged}
         answer = processes.ask("evaluation.compare", request)
     return answer["comparison"], answer["to_judge"]
 
@@ -169,8 +170,8 @@ def _run(text: str) -> str:
         raise UsageError(f"{text} is neither a file nor a run such as 20230405_101500") from error
 
 
-def _save_names(stack: Stack, quarter: str, run: str, path: Path) -> str:
-    parquet.write_rows(topics.rows(stack, RunRef(quarter, run), NAME_COLUMNS), path)
+def _save_names(stack: Stack, ref: RunRef, path: Path) -> str:
+    parquet.write_rows(topics.rows(stack, ref, NAME_COLUMNS), path)
     return str(path)
 
 

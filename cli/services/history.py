@@ -114,14 +114,14 @@ def runs_of(stack: Stack, quarter: str, *, running: Execution | None, limit: int
         items.append(_running_item(stack, quarter, run, running))
 
     def item(run: str) -> RunItem:
-        return _ended_item(stack, quarter, run, runs.record_of(stack, RunRef(quarter, run)))
+        return _ended_item(stack, RunRef(quarter, run))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return [*items, *pool.map(item, ids[: limit - len(items)])]
 
 
-def find_run(stack: Stack, name: str) -> tuple[str, str]:
-    """Quarter and run of a run id, or of a quarter's newest run.
+def find_run(stack: Stack, name: str) -> RunRef:
+    """The run with this id, or the newest run of the quarter with this name.
 
     Raises:
         NotFoundError: when there is no such run.
@@ -129,35 +129,35 @@ def find_run(stack: Stack, name: str) -> tuple[str, str]:
     try:
         run = check_run(name)
     except ContractError:
-        return name, resumption.newest_run(stack, name)
+        return RunRef(name, resumption.newest_run(stack, name))
     for quarter in runs.quarters_of(stack):
         if run in runs.runs_of(stack, quarter):
-            return quarter, run
+            return RunRef(quarter, run)
     raise NotFoundError(f"there is no run {run}: `{stack.command} runs` lists those that exist")
 
 
-def status_of(stack: Stack, quarter: str, run: str) -> RunStatus:
+def status_of(stack: Stack, ref: RunRef) -> RunStatus:
     """One run in detail, whether it runs or has ended.
 
     Raises:
         NotFoundError: when there is no such run.
     """
-    lines = resumption.batch_lines(stack, quarter, run)
-    running = _running(stack).get(quarter)
-    if running and (manifest := executions.manifest_of(stack, running.arn)) and manifest["run"] == run:
+    lines = resumption.batch_lines(stack, ref)
+    running = _running(stack).get(ref.quarter)
+    if running and (manifest := executions.manifest_of(stack, running.arn)) and manifest["run"] == ref.run:
         snapshot = Watcher(stack, running.arn).snapshot()
         last = snapshot.last_progress
         return {
             "report": runs.report(snapshot, None),
-            "batches": _batches(stack, lines, run, {job.batch_id: job for job in snapshot.jobs}, None),
+            "batches": _batches(stack, lines, ref, {job.batch_id: job for job in snapshot.jobs}, None),
             "last_progress": last.isoformat(timespec="seconds") if last else None,
             "cause": snapshot.cause,
             "overrun": snapshot.overrun,
         }
-    record = runs.record_of(stack, RunRef(quarter, run))
-    batches = _batches(stack, lines, run, {}, record)
+    record = runs.record_of(stack, ref)
+    batches = _batches(stack, lines, ref, {}, record)
     updated = max((batch["updated_at"] for batch in batches if batch["updated_at"]), default=None)
-    report = runs.report_of_record(record) if record else _uncounted_report(quarter, run, batches)
+    report = runs.report_of_record(record) if record else _uncounted_report(ref, batches)
     return {"report": report, "batches": batches, "last_progress": updated, "cause": "", "overrun": ""}
 
 
@@ -186,9 +186,10 @@ def _running_item(stack: Stack, quarter: str, run: str | None, execution: Execut
     }
 
 
-def _ended_item(stack: Stack, quarter: str, run: str, record: RunRecord | None) -> RunItem:
-    start = datetime.strptime(run, layout.RUN_FORMAT).replace(tzinfo=UTC).isoformat(timespec="seconds")
-    empty: RunItem = {**_empty(quarter), "run": run, "status": UNCOUNTED, "started_at": start}
+def _ended_item(stack: Stack, ref: RunRef) -> RunItem:
+    record = runs.record_of(stack, ref)
+    start = datetime.strptime(ref.run, layout.RUN_FORMAT).replace(tzinfo=UTC).isoformat(timespec="seconds")
+    empty: RunItem = {**_empty(ref.quarter), "run": ref.run, "status": UNCOUNTED, "started_at": start}
     if record is None:
         return {**empty, "message": "it was never counted: stopped, or its execution failed"}
     summary = record["summary"]
@@ -200,7 +201,7 @@ def _ended_item(stack: Stack, quarter: str, run: str, record: RunRecord | None) 
         "batches": summary["batches"],
         "firms": summary["firms"],
         "topics": summary["topics"],
-        "model": runs.model_of(stack, RunRef(quarter, run)),
+        "model": runs.model_of(stack, ref),
         "dollars": cost.spent(stack, record)["dollars"]["high"],
         "message": summary["message"] if summary["has_failures"] else "",
     }
@@ -224,9 +225,9 @@ def _empty(quarter: str) -> RunItem:
 
 
 def _batches(
-    stack: Stack, lines: Sequence[BatchLine], run: str, jobs: dict[str, Job], record: RunRecord | None
+    stack: Stack, lines: Sequence[BatchLine], ref: RunRef, jobs: dict[str, Job], record: RunRecord | None
 ) -> list[BatchItem]:
-    records = runs.RecordReader(stack).read(RunRef(lines[0].quarter, run)) if lines else {}
+    records = runs.RecordReader(stack).read(ref)
     failures = {failure["batch_id"]: failure for failure in record["summary"]["failures"]} if record else {}
     items: list[BatchItem] = []
     for line in lines:
@@ -266,12 +267,12 @@ def _batch(line: BatchLine, progress: BatchProgress | None, state: str, attempts
     }
 
 
-def _uncounted_report(quarter: str, run: str, batches: Sequence[BatchItem]) -> Report:
+def _uncounted_report(ref: RunRef, batches: Sequence[BatchItem]) -> Report:
     states = [batch["state"] for batch in batches]
     complete = states.count("complete")
     return {
-        "quarter": quarter,
-        "run": run,
+        "quarter": ref.quarter,
+        "run": ref.run,
         "execution_arn": "",
         "status": UNCOUNTED,
         "message": "the run was never counted: it was stopped, or its execution failed",

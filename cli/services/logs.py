@@ -91,7 +91,8 @@ def attempts_of(stack: Stack, quarter: str, run: str | None, batch: str | None) 
         NotFoundError: when the run or the batch does not exist, or no log of it is known any more.
     """
     run = run or resumption.newest_run(stack, quarter)
-    lines = resumption.batch_lines(stack, quarter, run)
+    ref = RunRef(quarter, run)
+    lines = resumption.batch_lines(stack, ref)
     if batch and batch not in (line.batch_id for line in lines):
         raise NotFoundError(f"run {run} of {quarter} has no batch {batch}: it has {lines[0].batch_id} and so on")
     prefix = names.batch_job_name(names.prefix(stack.name), run, "")
@@ -102,11 +103,11 @@ def attempts_of(stack: Stack, quarter: str, run: str | None, batch: str | None) 
     found = [attempt for job in jobs for attempt in _attempts(job, job["jobName"].removeprefix(prefix))]
     if found:
         return found
-    if recorded := _recorded_attempts(stack, quarter, run, batch):
+    if recorded := _recorded_attempts(stack, ref, batch):
         return recorded
     raise NotFoundError(
         f"Batch no longer knows the jobs of run {run} of {quarter}: it forgets them after about a week"
-        if runs.record_of(stack, RunRef(quarter, run))
+        if runs.record_of(stack, ref)
         else f"run {run} of {quarter} has no job yet"
     )
 
@@ -233,8 +234,8 @@ def _attempts(job: "JobDetailTypeDef", batch_id: str) -> list[Attempt]:
     return found
 
 
-def _recorded_attempts(stack: Stack, quarter: str, run: str, batch: str | None) -> list[Attempt]:
-    record = runs.record_of(stack, RunRef(quarter, run))
+def _recorded_attempts(stack: Stack, ref: RunRef, batch: str | None) -> list[Attempt]:
+    record = runs.record_of(stack, ref)
     failures = record["summary"]["failures"] if record else []
     return [
         Attempt(

@@ -94,12 +94,12 @@ def collect(stack: Stack, quarter: str, run: str | None) -> RunReport:
     Raises:
         NotFoundError: when there is no such run.
     """
-    run = run or resumption.newest_run(stack, quarter)
-    status = history.status_of(stack, quarter, run)
-    records = runs.RecordReader(stack).read(RunRef(quarter, run))
-    record = runs.record_of(stack, RunRef(quarter, run))
+    ref = RunRef(quarter, run or resumption.newest_run(stack, quarter))
+    status = history.status_of(stack, ref)
+    records = runs.RecordReader(stack).read(ref)
+    record = runs.record_of(stack, ref)
     rows = [row for batch in records.values() for part in batch.parts for row in _rows(stack, part)]
-    found, theme_of = _themes(stack, quarter, run)
+    found, theme_of = _themes(stack, ref)
     fallbacks = {}
     for batch in records.values():
         fallbacks = add_fallbacks(fallbacks, batch.counts.fallbacks)
@@ -117,13 +117,13 @@ def collect(stack: Stack, quarter: str, run: str | None) -> RunReport:
         keywords=Counter(word for row in rows for word in row["keywords"] or ()).most_common(_MOST),
         themes=found,
         firms=_firms(rows, theme_of),
-        without_topics=topics.without_topics(stack, RunRef(quarter, run)),
+        without_topics=topics.without_topics(stack, ref),
     )
 
 
-def _themes(stack: Stack, quarter: str, run: str) -> tuple[Themes | None, dict[str, str]]:
+def _themes(stack: Stack, run: RunRef) -> tuple[Themes | None, dict[str, str]]:
     """The themes, and the name of the theme that each of the run's topics is in."""
-    ref = themes.of_run(stack, quarter, run)
+    ref = themes.of_run(stack, run)
     if ref is None:
         return None, {}
     every = themes.read(stack, ref)["themes"]
@@ -134,7 +134,7 @@ def _themes(stack: Stack, quarter: str, run: str) -> tuple[Themes | None, dict[s
         new = [theme for theme in every if not theme["share"][before] and theme["share"][last]]
         vanished = [theme for theme in every if theme["share"][before] and not theme["share"][last]]
     names = {theme["theme_id"]: theme["name"] for theme in every}
-    theme_of = {topic: names[theme] for topic, theme in themes.members(stack, ref, quarter).items()}
+    theme_of = {topic: names[theme] for topic, theme in themes.members(stack, ref, run.quarter).items()}
     return Themes(ref.range, quarters, every, new, vanished), theme_of
 
 

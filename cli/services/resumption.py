@@ -48,9 +48,8 @@ def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRu
         ContractError: when `run` is not a run id, or the batch manifest is broken.
         NotFoundError: when there is no such run.
     """
-    run = check_run(run) if run else newest_run(stack, quarter)
-    ref = RunRef(quarter, run)
-    lines = batch_lines(stack, quarter, run)
+    ref = RunRef(quarter, check_run(run) if run else newest_run(stack, quarter))
+    lines = batch_lines(stack, ref)
     records = runs.RecordReader(stack).read(ref)
     parts = stack.bucket.keys(ref.parts_prefix)
     record = runs.record_of(stack, ref)
@@ -66,7 +65,7 @@ def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRu
             incomplete[line.batch_id] = reason
             lacking = sum(counts.named < counts.topics for counts in progress.completed.values())
             firms += lacking or len(progress.completed)
-    return IncompleteRun(run, len(lines), incomplete, firms, lines[0].model if lines else "", record)
+    return IncompleteRun(ref.run, len(lines), incomplete, firms, lines[0].model if lines else "", record)
 
 
 def check_model(stack: Stack, quarter: str, run: IncompleteRun, *, may_change: bool) -> None:
@@ -112,13 +111,12 @@ def newest_run(stack: Stack, quarter: str) -> str:
     return known[0]
 
 
-def batch_lines(stack: Stack, quarter: str, run: str | None) -> list[BatchLine]:
-    """The batches in the manifest of a run, or of the newest one.
+def batch_lines(stack: Stack, ref: RunRef) -> list[BatchLine]:
+    """The batches in the manifest of a run.
 
     Raises:
         NotFoundError: when there is no such run.
     """
-    ref = RunRef(quarter, run or newest_run(stack, quarter))
     if not stack.bucket.describe(ref.manifest_key):
         raise runs.no_such_run(stack, ref)
     return read_batch_manifest(stack.bucket, ref)

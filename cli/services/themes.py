@@ -145,12 +145,12 @@ def latest(stack: Stack, range_: str) -> ThemesRecord:
     raise NotFoundError(f"{range_} has no themes: find them with `{stack.command} themes {range_}`")
 
 
-def of_run(stack: Stack, quarter: str, run: str) -> ThemesRef | None:
+def of_run(stack: Stack, run: RunRef) -> ThemesRef | None:
     """The newest themes run that succeeded and has clustered the topics of this run, of whatever range."""
     refs = {ThemesRef(range_, each) for range_, each in themes_runs(stack.bucket.keys(themes_prefix("")[:-1]))}
     for ref in sorted(refs, key=lambda ref: ref.run, reverse=True):
         record = _read_record(stack, ref)
-        if record and record.state == "complete" and record.quarter_runs.get(quarter) == run:
+        if record and record.state == "complete" and record.quarter_runs.get(run.quarter) == run.run:
             return ref
     return None
 

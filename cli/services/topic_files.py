@@ -32,7 +32,7 @@ class WrittenFile(TypedDict):
 
 
 def write_topics(
-    stack: Stack, quarter: str, run: str, out: Path, firm: str | None, topic_ids: Sequence[str] | None
+    stack: Stack, ref: RunRef, out: Path, firm: str | None, topic_ids: Sequence[str] | None
 ) -> WrittenFile:
     """Write the topics of a run with all their columns, each linked to the quarter before.
 
@@ -43,16 +43,16 @@ def write_topics(
         UsageError: when the file cannot be written.
         CliError: when a part of the run or of the prefetch is missing.
     """
-    return _write(stack, RunRef(quarter, run), "topics", out, firm, topic_ids, None)
+    return _write(stack, ref, "topics", out, firm, topic_ids, None)
 
 
-def write_sentences(stack: Stack, quarter: str, run: str, out: Path, firm: str | None) -> WrittenFile:
+def write_sentences(stack: Stack, ref: RunRef, out: Path, firm: str | None) -> WrittenFile:
     """Write every sentence of the run's firms with its topic.
 
     Raises:
         UsageError, CliError: as `write_topics`.
     """
-    return _write(stack, RunRef(quarter, run), "sentences", out, firm, None, None)
+    return _write(stack, ref, "sentences", out, firm, None, None)
 
 
 def write_sentiment(

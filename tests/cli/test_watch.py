@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,14 +17,12 @@ from botocore.exceptions import HTTPClientError, ResponseStreamingError
 from botocore.stub import Stubber
 
 from cli.errors import explain, is_temporary
-from cli.rendering.runs import describe_run
 from cli.services import quarters, retries, runs
 from cli.services.executions import Execution
-from cli.services.runs import Job, RunSnapshot
+from cli.services.runs import RunSnapshot
 from contract import layout
-from contract.batch import BatchProgress, Pace
+from contract.batch import BatchLine, BatchProgress, Pace
 from contract.exit_codes import ExitCode
-from contract.run import BatchManifest
 
 from .conftest import (
     BUCKET,
@@ -39,6 +38,7 @@ from .conftest import (
     running_executions,
     summary,
 )
+from .test_vllm import answer
 
 
 class Proxy:
@@ -261,19 +261,46 @@ def put_record(aws: Aws, quarter: str, *, failed: bool, **changes: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key=layout.RunRef(quarter, RUN).manifest_key, Body=b"")
 
 
-def test_a_slow_server_shows_its_concurrency_the_end_and_that_the_time_limit_comes_before_it() -> None:
-    now = datetime.now(UTC).replace(microsecond=0)
-    execution = Execution("arn", "run", "RUNNING", now - timedelta(minutes=2), None, {"quarter": WAITS}, {}, "", "")
-    batch = layout.batch_id(WAITS, 0)
-    job = Job(batch, "RUNNING", 1, "", started_at=now - timedelta(minutes=2), ends_at=now + timedelta(hours=12))
-    pace = Pace(in_flight=2, topics_per_minute=5, seconds_left=20 * 3600, rate_limited=7)
-    record = BatchProgress(batch, layout.RunRef(WAITS, RUN), firms=500, updated_at=now.isoformat(), pace=pace)
-    manifest = BatchManifest(run=RUN, manifest_key="", firms=500, batch_size=500, batch_ids=[batch])
-    snapshot = RunSnapshot(execution, manifest, {batch: record}, (job,))
+@pytest.mark.parametrize(("hours_left", "warns"), [(20, True), (11, False)])
+def test_a_batch_that_will_not_be_done_at_its_jobs_time_limit(
+    aws: Aws, ftm: Ftm, monkeypatch: pytest.MonkeyPatch, hours_left: int, warns: bool
+) -> None:
+    make_vllm_healthy(aws)
+    put_manifest(aws, WAITS)
+    ftm("run-quarter", WAITS, "--yes", "--detach")
+    ref, batch, now = layout.RunRef(WAITS, RUN), "a", datetime.now(UTC)  # of the batches that conftest's machine lists
+    pace = Pace(in_flight=2, topics_per_minute=5, seconds_left=hours_left * 3600, rate_limited=7)
+    record = BatchProgress(batch, ref, firms=500, updated_at=now.isoformat(), pace=pace)
+    s3 = aws.client("s3")
+    s3.put_object(Bucket=BUCKET, Key=ref.manifest_key, Body=BatchLine(batch, WAITS, ["F0"]).to_json().encode())
+    s3.put_object(Bucket=BUCKET, Key=ref.progress_key(batch), Body=record.to_json())
+    job = {
+        "jobId": "1",
+        "jobName": f"ftm-local-{RUN}-{batch}",
+        "status": "RUNNING",
+        "startedAt": round((now - timedelta(minutes=2)).timestamp() * 1000),
+        "timeout": {"attemptDurationSeconds": 12 * 3600},
+    }
+    listed = {"RUNNING": [{"jobId": "1", "jobName": job["jobName"]}]}
+    answers = {
+        "ListJobs": lambda asked: {"jobSummaryList": listed.get(asked["jobStatus"], [])},
+        "DescribeJobs": {"jobs": [job]},
+    }
+    answer(monkeypatch, answers)
 
-    steps, counts = describe_run(snapshot)
+    wait_for_manifest(ftm)
+    shown = ftm("status", WAITS)
 
-    assert "about 20:00:00 to go for the batches that run, 2 requests in flight, 7 refused because of a rate" in counts
-    assert f"{batch} will need about 8:00 hours more than its job's time limit allows, at 5 topics a minute" in steps
-    in_time = replace(record, pace=replace(pace, seconds_left=11 * 3600))
-    assert not replace(snapshot, records={batch: in_time}).overrun
+    warning = f"{batch} will need about 8:02 hours more than its job's time limit allows, at 5 topics a minute"
+    assert (warning in shown.stderr) == warns
+    assert f"\t2\t{hours_left}:00:00\t" in shown.stdout
+    assert (warning in json.loads(ftm("status", WAITS, "--json").stdout)["overrun"]) == warns
+    ftm("stop", WAITS, "--yes")
+
+
+def wait_for_manifest(ftm: Ftm) -> None:
+    """moto executes the states before the batches in a thread."""
+    deadline = time.monotonic() + 60
+    while json.loads(ftm("status", WAITS, "--json").stdout)["report"]["status"] != "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -9,7 +9,7 @@ capture() { # NAME ARGUMENTS...: what `ftm ARGUMENTS` shows on a terminal
     local name=$1
     shift
     { echo "\$ ftm $*"; script -qec "stty cols 80; ftm $*" /dev/null || true; } |
-        sed -e 's/\x1b\[[0-9;?]*[A-Za-z]//g' -e 's/\r//g' -e 's/ *$//' >"$name.txt"
+        sed -e "s#${FTM_LOCAL_DIR:-.ftm}#.ftm#" -e 's/\x1b\[[0-9;?]*[A-Za-z]//g' -e 's/\r//g' -e 's/ *$//' >"$name.txt"
 }
 
 ftm local up

@@ -22,6 +22,7 @@ from .conftest import (
     put_manifest,
     put_run,
     register,
+    summary,
 )
 from .test_watch import put_record
 
@@ -177,8 +178,22 @@ def test_the_cost_before_and_after(quarters: Aws, ftm: Ftm) -> None:
     assert found["last_run"]["gpu_hours"] == pytest.approx(1 / 6, abs=1e-3)
 
 
-def test_the_estimate_uses_the_rates_of_the_last_successful_run(quarters: Aws, ftm: Ftm) -> None:
-    put_record(quarters, SUCCEEDS, failed=False)
+@pytest.mark.parametrize(
+    ("times", "minutes", "speed"),
+    [
+        # 3,000 topics in 600 seconds: 300 topics take a minute, a quarter more or less.
+        (1000, {"low": 0.8, "high": 1.25}, ""),
+        # 3 topics say nothing about speed.
+        (1, {"low": 0.25, "high": 0.833}, ", but 6 to 20 requests a second per GPU"),
+    ],
+)
+def test_the_estimate_uses_the_rates_of_the_last_successful_run(
+    quarters: Aws, ftm: Ftm, times: int, minutes: dict[str, float], speed: str
+) -> None:
+    counted = summary(SUCCEEDS, failed=False)
+    for counts in ("firms", "topics", "tokens"):
+        counted[counts] = {key: count * times for key, count in counted[counts].items()}
+    put_record(quarters, SUCCEEDS, failed=False, summary=counted)
     s3 = quarters.client("s3")
     body = s3.get_object(Bucket=BUCKET, Key=layout.RunRef(SUCCEEDS, RUN).summary_key)["Body"].read()
     s3.put_object(Bucket=BUCKET, Key=layout.latest_key(SUCCEEDS), Body=body)
@@ -187,8 +202,8 @@ def test_the_estimate_uses_the_rates_of_the_last_successful_run(quarters: Aws, f
 
     assert estimate["topics"] == 300  # 3 topics of 2 firms
     assert f"as in run {RUN} of {SUCCEEDS}" in estimate["assumptions"][0]
-    # 3 topics in 600 seconds: 300 topics take 1,000 minutes, a quarter more or less.
-    assert estimate["minutes"] == {"low": 800, "high": 1250}
+    assert estimate["assumptions"][0].endswith(f"firms){speed}")
+    assert estimate["minutes"] == minutes
 
 
 def test_a_dry_run_shows_the_plan_with_its_cost_and_starts_nothing(quarters: Aws, ftm: Ftm) -> None:

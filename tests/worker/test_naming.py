@@ -165,7 +165,7 @@ def test_no_two_topics_of_a_firm_share_a_name(bucket: Bucket, llm: LlmServer, wo
     # One of the two topics gets the name; the other, requested twice, keeps its keywords.
     again = [request["messages"][3]["content"] for request in llm.requests if len(request["messages"]) == 4]
     assert len(again) == 2
-    assert all("another topic of this company has the name 'Freight and crude oil costs'" in text for text in again)
+    assert all("another topic has the name 'Freight and crude oil costs'" in text for text in again)
     assert bucket.progress().counts.named == 8
 
 

@@ -65,7 +65,7 @@ def find_problem(answer: Name, topic: Topic, firm_id: str, found: FirmTopics) ->
 
 def repeated_name(name: str) -> Problem:
     """The problem with a name that another topic of the firm has."""
-    sentence = f"another topic of this company has the name {name!r} already; be more specific"
+    sentence = f"another topic has the name {name!r} already; be more specific"
     return Problem(FallbackKind.REPEATED_NAME, sentence)
 
 

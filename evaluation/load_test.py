@@ -15,13 +15,11 @@ from typing import Any, TypedDict
 from contract import env, layout
 from contract.fallbacks import Fallback, FallbackRecord, add_fallbacks, fallback_records, parse_fallbacks
 from evaluation import EvaluationError
-from evaluation.jobs import LOG_SECONDS, read_log
+from evaluation.jobs import LOG_SECONDS, WAITING, Target, read_log, submit
 from evaluation.process import answer_request
 
 _KNEE_SHARE = 0.9
 """The knee is the lowest concurrency with this share of the peak throughput; above it, requests mostly wait."""
-
-_WAITING = {"SUBMITTED", "PENDING", "RUNNABLE", "STARTING"}
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,9 @@ class Load(TypedDict):
     """Why requests would have left their topics without a name, over all levels, the most frequent reason first."""
 
 
-class Request(TypedDict):
+class Request(Target):
     """The stack to measure, and how. AWS credentials and region come from the environment."""
 
-    name_prefix: str
-    """The prefix of the names of the jobs."""
-    job_queue_arn: str
-    job_definition_arn: str
     log_group: str
     jobs: int
     levels: list[int]
@@ -128,20 +122,8 @@ class LoadTest:
             env.BENCH_SECONDS: str(request["seconds"]),
             env.BENCH_START: str(round(start)),
         }
-        ids: list[str] = []
-        for number in range(request["jobs"]):
-            job = self._batch.submit_job(
-                jobName=f"{request['name_prefix']}-bench-{layout.run_id(moment)}-{number}",
-                jobQueue=request["job_queue_arn"],
-                jobDefinition=request["job_definition_arn"],
-                containerOverrides={
-                    "command": ["python", "-m", "evaluation.load_generator"],
-                    "environment": [{"name": name, "value": value} for name, value in variables.items()],
-                },
-                # A job that Batch restarts would measure alone.
-                retryStrategy={"attempts": 1},
-            )
-            ids.append(job["jobId"])
+        names = [f"bench-{layout.run_id(moment)}-{number}" for number in range(request["jobs"])]
+        ids = [submit(self._batch, request, name, "evaluation.load_generator", variables) for name in names]
         return Measurement(ids, start, request["levels"])
 
     def _collect(self, measurement: Measurement) -> Load:
@@ -155,7 +137,7 @@ class LoadTest:
                 lines = self._log(failed.get("container", {}).get("logStreamName", ""))
                 reason, line = failed.get("statusReason", ""), lines[-1] if lines else "its log is empty"
                 raise EvaluationError(f"a measuring job failed ({reason}): {line}")
-            late = sum(state in _WAITING for state in states)
+            late = sum(state in WAITING for state in states)
             if late and time.time() > measurement.start:
                 raise EvaluationError(
                     f"{late} of {len(states)} jobs had no host when the measurement began: ask for fewer jobs"

@@ -10,26 +10,21 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any
 
 from contract import env, layout
 from evaluation import EvaluationError
-from evaluation.jobs import LOG_SECONDS, read_log
+from evaluation.jobs import LOG_SECONDS, WAITING, Target, read_log, submit
 from evaluation.process import answer_request
 from evaluation.smoke_job import Smoke
 
 _BOOT_SECONDS = 15 * 60
 """How long Batch may take to start the job, with a new host."""
-_WAITING = {"SUBMITTED", "PENDING", "RUNNABLE", "STARTING"}
 
 
-class Request(TypedDict):
+class Request(Target):
     """The stack to try. AWS credentials and region come from the environment."""
 
-    name_prefix: str
-    """Of the job's name."""
-    job_queue_arn: str
-    job_definition_arn: str
     log_group: str
     bucket: str
     quarter: str | None
@@ -53,16 +48,7 @@ def run(request: Request, batch: Any, logs: Any, on_change: Callable[[str], None
         EvaluationError: when the job does not start or fails, with its last words, or reports nothing.
     """
     variables = {env.S3_BUCKET: request["bucket"], env.QUARTER: request["quarter"] or ""}
-    job = batch.submit_job(
-        jobName=f"{request['name_prefix']}-smoke-{layout.run_id(datetime.now(UTC))}",
-        jobQueue=request["job_queue_arn"],
-        jobDefinition=request["job_definition_arn"],
-        containerOverrides={
-            "command": ["python", "-m", "evaluation.smoke_job"],
-            "environment": [{"name": name, "value": value} for name, value in variables.items()],
-        },
-        retryStrategy={"attempts": 1},
-    )["jobId"]
+    job = submit(batch, request, f"smoke-{layout.run_id(datetime.now(UTC))}", "evaluation.smoke_job", variables)
     try:
         return _wait(request, job, batch, logs, on_change)
     except BaseException:
@@ -86,7 +72,7 @@ def _wait(request: Request, job: str, batch: Any, logs: Any, on_change: Callable
         ended = ended or (time.monotonic() if status == "SUCCEEDED" else 0.0)
         if ended and time.monotonic() - ended > LOG_SECONDS:
             raise EvaluationError(f"the smoke test's job reported nothing: see {stream} of {request['log_group']}")
-        if status in _WAITING and time.monotonic() - submitted > _BOOT_SECONDS:
+        if status in WAITING and time.monotonic() - submitted > _BOOT_SECONDS:
             raise EvaluationError(
                 f"the smoke test's job had no host after {_BOOT_SECONDS // 60} minutes: see `ftm doctor`"
             )

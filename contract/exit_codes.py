@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     """Credentials are missing or expired, or lack a permission."""
     CONFLICT = 5
     """Something that is already running prevents it."""
-    LOST_SIGHT = 6
+    LOST_CONNECTION = 6
     """AWS could not be reached for minutes while watching; the run itself continues."""
     INTERRUPTED = 130
     """Ctrl-C, or a question was answered with no; the code that shells use for SIGINT."""

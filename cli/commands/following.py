@@ -10,7 +10,7 @@ from cli.rendering import runs as rendering
 from cli.services import executions, quarters, runs, vllm
 from cli.services.executions import Execution
 from cli.services.quarters import QuartersSnapshot
-from cli.services.retries import LostSightError, Retries
+from cli.services.retries import LostConnectionError, Retries
 from cli.services.runs import Report, RunSnapshot
 from cli.services.stalls import last_line
 from cli.stack import Stack
@@ -34,7 +34,7 @@ def follow(stack: Stack, execution: Execution, *, detach: bool, as_json: bool, q
         else:
             _follow_quarter(stack, execution, quarter, as_json)
     except KeyboardInterrupt:
-        output.warn(f"{_what(execution, quarter)} goes on without you: {execution.arn}")
+        output.warn(f"{_what(execution, quarter)} continues in AWS: {execution.arn}")
         _print_follow_up(stack, execution, quarter)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
@@ -88,10 +88,10 @@ def _follow_quarter(stack: Stack, execution: Execution, quarter: str | None, as_
             for snapshot in watch(stack, execution, retries):
                 progress.show(snapshot)
         summary = retries.call(lambda: executions.summary_of(stack, snapshot.execution))
-    except LostSightError as error:
+    except LostConnectionError as error:
         if as_json:
             output.print_json(runs.report(snapshot, None, status="UNKNOWN"))
-        raise _lost_sight(stack, execution, quarter, error) from error
+        raise _lost_connection(stack, execution, quarter, error) from error
     print_end(stack, runs.report(snapshot, summary), as_json)
 
 
@@ -103,10 +103,10 @@ def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
             for snapshot in quarters.watch(stack, execution, retries):
                 progress.show(snapshot)
         report = retries.call(lambda: quarters.report(stack, snapshot))
-    except LostSightError as error:
+    except LostConnectionError as error:
         if as_json:
             output.print_json(quarters.report_unknown(snapshot))
-        raise _lost_sight(stack, execution, None, error) from error
+        raise _lost_connection(stack, execution, None, error) from error
     if as_json:
         output.print_json(report)
     else:
@@ -121,10 +121,14 @@ def _follow_quarters(stack: Stack, execution: Execution, as_json: bool) -> None:
     _exit(stack, failed)
 
 
-def _lost_sight(stack: Stack, execution: Execution, quarter: str | None, error: LostSightError) -> LostSightError:
+def _lost_connection(
+    stack: Stack, execution: Execution, quarter: str | None, error: LostConnectionError
+) -> LostConnectionError:
     what = _what(execution, quarter)
     watch = " ".join(filter(None, (stack.command, "watch", quarter or execution.input.get("quarter"))))
-    return LostSightError(f"lost sight of {what} ({error}). The run goes on; watch it again with `{watch}`")
+    return LostConnectionError(
+        f"lost the connection to {what} ({error}). The run continues; watch it again with `{watch}`"
+    )
 
 
 def _print_follow_up(stack: Stack, execution: Execution, quarter: str | None) -> None:

@@ -57,8 +57,8 @@ def run_quarter(
 ) -> None:
     """Run a quarter: find and name the topics of each firm.
 
-    Checks and plans first, asks, then starts the execution and watches it. The run goes on in AWS whatever happens
-    here. Exits with 0 only when the run succeeded.
+    Checks and plans first, asks, then starts the execution and watches it. The run continues in AWS whatever
+    happens here. Exits with 0 only when the run succeeded.
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def resume(
         typer.Argument(metavar="[RUN]", autocompletion=complete_run, help="The run; the newest one if not given."),
     ] = None,
     model_change: Annotated[
-        bool, typer.Option("--model-change", help="Go on with another model than the one that the run began with.")
+        bool, typer.Option("--model-change", help="Continue with another model than the run began with.")
     ] = False,
     vllm_size: VllmOption = None,
     keep_vllm: KeepVllmOption = False,

@@ -34,7 +34,7 @@ class Finding:
 
 
 def examine(stack: Stack) -> list[Finding]:
-    """All checks, in the order in which their failures should be mended."""
+    """All checks, in the order in which to repair what fails."""
     checks: list[tuple[str, Callable[[Stack], Finding]]] = [
         ("credentials", _credentials),
         ("region", _region),

@@ -41,7 +41,7 @@ def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[Quar
     """Yield snapshots of the list's execution, and of those of its quarters, until it has ended.
 
     Raises:
-        LostSightError: when AWS cannot be reached any more.
+        LostConnectionError: when AWS cannot be reached any more.
     """
     quarters = [str(item["quarter"]) for item in execution.input.get("quarters", [])]
     watchers: dict[str, Watcher] = {}
@@ -66,10 +66,10 @@ def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[Quar
 def watch_only(stack: Stack, execution: Execution, retries: Retries) -> Iterator[RunSnapshot]:
     """Yield snapshots of a list's only quarter until the list has ended.
 
-    Until the quarter has an execution of its own, and if it never gets one, the snapshots show the list's.
+    Until the quarter has its own execution, and if it never gets one, the snapshots show the list's.
 
     Raises:
-        LostSightError: when AWS cannot be reached any more.
+        LostConnectionError: when AWS cannot be reached any more.
     """
     (item,) = execution.input["quarters"]
     watchers: dict[str, Watcher] = {}
@@ -99,7 +99,7 @@ def report(stack: Stack, snapshot: QuartersSnapshot) -> QuartersReport:
 
 
 def report_unknown(snapshot: QuartersSnapshot) -> QuartersReport:
-    """A list of which ftm has lost sight, each quarter as it was seen last."""
+    """A list to which the connection is lost, each quarter as it was seen last."""
     reports = [
         runs.report(child, None, status="UNKNOWN" if child.execution.status == "RUNNING" else None)
         for child in snapshot.snapshots.values()

@@ -44,7 +44,7 @@ def quotas(stack: Stack, size: int) -> Iterator[Quota]:
     """
     vcpus = min((_VCPUS.get(kind.partition(".")[2], 4) for kind in cost.instance_types(stack)), default=4)
     on_demand = min(size, vllm.on_demand_base(stack))
-    # While Spot is dry, all of them may be on demand.
+    # Without Spot capacity, all of them may be on demand.
     fallback = size if stack.outputs.get("vllm_on_demand_fallback_minutes") else on_demand
     for code, kind, count in (("L-3819A6DF", "Spot", size - on_demand), ("L-DB2E81BA", "on-demand", fallback)):
         if count and (allowed := _read(stack, code)) is not None:

@@ -69,7 +69,7 @@ def find_incomplete(stack: Stack, quarter: str, run: str | None) -> IncompleteRu
 
 
 def check_model(stack: Stack, quarter: str, run: IncompleteRun, *, may_change: bool) -> None:
-    """Check that the run goes on with the model that it began with.
+    """Check that the run continues with the model that it began with.
 
     Raises:
         ConflictError: when the stack has another model now, and `may_change` is not set.

@@ -19,11 +19,11 @@ _LOCAL_RETRY_SECONDS = 20.0
 _REMINDER_SECONDS = 60.0
 
 
-class LostSightError(CliError):
-    """AWS could not be reached for `RETRY_SECONDS`; what is watched goes on."""
+class LostConnectionError(CliError):
+    """AWS could not be reached for `RETRY_SECONDS`; what is watched continues."""
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(sentence, ExitCode.LOST_SIGHT)
+        super().__init__(sentence, ExitCode.LOST_CONNECTION)
 
 
 class Retries:
@@ -45,7 +45,7 @@ class Retries:
         """The result of `function`, called again as long as it fails for a temporary reason.
 
         Raises:
-            LostSightError: when it has failed for `RETRY_SECONDS`.
+            LostConnectionError: when it has failed for `RETRY_SECONDS`.
         """
         while True:
             try:
@@ -66,7 +66,7 @@ class Retries:
             self._failing_since, self._reported_at = now, now - _REMINDER_SECONDS
         left = self._failing_since + self._limit - now
         if left <= 0:
-            raise LostSightError(sentence) from error
+            raise LostConnectionError(sentence) from error
         if now - self._reported_at >= _REMINDER_SECONDS:
             self._reported_at = now
             self._on_problem(f"{sentence}; trying again for another {max(left, 1):.0f} seconds")

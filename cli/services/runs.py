@@ -167,7 +167,7 @@ def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[RunS
     """Yield snapshots of the execution until it has ended; the last one shows its end.
 
     Raises:
-        LostSightError: when AWS cannot be reached any more.
+        LostConnectionError: when AWS cannot be reached any more.
     """
     watcher = Watcher(stack, execution.arn)
     while True:

@@ -34,7 +34,7 @@ class StallFinder:
         if not jobs:
             return ""
         if not log_streams:
-            return f"all {jobs} jobs wait for a host"
+            return "its only job waits for a host" if jobs == 1 else f"all {jobs} jobs wait for a host"
         quiet = (datetime.now(UTC) - last_progress).total_seconds() if last_progress else 0.0
         if quiet < QUIET_SECONDS:
             return ""

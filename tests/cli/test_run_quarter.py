@@ -332,7 +332,7 @@ def test_ctrl_c_says_that_the_run_continues_and_how_to_stop_it(ready: Aws) -> No
         stderr = process.stderr.read()
 
     assert process.returncode == 130
-    assert f"{WAITS} goes on without you" in stderr
+    assert f"{WAITS} continues in AWS" in stderr
     assert f"ftm --stack local stop {WAITS}" in stderr
     assert "Traceback" not in stderr
     assert executions(ready)[0]["status"] == "RUNNING"

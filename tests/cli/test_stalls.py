@@ -24,6 +24,7 @@ def test_a_run_with_recent_progress_or_without_jobs_has_no_cause(aws: Aws) -> No
 
 def test_jobs_without_a_host(aws: Aws) -> None:
     assert find({}) == "all 2 jobs wait for a host"
+    assert find({}, jobs=1) == "its only job waits for a host"
 
 
 def test_an_absent_vllm_and_the_workers_last_line(aws: Aws) -> None:

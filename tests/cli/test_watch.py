@@ -147,8 +147,8 @@ def test_watch_exits_6_when_the_connection_stays_lost(
     result = ftm("watch", WAITS, "--json", exit_code=6)
 
     assert json.loads(result.stdout)["status"] == "UNKNOWN"
-    assert f"lost sight of {WAITS}" in result.stderr
-    assert f"The run goes on; watch it again with `ftm --stack local watch {WAITS}`" in result.stderr
+    assert f"lost the connection to {WAITS}" in result.stderr
+    assert f"The run continues; watch it again with `ftm --stack local watch {WAITS}`" in result.stderr
     assert len(running_executions(aws)) == 1
 
 

@@ -33,7 +33,7 @@ def model_conflict(run: RunRef, began_with: str, stack_has: str, command: str = 
         return ""
     return (
         f"run {run.run} of {run.quarter} began with the model {began_with}, and the stack now has {stack_has}: "
-        f"`{command} resume {run.quarter} {run.run} --model-change` goes on with {stack_has}"
+        f"`{command} resume {run.quarter} {run.run} --model-change` continues with {stack_has}"
     )
 
 

@@ -149,7 +149,7 @@ def test_a_run_goes_on_with_its_own_model_unless_a_change_is_asked_for(ready: Aw
 
     refused = ftm("resume", Q, "--yes", exit_code=5).stderr
     assert "began with the model qwen3-8b, and the stack now has smollm2" in refused
-    assert f"`ftm --stack local resume {Q} {RUN} --model-change` goes on with smollm2" in refused
+    assert f"`ftm --stack local resume {Q} {RUN} --model-change` continues with smollm2" in refused
     assert not inputs(ready)
 
     ftm("resume", Q, "--model-change", "--no-smoke-test", "--yes")

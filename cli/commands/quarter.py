@@ -203,7 +203,7 @@ def watch(ctx: typer.Context, quarter: OptionalQuarterArgument = None, as_json: 
         raise executions.nothing_runs(stack, quarter)
     record = runs.newest_record(stack, quarter)
     if record is None:
-        raise executions.nothing_runs(stack, quarter)
+        raise executions.nothing_runs(stack, quarter) if runs.runs_of(stack, quarter) else runs.no_run(stack, quarter)
     print_end(stack, runs.report_of_record(record), as_json)
 
 

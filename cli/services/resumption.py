@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cli.errors import ConflictError, NotFoundError
+from cli.errors import ConflictError
 from cli.services import runs
 from cli.stack import Stack
 from contract.batch import BatchLine, BatchProgress, why_incomplete, why_repair
@@ -107,7 +107,7 @@ def newest_run(stack: Stack, quarter: str) -> str:
     """
     known = runs.runs_of(stack, quarter)
     if not known:
-        raise NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`")
+        raise runs.no_run(stack, quarter)
     return known[0]
 
 

@@ -330,6 +330,10 @@ def newest_record(stack: Stack, quarter: str) -> RunRecord | None:
     return next(filter(None, records), None)
 
 
+def no_run(stack: Stack, quarter: str) -> NotFoundError:
+    return NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`")
+
+
 def no_such_run(stack: Stack, run: RunRef) -> NotFoundError:
     known = runs_of(stack, run.quarter)
     return NotFoundError(

@@ -118,7 +118,7 @@ def latest_run(stack: Stack, quarter: str) -> str:
                 f"no run of {quarter} has succeeded yet; what there is of the newest one: "
                 f"`{stack.command} topics {quarter} --run {unfinished[0]}`"
             )
-        raise NotFoundError(f"{quarter} has no run: start one with `{stack.command} run-quarter {quarter}`")
+        raise runs.no_run(stack, quarter)
     try:
         return check_run(json.loads(found.body)["run"])
     except (ValueError, KeyError, TypeError) as error:

@@ -357,7 +357,7 @@ def test_watch_ends_as_the_run_does(ready: Aws, ftm: Ftm) -> None:
 
 
 def test_nothing_to_watch_or_to_stop(ready: Aws, ftm: Ftm) -> None:
-    assert f"{SUCCEEDS} is not running" in ftm("watch", SUCCEEDS, exit_code=3).stderr
+    assert f"{SUCCEEDS} has no run: start one with" in ftm("watch", SUCCEEDS, exit_code=3).stderr
     assert f"{SUCCEEDS} is not running" in ftm("stop", SUCCEEDS, "--yes", exit_code=3).stderr
 
 

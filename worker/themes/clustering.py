@@ -137,9 +137,8 @@ def _word_counts(topic: FirmTopic) -> Counter[str]:
 def _lsa(terms: Sparse) -> Matrix:
     """Topics in 50 dimensions, of unit length; a topic without a common word is 0."""
     svd = TruncatedSVD(min(_DIMENSIONS, terms.shape[1]), random_state=0)
-    with np.errstate(
-        invalid="ignore"
-    ):  # the share of variance explained, which is 0/0 for equal topics and is not used
+    # For equal topics the share of variance explained, which is not used, is 0/0.
+    with np.errstate(invalid="ignore"):
         return _normalize(np.round(svd.fit_transform(terms), _DECIMALS))
 
 

@@ -194,7 +194,7 @@ def watch(ctx: typer.Context, quarter: OptionalQuarterArgument = None, as_json: 
     \b
     Examples:
       ftm watch 2023Q1
-      ftm watch            (the list of quarters that is running)
+      ftm watch            (the list of quarters that is running, or the last one)
     """
     stack = connect(ctx.obj)
     if execution := executions.newest(stack, quarter):

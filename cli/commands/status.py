@@ -45,9 +45,9 @@ def status(
             if not found:
                 output.hint(f"no quarter has a prefetch: upload one with `{stack.command} prefetch put QUARTER DIR`")
         return
-    ref = history.find_run(stack, parse_quarter_or_run(what))
+    name = parse_quarter_or_run(what)
     while True:
-        result = history.status_of(stack, ref)
+        result = history.status_of(stack, name)
         if as_json:
             output.print_json(result)
         else:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BEGINNING = "checking the prefetch, making batches"
-
 _JOBS_SHOWN = 12
 
 _BATCHES_SHOWN = 20
@@ -177,7 +175,7 @@ def render_run(snapshot: RunSnapshot) -> "RenderableType":
     batches, firms = snapshot.batches, snapshot.firms
     head = Text.assemble(
         (str(snapshot.execution.input.get("quarter", "")), "bold"),
-        f"  {snapshot.manifest['run'] if snapshot.manifest else '' if snapshot.cause else _BEGINNING}",
+        f"  {snapshot.manifest['run'] if snapshot.manifest else '' if snapshot.cause else _beginning(snapshot)}",
         f"  {duration(snapshot.execution.seconds)}",
     )
     bars = Table.grid(padding=(0, 1))
@@ -209,7 +207,7 @@ def render_run(snapshot: RunSnapshot) -> "RenderableType":
 def describe_run(snapshot: RunSnapshot) -> tuple[str, str]:
     """A run at one moment, as text: its steps, and its counts."""
     if not snapshot.manifest:
-        return snapshot.cause or _BEGINNING, ""
+        return snapshot.cause or _beginning(snapshot), ""
     steps = [f"batches {_batches_line(snapshot)}"]
     steps += [
         f"{job.batch_id} is at attempt {job.attempt}{f' ({job.reason})' if job.reason else ''}"
@@ -288,6 +286,11 @@ def _bar(total: int, done: int, failed: int, width: int = 30) -> "ProgressBar":
     return ProgressBar(
         total or 1, done, width=width, complete_style=style, finished_style="red" if failed else "bar.finished"
     )
+
+
+def _beginning(snapshot: RunSnapshot) -> str:
+    is_running = snapshot.execution.status == "RUNNING"
+    return "checking the prefetch, making batches" if is_running else "ended before it made batches"
 
 
 def _pace(snapshot: RunSnapshot) -> str:

@@ -66,7 +66,8 @@ def print_run(found: RunStatus) -> None:
         for batch in found["batches"]
     ]
     columns = ("batch", "state", "attempts", "firms", "named", *paced, "work", "why")
-    output.print_table(columns, rows, wrap=("why",), drop=("work", *paced[:1], "attempts", *paced[1:], "named"))
+    if rows:
+        output.print_table(columns, rows, wrap=("why",), drop=("work", *paced[:1], "attempts", *paced[1:], "named"))
     if found["last_progress"]:
         output.print_line(f"last progress: {found['last_progress'][:19].replace('T', ' ')} UTC")
     for warning in filter(None, (found["cause"], found["overrun"])):

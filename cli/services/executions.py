@@ -12,7 +12,7 @@ from cli.stack import Stack
 from contract.run import BatchManifest, Summary
 
 if TYPE_CHECKING:
-    from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef
+    from mypy_boto3_stepfunctions.type_defs import DescribeExecutionOutputTypeDef, ExecutionListItemTypeDef
 
 _LISTED_EXECUTIONS = 1000
 """How many of the newest executions are searched for the last one of a quarter."""
@@ -127,20 +127,30 @@ def find_running(stack: Stack, quarter: str | None) -> Execution:
 
 
 def newest(stack: Stack, quarter: str | None) -> Execution | None:
-    """The running execution of `quarter`, or else its last one; without a quarter, the running list of quarters.
+    """The running execution of `quarter`, or else its last one; without a quarter, that of a list of quarters."""
+    if quarter is None:
+        machine = str(stack.outputs.get("quarters_state_machine_arn", ""))
+        ended = (describe(stack, item["executionArn"]) for item in (_newest_of(stack, machine) if machine else ()))
+        lists = (execution for execution in ended if "quarters" in execution.input)
+        return next(iter(running_quarters(stack)), None) or next(lists, None)
+    if execution := running_for(stack, quarter) or running(stack, quarter):
+        return execution
+    last = last_by_quarter(stack).get(quarter)
+    return describe(stack, last["executionArn"]) if last else None
+
+
+def last_by_quarter(stack: Stack) -> "dict[str, ExecutionListItemTypeDef]":
+    """The last execution of each quarter. A list that has only this quarter counts, until it starts the quarter's own.
 
     Step Functions keeps executions for 90 days.
     """
-    if quarter is None:
-        return next(iter(running_quarters(stack)), None)
-    if execution := running_for(stack, quarter) or running(stack, quarter):
-        return execution
-    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
-        stateMachineArn=stack.output("state_machine_arn"), PaginationConfig={"MaxItems": _LISTED_EXECUTIONS}
-    )
-    items = (item for page in pages for item in page["executions"])
-    named = ((item["executionArn"], _QUARTER_IN_NAME.search(item["name"])) for item in items)
-    return next((describe(stack, arn) for arn, match in named if match and match[1] == quarter), None)
+    found: dict[str, ExecutionListItemTypeDef] = {}
+    machines = (stack.output("state_machine_arn"), stack.outputs.get("quarters_state_machine_arn"))
+    for item in (item for machine in machines if machine for item in _newest_of(stack, str(machine))):
+        match = _QUARTER_IN_NAME.search(item["name"])
+        if match and (match[1] not in found or found[match[1]]["startDate"] < item["startDate"]):
+            found[match[1]] = item
+    return found
 
 
 def nothing_runs(stack: Stack, quarter: str | None) -> NotFoundError:
@@ -219,6 +229,14 @@ def _running(stack: Stack, machine: str) -> Iterator[tuple[str, str]]:
         stateMachineArn=machine, statusFilter="RUNNING"
     )
     return ((item["executionArn"], item["name"]) for page in pages for item in page["executions"])
+
+
+def _newest_of(stack: Stack, machine: str) -> "Iterator[ExecutionListItemTypeDef]":
+    """The newest executions of the machine, the last one first."""
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
+        stateMachineArn=machine, PaginationConfig={"MaxItems": _LISTED_EXECUTIONS, "PageSize": _LISTED_EXECUTIONS}
+    )
+    return (item for page in pages for item in page["executions"])
 
 
 def _cause(cause: str) -> str:

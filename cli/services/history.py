@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from cli.errors import NotFoundError
 from cli.services import cost, executions, prefetch, resumption, runs, starting
 from cli.services.executions import Execution
-from cli.services.runs import Job, Report, Watcher
+from cli.services.quarters import waiting_for_vllm
+from cli.services.runs import Job, Report, RunSnapshot, Watcher
 from cli.stack import Stack
 from contract import ContractError, layout
 from contract.batch import BatchLine, BatchProgress
 from contract.layout import RunRef, check_run
 from contract.run import BatchCounts, FirmCounts, RunRecord, TopicCounts
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions.type_defs import ExecutionListItemTypeDef
 
 UNCOUNTED = "UNFINISHED"
 """The status of a run that neither runs nor was ever counted."""
@@ -27,9 +31,10 @@ class RunItem(TypedDict):
 
     quarter: str
     run: str | None
-    """None for a running execution that has not made its batches yet, and for a quarter that was never run."""
+    """None for an execution that has made no batches, and for a quarter that was never run."""
     status: str | None
-    """RUNNING, SUCCEEDED, FAILED or UNFINISHED; None for a quarter that was never run."""
+    """RUNNING, SUCCEEDED, FAILED or UNFINISHED; also TIMED_OUT and ABORTED of an execution that has made no batches;
+    None for a quarter that was never run."""
     started_at: str | None
     started_by: str
     """The operator's user name, if ftm started it; else empty."""
@@ -79,10 +84,10 @@ class RunStatus(TypedDict):
 def quarters(stack: Stack) -> list[RunItem]:
     """Every quarter that has a prefetch or a run, with its last run; the newest quarter first."""
     names = sorted({*prefetch.quarters_of(stack), *runs.quarters_of(stack)}, reverse=True)
-    running = _running(stack)
+    running, last = _running(stack), executions.last_by_quarter(stack)
 
     def item(quarter: str) -> RunItem:
-        found = runs_of(stack, quarter, running=running.get(quarter), limit=1)
+        found = runs_of(stack, quarter, running.get(quarter), last.get(quarter), limit=1)
         return found[0] if found else _empty(quarter)
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -96,15 +101,22 @@ def all_runs(stack: Stack, quarter: str | None, *, failed: bool, limit: int) -> 
         failed: only those that did not succeed and do not run.
         limit: at most so many runs per quarter.
     """
-    running = _running(stack)
-    names = [quarter] if quarter else runs.quarters_of(stack)
-    found = [item for name in names for item in runs_of(stack, name, running=running.get(name), limit=limit)]
+    running, last = _running(stack), executions.last_by_quarter(stack)
+    names = [quarter] if quarter else sorted({*runs.quarters_of(stack), *last})
+    found = [item for name in names for item in runs_of(stack, name, running.get(name), last.get(name), limit=limit)]
     kept = [item for item in found if not failed or item["status"] not in ("SUCCEEDED", "RUNNING")]
     return sorted(kept, key=lambda item: item["started_at"] or "", reverse=True)
 
 
-def runs_of(stack: Stack, quarter: str, *, running: Execution | None, limit: int) -> list[RunItem]:
-    """The newest runs of one quarter; the one that runs comes first."""
+def runs_of(
+    stack: Stack, quarter: str, running: Execution | None, last: "ExecutionListItemTypeDef | None", *, limit: int
+) -> list[RunItem]:
+    """The newest runs of one quarter, the newest first.
+
+    Args:
+        running: the quarter's running execution.
+        last: its last one, which comes first if it has made no batches.
+    """
     ids = runs.runs_of(stack, quarter)
     items: list[RunItem] = []
     if running:
@@ -112,12 +124,37 @@ def runs_of(stack: Stack, quarter: str, *, running: Execution | None, limit: int
         run = manifest["run"] if manifest else None
         ids = [name for name in ids if name != run]
         items.append(_running_item(stack, quarter, run, running))
+    elif last and last["status"] != "SUCCEEDED":
+        execution = executions.describe(stack, last["executionArn"])
+        if not _has_batches(stack, execution):
+            items.append(_without_batches_item(stack, quarter, execution))
 
     def item(run: str) -> RunItem:
         return _ended_item(stack, RunRef(quarter, run))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return [*items, *pool.map(item, ids[: limit - len(items)])]
+
+
+def status_of(stack: Stack, name: str) -> RunStatus:
+    """In detail, the run with this id, or the newest one of the quarter with this name, whether it runs or has ended.
+
+    Raises:
+        NotFoundError: when there is no such run.
+    """
+    try:
+        check_run(name)
+    except ContractError:
+        execution = executions.newest(stack, name)
+        if execution and execution.status != "SUCCEEDED" and not _has_batches(stack, execution):
+            return {
+                "report": runs.report(RunSnapshot(replace(execution, input={"quarter": name})), None),
+                "batches": [],
+                "last_progress": None,
+                "cause": waiting_for_vllm(stack, execution),
+                "overrun": "",
+            }
+    return _status_of_run(stack, find_run(stack, name))
 
 
 def find_run(stack: Stack, name: str) -> RunRef:
@@ -136,12 +173,7 @@ def find_run(stack: Stack, name: str) -> RunRef:
     raise NotFoundError(f"there is no run {run}: `{stack.command} runs` lists those that exist")
 
 
-def status_of(stack: Stack, ref: RunRef) -> RunStatus:
-    """One run in detail, whether it runs or has ended.
-
-    Raises:
-        NotFoundError: when there is no such run.
-    """
+def _status_of_run(stack: Stack, ref: RunRef) -> RunStatus:
     lines = resumption.batch_lines(stack, ref)
     running = _running(stack).get(ref.quarter)
     if running and (manifest := executions.manifest_of(stack, running.arn)) and manifest["run"] == ref.run:
@@ -165,6 +197,22 @@ def _running(stack: Stack) -> dict[str, Execution]:
     """The running executions by quarter."""
     found = (executions.describe(stack, arn) for arn, _ in executions.running_items(stack))
     return {str(execution.input.get("quarter", "")): execution for execution in found}
+
+
+def _has_batches(stack: Stack, execution: Execution) -> bool:
+    return "quarters" not in execution.input and executions.manifest_of(stack, execution.arn) is not None
+
+
+def _without_batches_item(stack: Stack, quarter: str, execution: Execution) -> RunItem:
+    is_running = execution.status == "RUNNING"
+    return {
+        **_empty(quarter),
+        "status": execution.status,
+        "started_at": execution.started_at.isoformat(timespec="seconds"),
+        "started_by": starting.user_in(execution.name),
+        "seconds": round(execution.seconds, 1),
+        "message": waiting_for_vllm(stack, execution) if is_running else executions.reason(execution),
+    }
 
 
 def _running_item(stack: Stack, quarter: str, run: str | None, execution: Execution) -> RunItem:

@@ -53,7 +53,7 @@ def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[Quar
             ended = quarter in snapshots and snapshots[quarter].execution.status != "RUNNING"
             if not ended and (watcher := _watcher(stack, now, quarter, watchers)):
                 snapshots[quarter] = watcher.snapshot()
-        return QuartersSnapshot(now, quarters, dict(snapshots), "" if snapshots else _waiting_for_vllm(stack, now))
+        return QuartersSnapshot(now, quarters, dict(snapshots), "" if snapshots else waiting_for_vllm(stack, now))
 
     while True:
         snapshot = retries.call(take)
@@ -81,7 +81,7 @@ def watch_only(stack: Stack, execution: Execution, retries: Retries) -> Iterator
             if snapshot.execution.status != "RUNNING" and executions.switches_vllm_off(now):
                 snapshot = replace(snapshot, cause="AWS switches vLLM off")
             return now, snapshot
-        return now, RunSnapshot(replace(now, input=item), cause=_waiting_for_vllm(stack, now))
+        return now, RunSnapshot(replace(now, input=item), cause=waiting_for_vllm(stack, now))
 
     while True:
         now, snapshot = retries.call(take)
@@ -89,6 +89,18 @@ def watch_only(stack: Stack, execution: Execution, retries: Retries) -> Iterator
         if now.status != "RUNNING":
             return
         time.sleep(stack.poll_interval)
+
+
+def waiting_for_vllm(stack: Stack, execution: Execution) -> str:
+    """Why a list has not begun with its quarters, in a sentence; empty if it does not wait for vLLM."""
+    if "vllm" not in execution.input or execution.status != "RUNNING":
+        return ""
+    state, given = vllm.status(stack), execution.input["vllm"]
+    if given.get("smoke_test", True) and state.healthy >= given.get("size", 0):
+        return "vLLM is healthy, and names three topics as a smoke test"
+    reason = vllm.last_word(stack)
+    counts = f"vLLM: {state.healthy} of {state.desired} healthy, GPU instances: {state.instances}"
+    return f"{counts}: {reason}" if reason else counts
 
 
 def report(stack: Stack, snapshot: QuartersSnapshot) -> QuartersReport:
@@ -115,17 +127,6 @@ def _report(snapshot: QuartersSnapshot, status: str, reports: list[Report]) -> Q
         "failed": [report["quarter"] for report in reports if report["status"] not in _NOT_FAILED],
         "seconds": round(snapshot.execution.seconds, 1),
     }
-
-
-def _waiting_for_vllm(stack: Stack, execution: Execution) -> str:
-    if "vllm" not in execution.input or execution.status != "RUNNING":
-        return ""
-    state, given = vllm.status(stack), execution.input["vllm"]
-    if given.get("smoke_test", True) and state.healthy >= given.get("size", 0):
-        return "vLLM is healthy, and names three topics as a smoke test"
-    reason = vllm.last_word(stack)
-    counts = f"vLLM: {state.healthy} of {state.desired} healthy, GPU instances: {state.instances}"
-    return f"{counts}: {reason}" if reason else counts
 
 
 def _watcher(stack: Stack, execution: Execution, quarter: str, watchers: dict[str, Watcher]) -> Watcher | None:

@@ -270,7 +270,14 @@ def test_with_vllm_a_list_of_the_one_quarter_switches_it_on_and_off(aws: Aws, ft
     item = {"quarter": WAITS, "bucket": BUCKET, "batch_size": 50, "llm_concurrency": 62}
     assert json.loads(started["input"]) == {"quarters": [item], "at_once": 1, "vllm": {"size": 2, "keep": False}}
     ftm("run-quarter", WAITS, "--vllm", "1", "--yes", exit_code=5)
+    assert json.loads(ftm("status", "--json").stdout)[0]["message"].startswith("vLLM: 0 of ")
+    assert json.loads(ftm("status", WAITS, "--json").stdout)["report"] | {"seconds": 0} == report | {"seconds": 0}
+
     assert "AWS switches vLLM off" in ftm("stop", WAITS, "--yes").stderr
+    assert f"{WAITS}\tABORTED" in ftm("status").stdout
+    assert f"{WAITS} ABORTED" in ftm("watch", WAITS, exit_code=1).stdout
+    assert "the execution was stopped" in ftm("watch", exit_code=1).stderr
+    assert json.loads(ftm("runs", "--failed", "--json").stdout)[0]["run"] is None
 
 
 def test_the_smoke_test_can_be_left_out(aws: Aws, ftm: Ftm) -> None:

@@ -91,7 +91,11 @@ def test_a_run_begins_only_after_a_smoke_test_of_a_vllm_that_has_come_up(
     assert "named 0 of 3 topics; " in refused.json["message"]
     assert "'Business update' would fit any company" in refused.json["message"]
     assert len(llm.requests) == 6
-    assert ftm("runs", QUARTER, "--json").json == []
+    (shown,) = ftm("runs", QUARTER, "--json").json
+    assert (shown["run"], shown["status"], shown["message"]) == (None, "FAILED", refused.json["message"])
+    assert ftm("status", QUARTER, "--json").json["report"] == refused.json
+    assert ftm("watch", QUARTER, "--json").json == refused.json
+    assert "the smoke test of vLLM has failed" in ftm("watch").err
     assert ftm("vllm", "status", "--json").json["desired"] == left_on
 
 

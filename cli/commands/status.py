@@ -47,7 +47,7 @@ def status(
         return
     name = parse_quarter_or_run(what)
     while True:
-        result = history.status_of(stack, name)
+        result = history.find_status(stack, name)
         if as_json:
             output.print_json(result)
         else:

@@ -136,7 +136,7 @@ def runs_of(
         return [*items, *pool.map(item, ids[: limit - len(items)])]
 
 
-def status_of(stack: Stack, name: str) -> RunStatus:
+def find_status(stack: Stack, name: str) -> RunStatus:
     """In detail, the run with this id, or the newest one of the quarter with this name, whether it runs or has ended.
 
     Raises:
@@ -154,7 +154,7 @@ def status_of(stack: Stack, name: str) -> RunStatus:
                 "cause": waiting_for_vllm(stack, execution),
                 "overrun": "",
             }
-    return _status_of_run(stack, find_run(stack, name))
+    return status_of(stack, find_run(stack, name))
 
 
 def find_run(stack: Stack, name: str) -> RunRef:
@@ -173,7 +173,12 @@ def find_run(stack: Stack, name: str) -> RunRef:
     raise NotFoundError(f"there is no run {run}: `{stack.command} runs` lists those that exist")
 
 
-def _status_of_run(stack: Stack, ref: RunRef) -> RunStatus:
+def status_of(stack: Stack, ref: RunRef) -> RunStatus:
+    """One run in detail, whether it runs or has ended.
+
+    Raises:
+        NotFoundError: when there is no such run.
+    """
     lines = resumption.batch_lines(stack, ref)
     running = _running(stack).get(ref.quarter)
     if running and (manifest := executions.manifest_of(stack, running.arn)) and manifest["run"] == ref.run:

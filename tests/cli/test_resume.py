@@ -205,7 +205,7 @@ def test_quarters_of_a_list_are_reserved_until_they_run(ready: Aws, ftm: Ftm) ->
     assert arn.rsplit(":")[-1] in ftm("run-quarters", Q, "--yes", exit_code=5).stderr
     assert f"stopped {arn}" in ftm("stop", "--yes").stdout
     wait_until_none_runs(ready)
-    assert "no list of quarters is running" in ftm("watch", exit_code=3).stderr
+    assert "the execution was stopped" in ftm("watch", exit_code=1).stderr
 
 
 def test_a_list_with_a_quarter_without_prefetch_starts_nothing(ready: Aws, ftm: Ftm) -> None:

@@ -129,9 +129,8 @@ def find_running(stack: Stack, quarter: str | None) -> Execution:
 def newest(stack: Stack, quarter: str | None) -> Execution | None:
     """The running execution of `quarter`, or else its last one; without a quarter, that of a list of quarters."""
     if quarter is None:
-        machine = str(stack.outputs.get("quarters_state_machine_arn", ""))
-        ended = (describe(stack, item["executionArn"]) for item in (_newest_of(stack, machine) if machine else ()))
-        lists = (execution for execution in ended if "quarters" in execution.input)
+        described = (describe(stack, item["executionArn"]) for item in _newest_of(stack, "quarters_state_machine_arn"))
+        lists = (execution for execution in described if "quarters" in execution.input)
         return next(iter(running_quarters(stack)), None) or next(lists, None)
     if execution := running_for(stack, quarter) or running(stack, quarter):
         return execution
@@ -145,8 +144,7 @@ def last_by_quarter(stack: Stack) -> "dict[str, ExecutionListItemTypeDef]":
     Step Functions keeps executions for 90 days.
     """
     found: dict[str, ExecutionListItemTypeDef] = {}
-    machines = (stack.output("state_machine_arn"), stack.outputs.get("quarters_state_machine_arn"))
-    for item in (item for machine in machines if machine for item in _newest_of(stack, str(machine))):
+    for item in (*_newest_of(stack, "state_machine_arn"), *_newest_of(stack, "quarters_state_machine_arn")):
         match = _QUARTER_IN_NAME.search(item["name"])
         if match and (match[1] not in found or found[match[1]]["startDate"] < item["startDate"]):
             found[match[1]] = item
@@ -231,12 +229,14 @@ def _running(stack: Stack, machine: str) -> Iterator[tuple[str, str]]:
     return ((item["executionArn"], item["name"]) for page in pages for item in page["executions"])
 
 
-def _newest_of(stack: Stack, machine: str) -> "Iterator[ExecutionListItemTypeDef]":
-    """The newest executions of the machine, the last one first."""
-    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
-        stateMachineArn=machine, PaginationConfig={"MaxItems": _LISTED_EXECUTIONS, "PageSize": _LISTED_EXECUTIONS}
-    )
-    return (item for page in pages for item in page["executions"])
+def _newest_of(stack: Stack, output: str) -> "Iterator[ExecutionListItemTypeDef]":
+    """The newest executions of the state machine in that output, the last one first; none if the stack is older than
+    that state machine."""
+    if machine := stack.outputs.get(output):
+        pages = stack.stepfunctions.get_paginator("list_executions").paginate(
+            stateMachineArn=machine, PaginationConfig={"MaxItems": _LISTED_EXECUTIONS, "PageSize": _LISTED_EXECUTIONS}
+        )
+        yield from (item for page in pages for item in page["executions"])
 
 
 def _cause(cause: str) -> str:

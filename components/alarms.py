@@ -124,7 +124,7 @@ def of_runs(quarter_machine: Any, quarters_machine: Any, functions: Sequence[Any
         "quarters-failed",
         "A run with `--vllm`, or a list of quarters, failed, timed out or was stopped, and no quarter failed: vLLM did "
         "not become healthy, or its smoke test failed. See why with `ftm watch`, and start it again afterwards. GPUs "
-        f"that it started are switched off. {RUNBOOK}: A run ended before its quarters",
+        f"that it started are switched off, unless `--keep-vllm` was given. {RUNBOOK}: A run ended before its quarters",
         f"IF({_total(of_lists)} > 0 AND {_total(failures)} == 0, 1, 0)",
         [*of_lists, *failures],
         _HOUR // 60,

@@ -10,6 +10,7 @@ begins, together with the executions and jobs that it still runs.
 """
 
 import gc
+import logging
 import os
 import signal
 import socket
@@ -53,11 +54,16 @@ class MotoServer:
 
 def serve() -> None:
     """Execute commands from standard input until its end."""
+    gc.disable()  # imports create little garbage, and no copy lives long
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # thousands, unused by the tests
     from moto.core.config import default_user_config
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
+    from local.emulator.patches import patch_common
+
+    patch_common()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     default_user_config["batch"] = {"use_docker": False}  # a job succeeds at once
     listener = socket.create_server(("127.0.0.1", 0))
@@ -72,7 +78,6 @@ def serve() -> None:
     keep = sys.stdin.readline()
     plain.shutdown()
     thread.join()
-    gc.freeze()  # a collection in a forked copy would copy all memory that it looks through
     print(keep, end="", flush=True)
     child = 0
     for command in sys.stdin:
@@ -83,6 +88,7 @@ def serve() -> None:
             server.serve_forever()
         print(command, end="", flush=True)
     _kill(child)
+    os._exit(0)  # the interpreter's own end would collect all of moto's objects
 
 
 def _kill(child: int) -> None:

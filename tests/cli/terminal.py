@@ -1,23 +1,23 @@
-"""Runs `ftm` in its own process on a terminal of a given width, as a person sees it."""
+"""Runs `ftm` in a process of its own: on a terminal of a given width, as a person sees it, or with pipes.
+
+The process is a fork of the test's, in which everything is imported already.
+"""
 
 import fcntl
 import os
 import pty
 import re
 import select
+import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
 
-_COMMAND = [
-    sys.executable,
-    "-c",
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cli.main import main; main()",
-]
-
+from cli.main import main
 
 CTRL_C = "\x03"
 _SECONDS = 120
@@ -45,16 +45,8 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "CI")}
-    process = subprocess.Popen(
-        [*_COMMAND, *arguments],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env={**inherited, "TERM": "xterm-256color", **environment},
-        start_new_session=True,
-        # Makes Ctrl-C a signal. It is a single system call, which is safe after a fork with threads.
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-    )
+    environment = {**inherited, "TERM": "xterm-256color", **environment}
+    process = _fork(arguments, (slave, slave, slave), environment, terminal=True)
     os.close(slave)
     shown, pressed, deadline = b"", "", time.monotonic() + _SECONDS
     while True:
@@ -63,7 +55,7 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
                 # Between printing the prompt and waiting for keys, Python notices only a second signal.
                 os.write(master, pressed.encode())
             if time.monotonic() > deadline:
-                process.kill()
+                os.kill(process, signal.SIGKILL)
             continue
         try:
             chunk = os.read(master, 65536)
@@ -76,4 +68,60 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
             os.write(master, keys.encode())
             keys, pressed = "", keys
     os.close(master)
-    return Screen(shown.decode(errors="replace").replace("\r\n", "\n"), process.wait())
+    return Screen(shown.decode(errors="replace").replace("\r\n", "\n"), _wait(process))
+
+
+@dataclass(frozen=True)
+class Process:
+    """`ftm` without a terminal. Its standard output has to fit into a pipe's buffer."""
+
+    pid: int
+    stdout: TextIOWrapper
+    stderr: TextIOWrapper
+
+    def wait(self) -> int:
+        """Return its exit code."""
+        return _wait(self.pid)
+
+
+def in_background(*arguments: str) -> Process:
+    """Start `ftm` without waiting for its end."""
+    (stdout, out), (stderr, err) = os.pipe(), os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    pid = _fork(arguments, (nothing, out, err), os.environ)
+    for end in (nothing, out, err):
+        os.close(end)
+    return Process(pid, os.fdopen(stdout), os.fdopen(stderr))
+
+
+def _fork(
+    arguments: tuple[str, ...], streams: tuple[int, int, int], environment: Mapping[str, str], *, terminal: bool = False
+) -> int:
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        if terminal:
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # makes Ctrl-C a signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a script ignore it
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", 1)
+        sys.argv = ["ftm", *arguments]
+        variables = dict(environment)
+        os.environ.clear()
+        os.environ.update(variables)
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

@@ -137,9 +137,7 @@ def test_no_color_applies_to_all_output(aws: Aws) -> None:
     assert coloured.exit_code == plain.exit_code == 3
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--help",), ("topics", "--help"), ("--version",), ("topics", SUCCEEDS, "--json")]
-)
+@pytest.mark.parametrize("arguments", [("topics", "--help"), ("topics", SUCCEEDS, "--json")])
 def test_a_full_disk_behind_stdout_is_reported_in_one_sentence(aws: Aws, arguments: tuple[str, ...]) -> None:
     put_run(aws, SUCCEEDS)
     command = Path(sys.executable).with_name("ftm")

@@ -72,7 +72,7 @@ def uploaded(aws: Aws) -> list[str]:
     return [item["Key"].rsplit("/")[-1] for item in listing.get("Contents", [])]
 
 
-def test_put_uploads_manifest_and_chunks(aws: Aws, ftm: Ftm, folder: Path) -> None:
+def test_a_prefetch_is_uploaded_and_can_be_run(aws: Aws, ftm: Ftm, folder: Path) -> None:
     (folder / "notes.txt").write_text("of no concern")
 
     result = ftm("prefetch", "put", Q, str(folder), "--json")
@@ -86,6 +86,8 @@ def test_put_uploads_manifest_and_chunks(aws: Aws, ftm: Ftm, folder: Path) -> No
         "notes": [],
     }
     assert uploaded(aws) == ["chunk_0000.parquet", "chunk_0001.parquet", "manifest.json"]
+    make_vllm_healthy(aws)
+    assert "3 firms, 1 batch of up to 50 firms" in ftm("run-quarter", Q, "--yes").stderr
 
 
 def by_pandas(table: pa.Table, path: Path) -> None:
@@ -140,69 +142,45 @@ def test_chunks_of_common_writers_are_accepted(aws: Aws, ftm: Ftm, tmp_path: Pat
     assert len(uploaded(aws)) == 6
 
 
-def test_values_that_are_read_differently_than_written_are_reported(aws: Aws, ftm: Ftm, folder: Path) -> None:
-    write_chunk(folder, "chunk_0001.parquet", ["C"], permno="N/A", gvkey=1690.0, earnings_call_date="10/28/2021")
+def test_values_that_are_read_differently_and_firms_without_text_are_reported(aws: Aws, ftm: Ftm, folder: Path) -> None:
+    write_chunk(
+        folder,
+        "chunk_0001.parquet",
+        ["C"],
+        permno="N/A",
+        gvkey=1690.0,
+        earnings_call_date="10/28/2021",
+        raw_text="nan",
+        cleaned_text=None,
+    )
 
     notes = ftm("prefetch", "put", Q, str(folder)).stderr
 
     assert "permno: 2 values are not whole numbers, first 'N/A' (C, sentence C_1_0000): read as missing" in notes
     assert "gvkey: 2 values are padded to six digits" in notes
     assert "earnings_call_date" not in notes
+    assert "raw_text is empty for 1 firm, the first is C: the LLM is shown cleaned_text" in notes
+    assert "cleaned_text is empty for 1 firm, the first is C: no topics can be found" in notes
     assert len(uploaded(aws)) == 3
 
 
-def test_firms_without_text_are_reported(aws: Aws, ftm: Ftm, folder: Path) -> None:
-    write_chunk(folder, "chunk_0001.parquet", ["C"], raw_text="nan", cleaned_text=None)
-
-    notes = ftm("prefetch", "put", Q, str(folder)).stderr
-
-    assert "raw_text is empty for 1 firm, the first is C: the LLM is shown cleaned_text" in notes
-    assert "cleaned_text is empty for 1 firm, the first is C: no topics can be found" in notes
-
-
-def test_a_folder_named_after_its_quarter_needs_no_quarter_column(
+def test_a_folder_laid_out_as_the_bucket_with_a_gzipped_manifest_and_without_quarter_columns(
     aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / layout.prefetch_prefix(Q)
+    root = tmp_path / "root"
+    place = root / layout.prefetch_prefix(Q)
     place.mkdir(parents=True)
     for path in folder.glob("*.parquet"):
         pq.write_table(pq.read_table(path).drop_columns(["quarter"]), place / path.name)
-    write_manifest(place)
-
-    ftm("prefetch", "put", Q, str(place))
-
-    assert len(uploaded(aws)) == 3
-
-
-def test_an_uploaded_prefetch_can_be_run(aws: Aws, ftm: Ftm, folder: Path) -> None:
-    make_vllm_healthy(aws)
-    ftm("prefetch", "put", Q, str(folder))
-
-    assert "3 firms, 1 batch of up to 50 firms" in ftm("run-quarter", Q, "--yes").stderr
-
-
-def test_the_folder_may_have_the_layout_of_the_bucket(aws: Aws, ftm: Ftm, folder: Path, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    (root / "prefetch/transcripts").mkdir(parents=True)
-    place = root / layout.prefetch_prefix(Q)
-    place.mkdir()
-    for path in folder.glob("*.*"):
-        path.rename(place / path.name)
+    manifest = gzip.compress((folder / "manifest.json").read_bytes())
+    (place / "manifest.json").write_bytes(manifest)
 
     ftm("prefetch", "put", Q, str(root))
 
     assert len(uploaded(aws)) == 3
-
-
-def test_a_gzipped_manifest_is_uploaded_with_its_content_encoding(aws: Aws, ftm: Ftm, folder: Path) -> None:
-    path = folder / "manifest.json"
-    path.write_bytes(gzip.compress(path.read_bytes()))
-
-    ftm("prefetch", "put", Q, str(folder))
-
     answer = aws.client("s3").get_object(Bucket=BUCKET, Key=layout.prefetch_manifest_key(Q))
     assert answer["ContentEncoding"] == "gzip"
-    assert answer["Body"].read() == path.read_bytes()
+    assert answer["Body"].read() == manifest
 
 
 def not_parquet(folder: Path) -> None:
@@ -247,12 +225,10 @@ def repeated_sentence(folder: Path) -> None:
 Damage = Callable[[Path], object]
 
 BROKEN: list[tuple[Damage, str]] = [
-    (lambda folder: (folder / "chunk_0001.parquet").unlink(), "chunk_0001.parquet is missing, though the manifest"),
     (lambda folder: (folder / "manifest.json").unlink(), "holds no prefetch of 2023Q1"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: the prefetch manifest is not JSON"),
     (torn, "chunk_0001.parquet of the prefetch cannot be read as Parquet"),
     (lambda folder: write_manifest(folder, quarter="2022Q4"), "of quarter '2022Q4', not 2023Q1"),
-    (lambda folder: write_manifest(folder, chunk_sizes={"chunk_0000.parquet": 3, "chunk_0001.parquet": 0}), "holds 2"),
     (
         lambda folder: write_manifest(
             folder,
@@ -278,6 +254,8 @@ def test_a_damaged_prefetch_is_rejected_and_nothing_is_uploaded(
 
 
 BROKEN_CHUNKS: list[tuple[Damage, str]] = [
+    (lambda folder: (folder / "chunk_0001.parquet").unlink(), "chunk_0001.parquet is missing, though the manifest"),
+    (lambda folder: write_manifest(folder, chunk_sizes={"chunk_0000.parquet": 3, "chunk_0001.parquet": 0}), "holds 2"),
     (not_parquet, "chunk_0001.parquet of the prefetch cannot be read as Parquet"),
     (lacks_a_column, "chunk_0001.parquet of the prefetch lacks the column cleaned_text"),
     (wrong_type, "the column raw_text is of type int64, not text"),
@@ -316,22 +294,21 @@ def test_damage_in_a_chunk_is_found_by_the_process_that_checks_it(
     assert sentence in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_an_interrupted_upload_leaves_no_manifest(
-    aws: Aws, ftm: Ftm, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_upload_leaves_no_manifest(aws: Aws, folder: Path) -> None:
     """The previous manifest must not remain beside chunks of two prefetches."""
-    ftm("prefetch", "put", Q, str(folder))
+    from cli.services import prefetch
+    from cli.stack import Target, connect
+
+    stack, checked = connect(Target("local")), prefetch.load(Q, folder)
+    prefetch.upload(stack, checked)
+    assert "manifest.json" in uploaded(aws)
     gone = folder / "chunk_0001.parquet"
 
     def lose_the_second_chunk(chunk: str) -> None:
         gone.unlink(missing_ok=True)
 
-    from cli.services import prefetch
-    from cli.stack import Target, connect
-
-    checked = prefetch.load(Q, folder)
     with pytest.raises(OSError, match=gone.name):
-        prefetch.upload(connect(Target("local")), checked, on_chunk=lose_the_second_chunk)
+        prefetch.upload(stack, checked, on_chunk=lose_the_second_chunk)
 
     assert "manifest.json" not in uploaded(aws)
 

@@ -46,21 +46,42 @@ def parquet(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("write", [csv, jsonl, parquet])
-def test_texts_become_a_prefetch_that_can_be_uploaded(aws: Aws, ftm: Ftm, tmp_path: Path, write: Any) -> None:
+FIRST_ROWS = [
+    ("0005", 0, "Good morning, Mr. Smith.", "good morning mr smith"),
+    ("0005", 1, "Sales grew 5.2%.", "sales grew"),
+    ("0005", 2, "What about Europe?", "what about europe"),
+]
+
+
+def test_texts_become_a_prefetch_that_can_be_uploaded(aws: Aws, ftm: Ftm, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
-    made = ftm("prefetch", "make", Q, str(write(tmp_path)), *COLUMNS, "--out", str(out), "--json")
+    made = ftm("prefetch", "make", Q, str(csv(tmp_path)), *COLUMNS, "--out", str(out), "--json")
 
-    document = json.loads(made.stdout)
-    assert document.pop("notes") in ([], ["gvkey: 3 values are padded to six digits"])
-    assert document == {"quarter": Q, "folder": str(out), "firms": 2, "sentences": 5, "other_quarters": 0}
-    assert [(row["firm_id"], row["position"], row["raw_text"], row["cleaned_text"]) for row in rows(out)][:3] == [
-        ("0005", 0, "Good morning, Mr. Smith.", "good morning mr smith"),
-        ("0005", 1, "Sales grew 5.2%.", "sales grew"),
-        ("0005", 2, "What about Europe?", "what about europe"),
-    ]
+    assert json.loads(made.stdout) == {
+        "quarter": Q,
+        "folder": str(out),
+        "firms": 2,
+        "sentences": 5,
+        "other_quarters": 0,
+        "notes": ["gvkey: 3 values are padded to six digits"],
+    }
+    assert first_rows(out) == FIRST_ROWS
     assert "2 firms, 5 sentences" in ftm("prefetch", "put", Q, str(out)).stdout
+
+
+@pytest.mark.parametrize("write", [jsonl, parquet])
+def test_other_kinds_of_tables(tmp_path: Path, write: Any) -> None:
+    mapping = {"firm_id": "ticker", "raw_text": "text", "earnings_call_date": "day"}
+
+    made = prefetch_table.make(Q, [write(tmp_path)], mapping, "en", tmp_path / "out")
+
+    assert (made.prefetch.sentences, made.prefetch.notes, made.other_quarters) == (5, [], 0)
+    assert first_rows(tmp_path / "out") == FIRST_ROWS
+
+
+def first_rows(folder: Path) -> list[tuple[Any, ...]]:
+    return [(row["firm_id"], row["position"], row["raw_text"], row["cleaned_text"]) for row in rows(folder)][:3]
 
 
 def test_rows_that_are_sentences_are_kept(ftm: Ftm, tmp_path: Path) -> None:

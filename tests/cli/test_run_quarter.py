@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -26,6 +24,7 @@ from .conftest import (
     register,
     wait_until_none_runs,
 )
+from .terminal import in_background
 
 
 @pytest.fixture
@@ -327,18 +326,15 @@ def test_a_deleted_bucket_is_reported(ready: Aws, ftm: Ftm) -> None:
 
 
 def test_ctrl_c_says_that_the_run_continues_and_how_to_stop_it(ready: Aws) -> None:
-    # Restores SIGINT as in a terminal: background processes of a script inherit it as ignored.
-    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cli.main import main; main()"
-    command = [sys.executable, "-c", start, "run-quarter", WAITS, "--yes"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
-        assert process.stderr
-        for line in process.stderr:
+    process = in_background("run-quarter", WAITS, "--yes")
+    with process.stdout, process.stderr as lines:
+        for line in lines:
             if "batches 0/2" in line:
                 break
-        process.send_signal(signal.SIGINT)
-        stderr = process.stderr.read()
+        os.kill(process.pid, signal.SIGINT)
+        stderr = lines.read()
 
-    assert process.returncode == 130
+    assert process.wait() == 130
     assert f"{WAITS} continues in AWS" in stderr
     assert f"ftm --stack local stop {WAITS}" in stderr
     assert "Traceback" not in stderr
@@ -347,18 +343,15 @@ def test_ctrl_c_says_that_the_run_continues_and_how_to_stop_it(ready: Aws) -> No
 
 def test_watch_ends_as_the_run_does(ready: Aws, ftm: Ftm) -> None:
     ftm("run-quarter", WAITS, "--yes", "--detach")
-    command = [sys.executable, "-c", "from cli.main import main; main()", "watch", WAITS, "--json"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, text=True, env=dict(os.environ), stdout=pipe, stderr=pipe) as process:
-        assert process.stderr
-        assert process.stdout
-        for line in process.stderr:
+    process = in_background("watch", WAITS, "--json")
+    with process.stdout, process.stderr as lines:
+        for line in lines:
             if "batches 0/2" in line:
                 break
         ftm("stop", WAITS, "--yes")
-        report, stderr = json.loads(process.stdout.read()), process.stderr.read()
+        report, stderr = json.loads(process.stdout.read()), lines.read()
 
-    assert process.returncode == 1
+    assert process.wait() == 1
     assert report["status"] == "ABORTED"
     assert "the execution was stopped" in stderr
 
@@ -377,9 +370,8 @@ def test_the_progress_of_firms_is_printed_during_the_run(ready: Aws, ftm: Ftm) -
 
 
 def test_of_two_concurrent_starts_one_is_rejected(ready: Aws) -> None:
-    command = [sys.executable, "-c", "from cli.main import main; main()", "run-quarter", WAITS, "--yes", "--detach"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) for _ in range(2)]
-    stderr = [process.communicate()[1] for process in both]
+    both = [in_background("run-quarter", WAITS, "--yes", "--detach") for _ in range(2)]
+    stderr = [process.stderr.read() for process in both]
 
-    assert sorted(process.returncode for process in both) == [0, 5], stderr
+    assert sorted(process.wait() for process in both) == [0, 5], stderr
     assert len(executions(ready)) == 1

@@ -27,6 +27,7 @@ from contract.prefetch import SENTENCE_COLUMNS
 from contract.themes import ThemeName, ThemesRecord, ThemesRef
 from worker import parts
 from worker.export import files
+from worker.export.writer import FileWriter
 from worker.themes import results
 
 from .conftest import BUCKET, RUN, SUCCEEDS, Aws, Ftm
@@ -200,9 +201,8 @@ def read_by_all(path: Path) -> list[list[dict[str, Any]]]:
     return [by_pandas.to_dict("records"), by_polars.to_dicts(), by_duckdb.to_pylist()]
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
-def test_topics_are_read_back(two_quarters: Aws, ftm: Ftm, tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"topics.{kind}"
+def test_topics_are_read_back(two_quarters: Aws, ftm: Ftm, tmp_path: Path) -> None:
+    path = tmp_path / "topics.parquet"
 
     document = json.loads(ftm("topics", Q, "--out", str(path), "--json").stdout)
 
@@ -216,28 +216,38 @@ def test_topics_are_read_back(two_quarters: Aws, ftm: Ftm, tmp_path: Path, kind:
         "linked": 2,
         "skipped": skipped,
     }
-    assert sorted(each.name for each in tmp_path.iterdir()) == [f"topics.{kind}", f"topics.skipped.{kind}"]
-    for rows in read_by_all(path):
-        assert list(rows[0]) == files.TOPICS_SCHEMA.names
-        assert [(row["topic_id"], row["name"], row["n_sentences"]) for row in rows] == [
-            ("F0_2023Q1_0", FERRY.title(), 3),
-            ("F0_2023Q1_1", OIL.title(), 3),
-            ("F2_2023Q1_0", FERRY.title(), 3),
-        ]
-        new, old, _ = rows
-        assert old["previous_topic_id"] == "F0_2022Q4_0"
-        assert old["previous_cosine"] == pytest.approx(1)
-        assert new["previous_topic_id"] is None
-        assert old["firm_name"] == "F0, Corp"
-        assert old["permno"] == 10001
-        assert math.isclose(old["share"], 0.4286)
-        assert str(old["earnings_call_date"]).startswith("2023-02-03")
-        ids = json.loads(old["sentence_ids"]) if kind == "csv" else list(old["sentence_ids"])
-        assert ids == ["F0_T_0004", "F0_T_0005", "F0_T_0006"]
-    for rows in read_by_all(path.with_suffix(f".skipped.{kind}")):
-        assert [(row["firm_id"], row["reason"]) for row in rows] == [("F1", skipped[0]["reason"])]
-    if kind == "parquet":
-        assert {row["gvkey"] for row in read_by_all(path)[2]} == {"001690"}
+    of_skipped = path.with_suffix(".skipped.parquet")
+    assert sorted(tmp_path.iterdir()) == [path, of_skipped]
+    for written, schema in ((path, files.TOPICS_SCHEMA), (of_skipped, files.SKIPPED_SCHEMA)):
+        for suffix in (".csv", ".jsonl"):
+            with FileWriter(written.with_suffix(suffix), schema) as file:
+                file.write(pq.read_table(written).to_pylist())
+    for suffix in (".parquet", ".csv", ".jsonl"):
+        for rows in read_by_all(path.with_suffix(suffix)):
+            check_topics(rows, sentence_ids_are_json=suffix == ".csv")
+        for rows in read_by_all(of_skipped.with_suffix(suffix)):
+            assert [(row["firm_id"], row["reason"]) for row in rows] == [("F1", skipped[0]["reason"])]
+    assert {row["gvkey"] for row in read_by_all(path)[2]} == {"001690"}
+
+
+def check_topics(rows: list[dict[str, Any]], *, sentence_ids_are_json: bool) -> None:
+    """The topics of `Q`, of which two continue one of the quarter before."""
+    assert list(rows[0]) == files.TOPICS_SCHEMA.names
+    assert [(row["topic_id"], row["name"], row["n_sentences"]) for row in rows] == [
+        ("F0_2023Q1_0", FERRY.title(), 3),
+        ("F0_2023Q1_1", OIL.title(), 3),
+        ("F2_2023Q1_0", FERRY.title(), 3),
+    ]
+    new, old, _ = rows
+    assert old["previous_topic_id"] == "F0_2022Q4_0"
+    assert old["previous_cosine"] == pytest.approx(1)
+    assert new["previous_topic_id"] is None
+    assert old["firm_name"] == "F0, Corp"
+    assert old["permno"] == 10001
+    assert math.isclose(old["share"], 0.4286)
+    assert str(old["earnings_call_date"]).startswith("2023-02-03")
+    ids = json.loads(old["sentence_ids"]) if sentence_ids_are_json else list(old["sentence_ids"])
+    assert ids == ["F0_T_0004", "F0_T_0005", "F0_T_0006"]
 
 
 def test_every_sentence_with_its_topic_or_none(two_quarters: Aws, ftm: Ftm, tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-
 from worker.words import plain_words
 
 MIN_COSINE = 0.3
@@ -33,6 +31,9 @@ def link(topics: Mapping[str, str], before: Mapping[str, str]) -> dict[str, Link
     texts = [*topics.values(), *before.values()]
     if not topics or not before or not any(plain_words(text) for text in texts):
         return {}
+    # Importing it takes seconds, which only an export with links has to spend.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     tfidf: Any = TfidfVectorizer(
         analyzer=plain_words,  # pyright: ignore[reportArgumentType]
         sublinear_tf=True,

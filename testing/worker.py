@@ -327,6 +327,7 @@ def batch_environment(bucket: Bucket, base_url: str) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         **bucket.aws,
         env.S3_BUCKET: BUCKET,
         env.QUARTER: QUARTER,

@@ -1,25 +1,43 @@
-"""What every test shares: a check of the topics after a fault, and service descriptions that botocore reads once.
+"""What every test shares: a check of the topics after a fault, and settings that save CPU time."""
 
-A client's session keeps these descriptions, and `ftm` makes a session for each command, as it must. In tests that
-start hundreds of commands in one process, reading them again was a third of the CPU time.
-"""
-
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
+from typing import Any
 
+import botocore.hooks
 import botocore.loaders
 import botocore.session
 import pytest
+from botocore.hooks import EventAliaser, HierarchicalEmitter
 
 from testing.tables import print_table
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_service_descriptions() -> Iterator[None]:
+def fast_clients() -> Iterator[None]:
+    """botocore reads its service descriptions and derives the names of its events once, not for each session.
+
+    `ftm` makes a session for each command, as it must, and tests start hundreds of commands in one process.
+    """
+    aliaser: Any = EventAliaser(HierarchicalEmitter())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", cache(botocore.loaders.create_loader))
+        patch.setattr(botocore.hooks, "accepts_kwargs", cache(botocore.hooks.accepts_kwargs))
+        patch.setattr(EventAliaser, "_alias_event_name", staticmethod(cache(aliaser._alias_event_name)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_without_pandas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes that tests start find no pandas, as in the worker's image: pyarrow and scikit-learn would import it,
+    which takes as long as most of what these processes do."""
+    folder = tmp_path_factory.mktemp("without-pandas")
+    (folder / "pandas.py").write_text('raise ImportError("not installed in the worker\'s image")')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield
 
 

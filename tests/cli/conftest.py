@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 from typer.testing import CliRunner, Result
 
 from cli.main import app
@@ -162,7 +164,7 @@ def deploy(aws: Aws) -> dict[str, Any]:
 
 
 def warm_up(aws: Aws) -> None:
-    """Execute the state machine once for each outcome, so that the copies for the tests have the parser's tables."""
+    """Fill the caches of the server that every copy would fill again: of its parser, and of its services' errors."""
     machines = aws.client("stepfunctions")
     role = "arn:aws:iam::123456789012:role/ftm-local"
     machine = machines.create_state_machine(name="warm", definition=json.dumps(DEFINITION), roleArn=role)
@@ -173,6 +175,13 @@ def warm_up(aws: Aws) -> None:
     for execution in machines.list_executions(stateMachineArn=arn)["executions"]:
         machines.get_execution_history(executionArn=execution["executionArn"])
     machines.delete_state_machine(stateMachineArn=arn)
+    for call in (
+        lambda: machines.describe_state_machine(stateMachineArn=arn),
+        lambda: aws.client("s3").get_object(Bucket=BUCKET, Key="missing"),
+        lambda: aws.client("logs").describe_log_streams(logGroupName="missing"),
+    ):
+        with suppress(ClientError):
+            call()
 
 
 def running_executions(aws: Aws) -> list[str]:

@@ -1,6 +1,7 @@
 """`ftm compare`: matching topics by sentences, comparing names, and asking a judge in both orders."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -72,7 +73,7 @@ def runs(aws: Aws) -> Aws:
     return aws
 
 
-def test_topics_are_matched_by_their_sentences(runs: Aws, ftm: Ftm) -> None:
+def test_topics_are_matched_by_their_sentences_and_each_set_of_names_is_described(runs: Aws, ftm: Ftm) -> None:
     result = json.loads(ftm("compare", Q, "--with", OTHER, "--json").stdout)
 
     assert (result["firms"], result["matched"], result["only_a"], result["only_b"]) == (2, 3, 1, 0)
@@ -83,11 +84,6 @@ def test_topics_are_matched_by_their_sentences(runs: Aws, ftm: Ftm) -> None:
     ]
     assert result["differ_most"][0]["similarity"] == 0
     assert result["judge"] is None
-
-
-def test_each_set_of_names_is_described_separately(runs: Aws, ftm: Ftm) -> None:
-    result = json.loads(ftm("compare", Q, "--with", OTHER, "--json").stdout)
-
     assert result["a"]["generalisable"] == 0.75  # one name contains Acme
     assert result["a"]["shared_names"] == 0.5
     assert result["a"]["fallbacks"] == 0
@@ -167,7 +163,7 @@ def test_names_are_compared_by_embeddings_if_the_model_is_installed(
     runs: Aws, ftm: Ftm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks_model: bool, measure: str
 ) -> None:
     (tmp_path / "sentence_transformers.py").write_text(EMBEDDER.replace("HAS_NO_MODEL", str(lacks_model)))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(tmp_path)
 
     result = ftm("compare", Q, "--with", OTHER)
@@ -233,13 +229,6 @@ def judge(runs: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
     server.server_close()
-
-
-def verdicts(ftm: Ftm, judge: str, *options: str) -> dict[str, Any]:
-    return json.loads(ftm("compare", Q, "--with", OTHER, "--judge", judge, *options, "--json").stdout)["judge"]
-
-
-DECIDED = {"model": "judge-1", "pairs": 3, "a": 0, "b": 1, "equal": 0, "contradicted": 2, "unanswered": 0}
 
 
 def test_the_judge_gets_sentences_the_chosen_model_and_the_key(

@@ -9,6 +9,9 @@ from local.deploy.program import Resource, Run
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 
+LONGEST_NAME = "a" + "b" * 62 + "c"
+"""The longest name that a stack may have."""
+
 _HEX = "01234567-89ab-cdef-0123-456789abcdef"
 
 Deploy = Callable[..., "Deployed"]
@@ -213,14 +216,43 @@ EVERYTHING_GIVEN = {
     "stateMachineRoleArn": f"arn:aws:iam::{ACCOUNT}:role/state-machine",
 }
 CERTIFICATE = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/12345678-1234-1234-1234-123456789012"
+HUGGING_FACE_TOKEN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:hf-AbCdEf"
+LLM_API_KEY = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:llm-AbCdEf"
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "everything given": EVERYTHING_GIVEN,
-    "GPU Batch": {"batchGpus": 1, "batchInstanceTypes": ["g4dn", "g5"]},
-    "HTTPS": {"vllmCertificateArn": CERTIFICATE, "vllmHostname": "vllm.example.com"},
-    "on-demand floor": {"vllmOnDemandInstances": 1, "vllmMinInstances": 1},
-    "vLLM disabled": {"vllmEnabled": False},
-    "on-demand fallbacks": {"vllmOnDemandFallbackMinutes": 20, "batchOnDemandFallback": True},
-    "notifications": {"notificationEmails": ["operator@example.com"], "monthlyBudgetUsd": 50},
+    "everything given": EVERYTHING_GIVEN | {"monthlyBudgetUsd": 50},
+    "every option": {
+        "batchGpus": 1,
+        "batchInstanceTypes": ["g4dn", "g5"],
+        "batchOnDemandFallback": True,
+        "batchTimeoutHours": 2,
+        "deletionProtection": False,
+        "huggingFaceTokenSecretArn": HUGGING_FACE_TOKEN,
+        "llmApiKeySecretArn": LLM_API_KEY,
+        "llmMaxConcurrent": 8,
+        "logRetentionDays": 30,
+        "mapConcurrency": 7,
+        "minNamedPercent": 90,
+        "monthlyBudgetUsd": 50,
+        "notificationEmails": ["operator@example.com"],
+        "topicEmbeddingModel": "all-MiniLM-L6-v2",
+        "vllmCertificateArn": CERTIFICATE,
+        "vllmHostname": "vllm.example.com",
+        "vllmInstanceTypes": ["g4dn.xlarge", "g5.xlarge"],
+        "vllmMinInstances": 1,
+        "vllmModel": "Qwen/Qwen3-4B",
+        "vllmOnDemandFallbackMinutes": 20,
+        "vllmOnDemandInstances": 1,
+        "vllmServedModelName": "namer",
+        "workerImageTag": "v7",
+    },
+    "vLLM disabled": {
+        "vllmEnabled": False,
+        "accessLogsBucket": "access-logs",
+        "kmsKeyArn": EVERYTHING_GIVEN["kmsKeyArn"],
+        "llmApiKeySecretArn": LLM_API_KEY,
+        "notificationEmails": ["operator@example.com"],
+    },
 }
-"""Settings of stacks that differ in the resources they create."""
+"""Settings of stacks that differ in the resources they create. Evaluating the program takes half a second, so that
+tests of different settings share a stack."""

@@ -1,7 +1,9 @@
 """Fixtures that run the Pulumi program against a simulated account."""
 
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from testing.paper_cloud import Deploy, Deployed, PaperCloud
 ROOT = Path(__file__).parents[2]
 
 _DEPLOYED: dict[str, Deployed] = {}
-"""Stacks already deployed to the default account by earlier tests. The registered resources are never changed."""
+"""Stacks that earlier tests deployed, by account and settings. Tests do not change the registered resources."""
 
 
 @pytest.fixture
@@ -42,16 +44,22 @@ def deploy(
 ) -> Deploy:
     """`deploy(stack="dev", preview=False, vllmEnabled=False)` runs the program of that stack with those settings."""
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
+    # Pulumi sends the stack trace of every registration to its engine, which takes an eighth of the program's time.
+    monkeypatch.setattr(sys, "tracebacklimit", 1, raising=False)
 
     def run(stack: str = "prod", preview: bool = False, **settings: Any) -> Deployed:
-        key = repr((stack, preview, settings))
-        usual = cloud == PaperCloud()
-        if usual and key in _DEPLOYED:
-            return _DEPLOYED[key]
-        evaluate = program.preview if preview else program.up
-        deployed = Deployed(evaluate(stack, cloud, root=project(stack, settings)), cloud.invoked)
-        if usual:
-            _DEPLOYED[key] = deployed
-        return deployed
+        account = replace(cloud, invoked=[])
+        key = repr((account, stack, preview, settings))
+        if key not in _DEPLOYED:
+            evaluate = program.preview if preview else program.up
+            _DEPLOYED[key] = Deployed(evaluate(stack, account, root=project(stack, settings)), account.invoked)
+        return _DEPLOYED[key]
 
     return run
+
+
+@pytest.fixture
+def example(deploy: Deploy) -> Deployed:
+    """The stack of Pulumi.prod.yaml."""
+    config = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
+    return deploy("prod", **{key[4:]: value for key, value in config.items() if key.startswith("ftm:")})

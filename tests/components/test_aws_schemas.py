@@ -8,23 +8,14 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import parliament
 import pytest
-import yaml
-from cfnlint import api
-from cfnlint.config import ManualArgs
 
 from local.deploy.program import Resource
-from testing.cloudformation import MappingError, write_template
-from testing.paper_cloud import EVERYTHING_GIVEN, REGION, VARIANTS, Deploy, LifelikeCloud
-
-ROOT = Path(__file__).parents[2]
+from testing.paper_cloud import EVERYTHING_GIVEN, LONGEST_NAME, REGION, VARIANTS, Deploy, LifelikeCloud
 
 GIVEN = EVERYTHING_GIVEN | {"vpcId": LifelikeCloud().default_vpc, "subnetIds": list(LifelikeCloud().subnets)}
-KEY_AND_LOGS = {key: GIVEN[key] for key in ("kmsKeyArn", "accessLogsBucket", "snsTopicArn")}
 
 DESCRIPTION = r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{0,255}"
 BALANCER_NAME = r"(?!internal-)[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
@@ -49,26 +40,12 @@ NOT_NEEDED = (
 only express workflows have executions of the second form, and only distributed Maps have runs."""
 
 
-def stack_file(stack: str) -> dict[str, Any]:
-    """The settings of Pulumi.<stack>.yaml."""
-    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
-    return {key[4:]: value for key, value in config.items() if key.startswith("ftm:")}
-
-
 STACKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "prod": ("prod", stack_file("prod")),
-    "local": ("local", stack_file("local")),
-    "everything adopted": ("prod", GIVEN),
-    "KMS and certificate": ("prod", KEY_AND_LOGS | VARIANTS["HTTPS"]),
-    "no vLLM": ("prod", VARIANTS["vLLM disabled"]),
-    "embeddings with GPUs": ("prod", VARIANTS["GPU Batch"] | {"topicEmbeddingModel": "all-MiniLM-L6-v2"}),
-    "notifications": ("prod", VARIANTS["notifications"]),
-    "on-demand floor": ("prod", VARIANTS["on-demand floor"]),
-    "the longest name": ("a" + "b" * 62 + "c", {}),
+    "prod": ("prod", {}),
+    "everything given": ("prod", GIVEN),
+    "every option, the longest name": (LONGEST_NAME, VARIANTS["every option"]),
+    "vLLM disabled": ("prod", VARIANTS["vLLM disabled"]),
 }
-
-
-_CREATED: dict[str, list[Resource]] = {}
 
 
 @pytest.fixture
@@ -79,17 +56,17 @@ def cloud() -> LifelikeCloud:
 @pytest.fixture
 def resources(deploy: Deploy) -> Callable[[str], list[Resource]]:
     """The created resources of one of STACKS."""
-
-    def create(name: str) -> list[Resource]:
-        if name not in _CREATED:
-            _CREATED[name] = deploy(STACKS[name][0], **STACKS[name][1]).custom
-        return _CREATED[name]
-
-    return create
+    return lambda name: deploy(STACKS[name][0], **STACKS[name][1]).custom
 
 
 def judge(resources: Iterable[Resource]) -> list[str]:
     """Violations of AWS's schemas and of the additional limits, one sentence each."""
+    # Imported here, since every process of pytest collects this module and only one runs it.
+    from cfnlint import api
+    from cfnlint.config import ManualArgs
+
+    from testing.cloudformation import write_template
+
     resources = list(resources)
     findings = [
         f"{resource}: {key} is {value!r}"
@@ -97,7 +74,7 @@ def judge(resources: Iterable[Resource]) -> list[str]:
         for (type_, key), allowed in LIMITS.items()
         if resource.type == type_ and not re.fullmatch(allowed, value := str(resource.inputs.get(key, "")))
     ]
-    config = ManualArgs(regions=[REGION], include_checks=["I"], include_experimental=True)
+    config = ManualArgs(regions=[REGION], include_experimental=True)
     matches = api.lint(json.dumps(write_template(resources, REGION)), config=config)
     return findings + [
         f"{match.rule.id} {'/'.join(map(str, getattr(match, 'path', [])))}: {match.message}"
@@ -152,6 +129,8 @@ def test_parliament_finds_an_action_that_does_not_exist() -> None:
 
 
 def test_a_type_or_an_input_without_a_mapping_fails(resources: Callable[[str], list[Resource]]) -> None:
+    from testing.cloudformation import MappingError, write_template
+
     one = resources("prod")[0]
     with pytest.raises(MappingError, match="no mapping for aws:sqs/queue:Queue"):
         write_template([replace(one, type="aws:sqs/queue:Queue")], REGION)
@@ -167,6 +146,8 @@ def spoil(resources: Iterable[Resource], type_: str, key: str, value: str) -> Re
 
 def lint_policy(policy: str) -> list[str]:
     """Findings of parliament, such as `RESOURCE_MISMATCH batch:SubmitJob job/*`."""
+    import parliament
+
     return [
         " ".join([one.issue, *(f"{each['action']} {each['required_format'].split(':', 5)[-1]}" for each in one.detail)])
         if one.issue == "RESOURCE_MISMATCH"

@@ -8,7 +8,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, cast
 
-from testing.paper_cloud import ACCOUNT, REGION, VARIANTS, Deploy, Deployed
+from testing.paper_cloud import ACCOUNT, LLM_API_KEY, REGION, VARIANTS, Deploy, Deployed
 
 
 def container(deployed: Deployed) -> dict[str, Any]:
@@ -35,8 +35,8 @@ def test_jobs_run_on_spot_cpus_of_several_families_and_scale_to_zero(deploy: Dep
 
 
 def test_jobs_can_be_configured_to_run_on_gpus(deploy: Deploy) -> None:
-    deployed = deploy(**VARIANTS["GPU Batch"])
-    compute = deployed.one("batch/computeEnvironment:ComputeEnvironment")["computeResources"]
+    deployed = deploy(**VARIANTS["every option"])
+    compute = deployed.one("batch/computeEnvironment:ComputeEnvironment", "batch")["computeResources"]
     assert compute["instanceTypes"] == ["g4dn", "g5"]
     assert compute["ec2Configurations"] == [{"imageType": "ECS_AL2023_NVIDIA"}]
     assert resources(deployed)["GPU"] == "1"
@@ -102,14 +102,13 @@ def test_the_worker_gets_the_address_of_vllm(deploy: Deploy) -> None:
 
 
 def test_the_worker_gets_the_embedding_model(deploy: Deploy) -> None:
-    assert environment(deploy(topicEmbeddingModel="all-MiniLM-L6-v2"))["TOPIC_EMBEDDING_MODEL"] == "all-MiniLM-L6-v2"
+    assert environment(deploy(**VARIANTS["every option"]))["TOPIC_EMBEDDING_MODEL"] == "all-MiniLM-L6-v2"
 
 
 def test_without_vllm_the_worker_gets_only_the_key_of_an_llm(deploy: Deploy) -> None:
-    key = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:llm-AbCdEf"
-    deployed = deploy(vllmEnabled=False, llmApiKeySecretArn=key)
+    deployed = deploy(**VARIANTS["vLLM disabled"])
     assert environment(deployed) == {"AWS_DEFAULT_REGION": REGION, "CHECKPOINT_INTERVAL": "25"}
-    assert container(deployed)["secrets"] == [{"name": "LLM_API_KEY", "valueFrom": key}]
+    assert container(deployed)["secrets"] == [{"name": "LLM_API_KEY", "valueFrom": LLM_API_KEY}]
     assert "LLM_BASE_URL" not in str([resource.inputs for resource in deployed.custom])
 
 
@@ -122,7 +121,7 @@ def test_the_container_is_hardened(deploy: Deploy) -> None:
 
 
 def test_the_repository_is_immutable_scanned_and_expires_old_images(deploy: Deploy) -> None:
-    deployed = deploy(workerImageTag="v7")
+    deployed = deploy(**VARIANTS["every option"])
     repository = deployed.one("ecr/repository:Repository")
     assert repository["imageTagMutability"] == "IMMUTABLE"
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
@@ -145,7 +144,7 @@ def test_the_image_contains_the_worker_and_runs_without_root() -> None:
 
 
 def test_jobs_without_a_spot_instance_may_run_on_demand_if_the_config_says_so(deploy: Deploy) -> None:
-    deployed = deploy(batchOnDemandFallback=True)
+    deployed = deploy(**VARIANTS["every option"])
     spot, on_demand = (
         deployed.one("batch/computeEnvironment:ComputeEnvironment", name) for name in ("batch", "batch-on-demand")
     )

@@ -4,8 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from local.deploy import program
-from testing.paper_cloud import VARIANTS, Deploy, LifelikeCloud
+from testing.paper_cloud import VARIANTS, Deploy, Deployed
 
 ROOT = Path(__file__).parents[2]
 _, BILLED, WITH_SETTING, FREE, _ = re.split(r"^## .*$", (ROOT / "docs/costs.md").read_text(), flags=re.MULTILINE)
@@ -29,8 +28,8 @@ def amounts(cells: list[str]) -> tuple[float, float]:
     return sum(float(one[1]) for one in found), sum(float(one[2] or one[1]) for one in found)
 
 
-def test_every_registered_type_is_billed_or_free() -> None:
-    registered = Counter(one.type for one in program.up("prod", LifelikeCloud()).resources if one.custom)
+def test_every_registered_type_is_billed_or_free(example: Deployed) -> None:
+    registered = Counter(one.type for one in example.custom)
     billed, free = rows(BILLED), set(TYPE.findall(FREE.split("; with")[0]))
     assert not billed.keys() & free
     assert billed.keys() | free == registered.keys()

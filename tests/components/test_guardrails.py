@@ -54,7 +54,7 @@ def test_only_idle_gpus_are_switched_off(deploy: Deploy, scenario: str) -> None:
 
 
 def test_the_idle_alarm_sets_group_and_service_to_zero_and_notifies(deploy: Deploy) -> None:
-    deployed = deploy(snsTopicArn=TOPIC)
+    deployed = deploy(**VARIANTS["everything given"])
     actions = alarm(deployed, "vllm-idle")["alarmActions"]
     assert actions[0] == TOPIC
     assert len(actions) == 3
@@ -163,7 +163,7 @@ def test_the_documents_name_only_alarms_that_exist(deploy: Deploy) -> None:
 
 
 def test_a_blocked_queue_is_reported_to_the_topic(deploy: Deploy) -> None:
-    deployed = deploy(snsTopicArn=TOPIC)
+    deployed = deploy(**VARIANTS["everything given"])
     pattern = json.loads(deployed.one("cloudwatch/eventRule:EventRule", "jobs-waiting")["eventPattern"])
     assert pattern["detail-type"] == ["Batch Job Queue Blocked"]
     assert pattern["resources"] == [deployed.run.outputs["job_queue_arn"]]
@@ -172,7 +172,7 @@ def test_a_blocked_queue_is_reported_to_the_topic(deploy: Deploy) -> None:
 
 
 def test_the_stacks_own_topic_is_encrypted_and_rejects_unencrypted_requests(deploy: Deploy) -> None:
-    deployed = deploy(**VARIANTS["notifications"])
+    deployed = deploy(**VARIANTS["every option"])
     topic = deployed.one("sns/topic:Topic")
     assert topic["kmsMasterKeyId"].endswith(":notifications")  # the ARN of the key beside it
     assert deployed.one("kms/key:Key")["enableKeyRotation"] is True
@@ -183,18 +183,19 @@ def test_the_stacks_own_topic_is_encrypted_and_rejects_unencrypted_requests(depl
     function = deployed.one("lambda/function:Function", "notify-completion")
     arn = f"arn:aws:sns:{REGION}:{ACCOUNT}:ftm-notifications"
     assert function["environment"]["variables"] == {"SNS_TOPIC_ARN": arn}
-    with_key = deploy(notificationEmails=["a@example.com"], kmsKeyArn=EVERYTHING_GIVEN["kmsKeyArn"])
+    with_key = deploy(**VARIANTS["vLLM disabled"])
     assert with_key.one("sns/topic:Topic")["kmsMasterKeyId"] == EVERYTHING_GIVEN["kmsKeyArn"]
     assert not with_key.all("kms/key:Key")
 
 
 def test_a_budget_counts_the_stacks_tags_and_warns_of_actual_and_forecast_cost(deploy: Deploy) -> None:
-    budget = deploy(snsTopicArn=TOPIC, monthlyBudgetUsd=50).one("budgets/budget:Budget")
+    budget = deploy(**VARIANTS["everything given"]).one("budgets/budget:Budget")
     assert (budget["limitAmount"], budget["limitUnit"], budget["timeUnit"]) == ("50", "USD", "MONTHLY")
     tags = {one["tags"]["key"]: one["tags"]["values"] for one in budget["filterExpression"]["ands"]}
     assert tags == {"Project": ["ftm"], "Stack": ["prod"]}
     assert {one["notificationType"] for one in budget["notifications"]} == {"ACTUAL", "FORECASTED"}
     assert all(one["subscriberSnsTopicArns"] == [TOPIC] for one in budget["notifications"])
+    assert not deploy().all("budgets/budget:Budget")
 
 
 def test_the_dashboard_is_valid_and_fits(deploy: Deploy) -> None:
@@ -203,17 +204,18 @@ def test_the_dashboard_is_valid_and_fits(deploy: Deploy) -> None:
     assert titles[0] == "Runs"
     assert "GPU hours" in titles
     assert len({(widget["x"], widget["y"]) for widget in widgets}) == len(widgets)
-    without = json.loads(deploy(vllmEnabled=False).one("cloudwatch/dashboard:Dashboard")["dashboardBody"])["widgets"]
+    without = json.loads(deploy(**VARIANTS["vLLM disabled"]).one("cloudwatch/dashboard:Dashboard")["dashboardBody"])[
+        "widgets"
+    ]
     assert [widget["properties"]["title"] for widget in without] == titles[:2]
 
 
 @pytest.mark.parametrize(
-    ("settings", "off", "removed"),
+    ("variant", "off", "removed"),
     [
-        ({}, {"dashboardEnabled": False}, {"dashboard"}),
-        ({}, {"vllmIdleMinutes": 0}, {"vllm-idle", "vllm-service"}),
+        ("default", {"dashboardEnabled": False, "vllmIdleMinutes": 0}, {"dashboard", "vllm-idle", "vllm-service"}),
         (
-            {"snsTopicArn": TOPIC},
+            "everything given",
             {"alarmsEnabled": False},
             {
                 "quarter-failed",
@@ -224,14 +226,15 @@ def test_the_dashboard_is_valid_and_fits(deploy: Deploy) -> None:
                 "jobs-waiting",
             },
         ),
-        ({"snsTopicArn": TOPIC, "monthlyBudgetUsd": 50}, {"monthlyBudgetUsd": None}, {"budget"}),
     ],
 )
 def test_switching_a_guardrail_off_removes_exactly_its_resources(
-    deploy: Deploy, settings: dict[str, Any], off: dict[str, Any], removed: set[str]
+    deploy: Deploy, variant: str, off: dict[str, Any], removed: set[str]
 ) -> None:
-    fewer = {key: value for key, value in (settings | off).items() if value is not None}
-    before, after = ({(resource.type, resource.name) for resource in deploy(**one).custom} for one in (settings, fewer))
+    settings = VARIANTS[variant]
+    before, after = (
+        {(resource.type, resource.name) for resource in deploy(**one).custom} for one in (settings, settings | off)
+    )
     assert after < before
     assert {name for _, name in before - after} == removed
     kinds = ("Alarm", "Policy", "Target", "Dashboard", "Rule", "Budget")
@@ -239,7 +242,7 @@ def test_switching_a_guardrail_off_removes_exactly_its_resources(
 
 
 def test_a_minimum_of_instances_is_not_switched_off(deploy: Deploy) -> None:
-    assert "vllm-idle" not in [resource.name for resource in deploy(vllmMinInstances=1).custom]
+    assert "vllm-idle" not in [resource.name for resource in deploy(**VARIANTS["every option"]).custom]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 
-from local.deploy import program
 from local.state import LocalError
-from testing.paper_cloud import ACCOUNT, EVERYTHING_GIVEN, REGION, VARIANTS, Deploy, PaperCloud
+from testing.paper_cloud import (
+    ACCOUNT,
+    EVERYTHING_GIVEN,
+    LONGEST_NAME,
+    REGION,
+    VARIANTS,
+    Deploy,
+    Deployed,
+    PaperCloud,
+)
 
 NAME_LIMITS = {
     "aws:lb/loadBalancer:LoadBalancer": 32,
@@ -54,13 +62,14 @@ def test_the_exports_are_those_of_the_design(deploy: Deploy) -> None:
         "vllm_requests_per_gpu": 31,
         "vllm_tokens_per_request": 640,
     }
+    changed = deploy(**VARIANTS["every option"]).run.outputs
     # A number in the config counts for every batch, whatever the number of GPUs.
-    assert "vllm_requests_per_gpu" not in deploy(llmMaxConcurrent=8).run.outputs
-    assert deploy(vllmOnDemandFallbackMinutes=20).run.outputs["vllm_on_demand_fallback_minutes"] == 20
+    assert "vllm_requests_per_gpu" not in changed
+    assert changed["vllm_on_demand_fallback_minutes"] == 20
 
 
 def test_every_taggable_resource_has_the_three_tags(deploy: Deploy) -> None:
-    wanted = {"Project": "ftm", "Stack": "dev", "ManagedBy": "pulumi"}
+    wanted = {"Project": "ftm", "Stack": "eu-west", "ManagedBy": "pulumi"}
     without = {
         "BucketPublicAccessBlock",
         "BucketPolicy",
@@ -74,7 +83,7 @@ def test_every_taggable_resource_has_the_three_tags(deploy: Deploy) -> None:
         "Dashboard",
         "EventTarget",
     }
-    for resource in deploy("dev").custom:
+    for resource in deploy("eu-west").custom:
         tags = resource.inputs.get("tags")
         if resource.type.split(":")[-1] in without:
             assert tags is None, resource
@@ -102,14 +111,14 @@ def test_two_stacks_share_no_name(deploy: Deploy) -> None:
             if key in resource.inputs
         }
 
-    one, two = named("dev"), named("dev-2")
+    one, two, three = named("prod"), named("eu-west"), named(LONGEST_NAME)
     assert one
     assert not one & two
-    assert not one & named("prod")
+    assert not (one | two) & three
 
 
 def test_a_long_stack_name_stays_within_awss_limits(deploy: Deploy) -> None:
-    resources = deploy("a" + "b" * 62 + "c").custom
+    resources = deploy(LONGEST_NAME).custom
     checked = Counter[str]()
     for resource in resources:
         name = resource.inputs.get("name") or resource.inputs.get("bucket")
@@ -127,7 +136,7 @@ def test_descriptions_of_security_groups_have_only_characters_that_ec2_accepts(d
 
 
 def test_the_name_of_the_repository_is_valid_for_ecr(deploy: Deploy) -> None:
-    for stack in ("prod", "eu-west", "a" * 64):
+    for stack in ("prod", "eu-west", LONGEST_NAME):
         name = deploy(stack).one("ecr/repository:Repository")["name"]
         assert re.fullmatch(r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*", name)
         assert len(name) <= 256
@@ -135,13 +144,13 @@ def test_the_name_of_the_repository_is_valid_for_ecr(deploy: Deploy) -> None:
 
 def test_quoted_numbers_and_booleans_are_read_like_plain_ones(deploy: Deploy) -> None:
     """`pulumi config set` writes every value as a quoted string."""
-    plain, quoted = deploy(mapConcurrency=7, vllmEnabled=False), deploy(mapConcurrency="7", vllmEnabled="false")
-    assert quoted.run.outputs == plain.run.outputs
-    assert quoted.run.outputs["map_concurrency"] == 7
+    settings = VARIANTS["vLLM disabled"]
+    plain, quoted = deploy(**settings), deploy(**settings | {"mapConcurrency": "7", "vllmEnabled": "false"})
+    assert quoted.run.outputs == plain.run.outputs | {"map_concurrency": 7}
 
 
 def test_with_configured_roles_no_iam_call_is_made(deploy: Deploy) -> None:
-    deployed = deploy(**EVERYTHING_GIVEN)
+    deployed = deploy(**VARIANTS["everything given"])
     assert not [resource for resource in deployed.custom if ":iam/" in resource.type]
     assert not [token for token in deployed.asked if ":iam/" in token]
     assert deployed.one("ecs/taskDefinition:TaskDefinition")["executionRoleArn"].endswith("role/vllm-execution")
@@ -151,7 +160,7 @@ def test_with_configured_roles_no_iam_call_is_made(deploy: Deploy) -> None:
 
 
 def test_adopted_resources_are_not_created(deploy: Deploy) -> None:
-    deployed = deploy(**EVERYTHING_GIVEN)
+    deployed = deploy(**VARIANTS["everything given"])
     assert not [resource for resource in deployed.custom if resource.type.startswith(("aws:s3/", "aws:ecr/"))]
     assert deployed.run.outputs["bucket"] == "calls"
     assert deployed.run.outputs["worker_image"] == EVERYTHING_GIVEN["workerImage"]
@@ -230,10 +239,5 @@ def test_a_mistyped_key_stops_the_preview(deploy: Deploy, monkeypatch: pytest.Mo
         deploy(preview=True, mapConcurrency=6)
 
 
-def test_an_unknown_model_is_a_warning(deploy: Deploy) -> None:
-    (warning,) = deploy(vllmModel="acme/Oracle-7B").run.warnings
-    assert "ftm:vllmModel 'acme/Oracle-7B' is not a model whose memory use ftm knows" in warning
-
-
-def test_the_example_stack_previews_without_a_warning(cloud: PaperCloud) -> None:
-    assert program.preview("prod", cloud).warnings == []
+def test_the_example_stack_is_deployed_without_a_warning(example: Deployed) -> None:
+    assert example.run.warnings == []

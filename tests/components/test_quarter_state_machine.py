@@ -37,7 +37,7 @@ def test_both_state_machines_pass_the_linter(deploy: Deploy, variant: str) -> No
 
 
 def test_the_quarter_calls_the_functions_and_the_newest_job_definition(deploy: Deploy) -> None:
-    deployed = deploy(mapConcurrency=7, batchTimeoutHours=2)
+    deployed = deploy(**VARIANTS["every option"])
     machine = deployed.one("sfn/stateMachine:StateMachine", "quarter-processor")
     states = json.loads(machine["definition"])["States"]
     called = [states[name]["Resource"] for name in ("CheckPrefetch", "CreateBatchManifest", "SummarizeResults")]
@@ -58,7 +58,7 @@ def test_the_machine_of_several_quarters_starts_the_machine_of_one(deploy: Deplo
 
 
 def test_machines_log_all_levels_without_data_and_are_traced(deploy: Deploy) -> None:
-    deployed = deploy(logRetentionDays=30)
+    deployed = deploy(**VARIANTS["every option"])
     for machine in deployed.all("sfn/stateMachine:StateMachine"):
         logging = machine.inputs["loggingConfiguration"]
         assert (logging["level"], logging["includeExecutionData"]) == ("ALL", False)
@@ -70,7 +70,7 @@ def test_machines_log_all_levels_without_data_and_are_traced(deploy: Deploy) -> 
 
 
 def test_the_functions_have_the_designed_settings(deploy: Deploy) -> None:
-    deployed = deploy(minNamedPercent=90)
+    deployed = deploy(**VARIANTS["every option"])
     functions = {function.inputs["handler"]: function.inputs for function in deployed.all("lambda/function:Function")}
     assert set(functions) == {f"functions.{module}.handler" for module in MODULES}
     for module in MODULES:
@@ -83,9 +83,9 @@ def test_the_functions_have_the_designed_settings(deploy: Deploy) -> None:
     variables = functions["functions.summarize_results.handler"]["environment"]["variables"]
     assert variables["MIN_NAMED_SHARE"] == "0.9"
     assert variables["JOB_NAME_PREFIX"] == "ftm"
-    assert "environment" not in functions["functions.notify_completion.handler"]
+    assert "environment" not in deploy().one("lambda/function:Function", "notify-completion")
     assert functions["functions.create_batch_manifest.handler"]["environment"] == {
-        "variables": {"LLM_MODEL_NAME": "Qwen/Qwen3-8B", "LLM_MAX_CONCURRENT": "6"}
+        "variables": {"LLM_MODEL_NAME": "namer", "LLM_MAX_CONCURRENT": "8"}
     }
 
 
@@ -123,12 +123,12 @@ def test_each_function_has_only_the_permissions_it_needs(deploy: Deploy) -> None
         assert not [action for action in allowed if "*" in action or "Delete" in action]
 
 
-def test_functions_may_publish_only_on_the_configured_topic(deploy: Deploy) -> None:
-    topic = EVERYTHING_GIVEN["snsTopicArn"]
-    deployed = deploy(snsTopicArn=topic)
-    assert actions(deployed, "notify-completion")["sns:Publish"] == [topic]
-    assert deployed.one("lambda/function:Function", "notify-completion")["environment"] == {
-        "variables": {"SNS_TOPIC_ARN": topic}
+def test_functions_publish_only_on_the_stacks_topic_or_the_configured_one(deploy: Deploy) -> None:
+    own, given = deploy(**VARIANTS["every option"]), deploy(**VARIANTS["everything given"])
+    topics = own.one("sns/topic:Topic")["name"], EVERYTHING_GIVEN["snsTopicArn"]
+    assert actions(own, "notify-completion")["sns:Publish"] == [f"arn:aws:sns:{REGION}:{ACCOUNT}:{topics[0]}"]
+    assert given.one("lambda/function:Function", "notify-completion")["environment"] == {
+        "variables": {"SNS_TOPIC_ARN": topics[1]}
     }
 
 
@@ -147,7 +147,7 @@ def test_the_quarter_machine_may_submit_any_revision_of_its_own_job_definition(d
 
 
 def test_the_machine_of_several_quarters_may_only_start_the_machine_of_one(deploy: Deploy) -> None:
-    allowed = actions(deploy(vllmEnabled=False), "quarters")
+    allowed = actions(deploy(**VARIANTS["vLLM disabled"]), "quarters")
     assert allowed["states:StartExecution"] == [f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:ftm-quarter-processor"]
     assert allowed["states:StopExecution"] == [f"arn:aws:states:{REGION}:{ACCOUNT}:execution:ftm-quarter-processor:*"]
     assert not [action for action in allowed if action.startswith(("batch:", "lambda:", "s3:"))]
@@ -164,8 +164,9 @@ def test_the_quarters_machine_may_switch_this_stacks_vllm_and_no_other(deploy: D
     assert allowed["states:ListExecutions"] == machines
     assert "autoscaling:UpdateAutoScalingGroup" not in allowed
     assert allowed["logs:GetLogEvents"] == [f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/batch/ftm:log-stream:*"]
-    assert actions(deploy(vllmOnDemandFallbackMinutes=20), "quarters")["autoscaling:UpdateAutoScalingGroup"] == [group]
-    without = actions(deploy(vllmEnabled=False), "quarters")
+    with_fallback = actions(deploy(**VARIANTS["every option"]), "quarters")
+    assert with_fallback["autoscaling:UpdateAutoScalingGroup"] == [group]
+    without = actions(deploy(**VARIANTS["vLLM disabled"]), "quarters")
     of_vllm = ("autoscaling:", "batch:", "ecs:", "elasticloadbalancing:")
     assert not [action for action in without if action.startswith(of_vllm)]
 
@@ -191,7 +192,8 @@ def test_the_end_of_a_stopped_list_starts_the_machine_that_cleans_up(deploy: Dep
     assert (target["arn"], target["inputPath"]) == (machine, "$.detail")
     started = actions(deployed, "quarters-stopped")
     assert started == {"states:StartExecution": [f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:ftm-quarters"]}
-    assert not deploy(vllmEnabled=False).all("cloudwatch/eventRule:EventRule")
+    rules = deploy(**VARIANTS["vLLM disabled"]).all("cloudwatch/eventRule:EventRule")
+    assert "quarters-stopped" not in [rule.name for rule in rules]
 
 
 def test_roles_of_state_machines_can_only_be_assumed_for_this_account(deploy: Deploy) -> None:

@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
-
 from components.policies import NO_NARROWER_RESOURCE
 from local.deploy.program import Resource
-from testing.paper_cloud import EVERYTHING_GIVEN, VARIANTS, Deploy, Deployed
+from testing.paper_cloud import CERTIFICATE, EVERYTHING_GIVEN, Deploy, Deployed
 
 ROOT = Path(__file__).parents[2]
 ADR = "docs/adr/0006-waived-checks.md"
@@ -273,13 +270,6 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join([*lines, f"| | | | {passed} | {waived} |"])
 
 
-@pytest.fixture
-def example(deploy: Deploy) -> Deployed:
-    """The stack of Pulumi.prod.yaml."""
-    config = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
-    return deploy("prod", **{key[4:]: value for key, value in config.items() if key.startswith("ftm:")})
-
-
 def failing(outcomes: list[Outcome]) -> dict[str, list[str]]:
     return {outcome.check.id: outcome.failed for outcome in outcomes if outcome.failed}
 
@@ -293,7 +283,7 @@ def test_the_example_stack_passes_what_is_not_waived(example: Deployed) -> None:
 
 def test_with_a_key_a_certificate_and_a_log_bucket_only_three_waivers_are_needed(deploy: Deploy) -> None:
     given = {key: EVERYTHING_GIVEN[key] for key in ("kmsKeyArn", "accessLogsBucket")}
-    outcomes = walk(deploy(**given, **VARIANTS["HTTPS"], deletionProtection=True))
+    outcomes = walk(deploy(**given, vllmCertificateArn=CERTIFICATE, vllmHostname="vllm.example.com"))
     assert failing(outcomes).keys() == WAIVED_WITH_EVERYTHING_GIVEN
 
 

@@ -113,6 +113,8 @@ def test_warnings() -> None:
     assert list(load().warnings()) == []
     assert "the hosted API needs a key" in next(load(vllmEnabled="false").warnings())
     assert "the others wait in the queue" in next(load(batchMaxVcpus="4").warnings())
+    unknown = next(load(vllmModel="acme/Oracle-7B").warnings())
+    assert "ftm:vllmModel 'acme/Oracle-7B' is not a model whose memory use ftm knows" in unknown
 
 
 def test_the_example_stack_is_complete_and_valid() -> None:

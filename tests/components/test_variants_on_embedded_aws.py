@@ -98,24 +98,9 @@ def environment(aws: Aws, run: Run) -> dict[str, str]:
     return {one["name"]: one["value"] for one in job_definition(aws, run)["environment"]}
 
 
-def test_default(aws: Aws, up: Up) -> None:
-    run = up("plain", **VARIANTS["default"])
-    (service,) = aws.client("ecs").describe_services(
-        cluster=run.outputs["vllm_cluster_name"], services=[run.outputs["vllm_service_name"]]
-    )["services"]
-    assert service["desiredCount"] == 0
-    (group,) = aws.client("autoscaling").describe_auto_scaling_groups(
-        AutoScalingGroupNames=[run.outputs["vllm_asg_name"]]
-    )["AutoScalingGroups"]
-    assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == (0, 0, 2)
-    (alb,) = aws.client("elbv2").describe_load_balancers(Names=["ftm-plain-vllm-alb"])["LoadBalancers"]
-    assert alb["Scheme"] == "internal"
-    published = aws.client("ssm").get_parameter(Name="/ftm-plain/vllm/base_url")["Parameter"]["Value"]
-    assert published == run.outputs["vllm_base_url"] == environment(aws, run)["LLM_BASE_URL"] == f"http://{ALB}/v1"
-    queue = run.outputs["job_queue_arn"]
-    assert aws.client("batch").describe_job_queues(jobQueues=[queue])["jobQueues"][0]["state"] == "ENABLED"
-    machine = aws.client("stepfunctions").describe_state_machine(stateMachineArn=run.outputs["state_machine_arn"])
-    assert machine["name"] == "ftm-plain-quarter-processor"
+def describe_groups(aws: Aws, run: Run) -> list[dict[str, Any]]:
+    names = [run.outputs["vllm_asg_name"]]
+    return aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=names)["AutoScalingGroups"]
 
 
 def test_everything_given(aws: Aws, up: Up) -> None:
@@ -128,53 +113,52 @@ def test_everything_given(aws: Aws, up: Up) -> None:
     assert job_definition(aws, run)["jobRoleArn"] == given["batchJobRoleArn"]
     assert job_definition(aws, run)["image"] == given["workerImage"]
     (alb,) = aws.client("elbv2").describe_load_balancers(Names=["ftm-adopted-vllm-alb"])["LoadBalancers"]
+    assert alb["Scheme"] == "internal"
     assert alb["VpcId"] == given["vpcId"]
     assert {zone["SubnetId"] for zone in alb["AvailabilityZones"]} == set(given["subnetIds"])
+    (service,) = aws.client("ecs").describe_services(
+        cluster=run.outputs["vllm_cluster_name"], services=[run.outputs["vllm_service_name"]]
+    )["services"]
+    assert service["desiredCount"] == 0
+    (group,) = describe_groups(aws, run)
+    assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == (0, 0, 2)
+    published = aws.client("ssm").get_parameter(Name="/ftm-adopted/vllm/base_url")["Parameter"]["Value"]
+    assert published == run.outputs["vllm_base_url"] == environment(aws, run)["LLM_BASE_URL"] == f"http://{ALB}/v1"
+    queue = run.outputs["job_queue_arn"]
+    assert aws.client("batch").describe_job_queues(jobQueues=[queue])["jobQueues"][0]["state"] == "ENABLED"
+    machine = aws.client("stepfunctions").describe_state_machine(stateMachineArn=run.outputs["state_machine_arn"])
+    assert machine["name"] == "ftm-adopted-quarter-processor"
+    (idle,) = aws.client("cloudwatch").describe_alarms(AlarmNames=["ftm-adopted-vllm-idle"])["MetricAlarms"]
+    assert idle["AlarmActions"][0] == given["snsTopicArn"]
+    scalable = aws.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="ecs")
+    assert "service/ftm-adopted-vllm-cluster/ftm-adopted-vllm-service" in [
+        one["ResourceId"] for one in scalable["ScalableTargets"]
+    ]
 
 
-def test_gpu_batch(aws: Aws, up: Up) -> None:
-    run = up("gpu", **VARIANTS["GPU Batch"])
-    assert {"type": "GPU", "value": "1"} in job_definition(aws, run)["resourceRequirements"]
-
-
-def test_https(aws: Aws, up: Up) -> None:
+def test_every_option(aws: Aws, up: Up) -> None:
     certificate = aws.client("acm").request_certificate(DomainName="vllm.example.com")["CertificateArn"]
-    run = up("tls", **{**VARIANTS["HTTPS"], "vllmCertificateArn": certificate})
-    (alb,) = aws.client("elbv2").describe_load_balancers(Names=["ftm-tls-vllm-alb"])["LoadBalancers"]
+    run = up("rich", **{**VARIANTS["every option"], "vllmCertificateArn": certificate})
+    assert {"type": "GPU", "value": "1"} in job_definition(aws, run)["resourceRequirements"]
+    (alb,) = aws.client("elbv2").describe_load_balancers(Names=["ftm-rich-vllm-alb"])["LoadBalancers"]
     (listener,) = aws.client("elbv2").describe_listeners(LoadBalancerArn=alb["LoadBalancerArn"])["Listeners"]
     assert (listener["Protocol"], listener["Port"]) == ("HTTPS", 443)
     assert environment(aws, run)["LLM_BASE_URL"] == "https://vllm.example.com/v1"
-
-
-def test_on_demand_floor(aws: Aws, up: Up) -> None:
-    run = up("floor", **VARIANTS["on-demand floor"])
-    (group,) = aws.client("autoscaling").describe_auto_scaling_groups(
-        AutoScalingGroupNames=[run.outputs["vllm_asg_name"]]
-    )["AutoScalingGroups"]
+    (group,) = describe_groups(aws, run)
     assert group["MixedInstancesPolicy"]["InstancesDistribution"]["OnDemandBaseCapacity"] == 1
     assert group["DesiredCapacity"] == 1
+    (topic,) = [one["TopicArn"] for one in aws.client("sns").list_topics()["Topics"] if "rich" in one["TopicArn"]]
+    (subscription,) = aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    assert subscription["Endpoint"] == "operator@example.com"
+    (target,) = aws.client("events").list_targets_by_rule(Rule="ftm-rich-jobs-waiting")["Targets"]
+    assert target["Arn"] == topic
 
 
 def test_vllm_disabled(aws: Aws, up: Up) -> None:
-    run = up("hosted", **VARIANTS["vLLM disabled"])
+    run = up("hosted", vllmEnabled=False)
     assert not [name for name in environment(aws, run) if name.startswith("LLM_")]
     names = [cluster.rsplit("/", 1)[-1] for cluster in aws.client("ecs").list_clusters()["clusterArns"]]
     assert "ftm-hosted-vllm-cluster" not in names
-
-
-def test_notifications(aws: Aws, up: Up) -> None:
-    up("noisy", **VARIANTS["notifications"])
-    (topic,) = [one["TopicArn"] for one in aws.client("sns").list_topics()["Topics"] if "noisy" in one["TopicArn"]]
-    (subscription,) = aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
-    assert subscription["Endpoint"] == "operator@example.com"
-    (idle,) = aws.client("cloudwatch").describe_alarms(AlarmNames=["ftm-noisy-vllm-idle"])["MetricAlarms"]
-    assert idle["AlarmActions"][0] == topic
-    (target,) = aws.client("events").list_targets_by_rule(Rule="ftm-noisy-jobs-waiting")["Targets"]
-    assert target["Arn"] == topic
-    scalable = aws.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="ecs")
-    assert "service/ftm-noisy-vllm-cluster/ftm-noisy-vllm-service" in [
-        one["ResourceId"] for one in scalable["ScalableTargets"]
-    ]
 
 
 def test_a_bucket_owned_by_another_account_stops_the_deployment(aws: Aws, up: Up) -> None:

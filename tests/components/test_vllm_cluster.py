@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from components import vllm_cluster
-from testing.paper_cloud import ACCOUNT, CERTIFICATE, REGION, VARIANTS, Deploy, Deployed
+from testing.paper_cloud import (
+    CERTIFICATE,
+    HUGGING_FACE_TOKEN,
+    LLM_API_KEY,
+    VARIANTS,
+    Deploy,
+    Deployed,
+)
 
 SPOT_NOTICE_SECONDS = 120
 
@@ -47,14 +54,14 @@ def test_no_option_was_removed_from_this_version_of_vllm(deploy: Deploy, gone: s
 
 
 def test_the_worker_requests_the_model_that_vllm_serves(deploy: Deploy) -> None:
-    deployed = deploy(vllmServedModelName="namer")
+    deployed = deploy(**VARIANTS["every option"])
     worker = json.loads(deployed.one("batch/jobDefinition:JobDefinition")["containerProperties"])
     environment = {one["name"]: one["value"] for one in worker["environment"]}
     assert options(deployed)["--served-model-name"] == environment["LLM_MODEL_NAME"] == "namer"
 
 
 def test_a_gpu_without_bf16_uses_half_precision(deploy: Deploy) -> None:
-    deployed = deploy(vllmModel="Qwen/Qwen3-4B", vllmInstanceTypes=["g4dn.xlarge", "g5.xlarge"])
+    deployed = deploy(**VARIANTS["every option"])
     assert options(deployed)["--dtype"] == "half"
 
 
@@ -99,27 +106,22 @@ def test_logs_go_to_cloudwatch_and_are_kept(deploy: Deploy) -> None:
 
 
 def test_secrets_come_from_secrets_manager_and_never_from_the_environment(deploy: Deploy) -> None:
-    arns = {
-        "huggingFaceTokenSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:hf-AbCdEf",
-        "llmApiKeySecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:llm-AbCdEf",
-    }
-    deployed = deploy(**arns)
+    deployed = deploy(**VARIANTS["every option"])
     secrets = {one["name"]: one["valueFrom"] for one in container(deployed)["secrets"]}
-    assert secrets == {
-        "HF_TOKEN": arns["huggingFaceTokenSecretArn"],
-        "VLLM_API_KEY": arns["llmApiKeySecretArn"],
-    }
+    assert secrets == {"HF_TOKEN": HUGGING_FACE_TOKEN, "VLLM_API_KEY": LLM_API_KEY}
     assert not {"HF_TOKEN", "VLLM_API_KEY"} & {one["name"] for one in container(deployed)["environment"]}
     policy = json.loads(deployed.one("iam/rolePolicy:RolePolicy", "vllm-execution")["policy"])
-    assert {"Effect": "Allow", "Action": ["secretsmanager:GetSecretValue"], "Resource": list(arns.values())} in policy[
-        "Statement"
-    ]
+    assert {
+        "Effect": "Allow",
+        "Action": ["secretsmanager:GetSecretValue"],
+        "Resource": [HUGGING_FACE_TOKEN, LLM_API_KEY],
+    } in policy["Statement"]
     assert container(deploy())["secrets"] == []
 
 
 def test_instances_are_spot_of_several_types_with_an_on_demand_floor_by_choice(deploy: Deploy) -> None:
-    for settings, floor in (({}, 0), (VARIANTS["on-demand floor"], 1)):
-        policy = deploy(**settings).one("autoscaling/group:Group")["mixedInstancesPolicy"]
+    for variant, floor in (("default", 0), ("every option", 1)):
+        policy = deploy(**VARIANTS[variant]).one("autoscaling/group:Group")["mixedInstancesPolicy"]
         assert policy["instancesDistribution"] == {
             "onDemandBaseCapacity": floor,
             "onDemandPercentageAboveBaseCapacity": 0,
@@ -127,7 +129,9 @@ def test_instances_are_spot_of_several_types_with_an_on_demand_floor_by_choice(d
             "spotAllocationStrategy": "price-capacity-optimized",
         }
         types = [one["instanceType"] for one in policy["launchTemplate"]["overrides"]]
-        assert types == ["g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge"]
+        assert types == VARIANTS[variant].get(
+            "vllmInstanceTypes", ["g6.xlarge", "g5.xlarge", "g6.2xlarge", "g5.2xlarge"]
+        )
 
 
 def test_a_deployment_never_changes_what_an_operator_scaled(deploy: Deploy) -> None:
@@ -183,7 +187,7 @@ def test_an_instance_joins_drains_and_starts_warm(deploy: Deploy) -> None:
 
 
 def test_the_load_balancer_is_internal_and_has_a_long_timeout(deploy: Deploy) -> None:
-    deployed = deploy(deletionProtection=True, accessLogsBucket="access-logs")
+    deployed = deploy(**VARIANTS["everything given"])
     alb = deployed.one("lb/loadBalancer:LoadBalancer")
     assert alb["internal"] is True
     assert alb["idleTimeout"] == 300
@@ -197,7 +201,7 @@ def test_the_load_balancer_is_internal_and_has_a_long_timeout(deploy: Deploy) ->
 
 
 def test_a_certificate_enables_https(deploy: Deploy) -> None:
-    deployed = deploy(**VARIANTS["HTTPS"])
+    deployed = deploy(**VARIANTS["every option"])
     listener = deployed.one("lb/listener:Listener")
     assert (listener["protocol"], listener["port"]) == ("HTTPS", 443)
     assert listener["certificateArn"] == CERTIFICATE
@@ -207,9 +211,9 @@ def test_a_certificate_enables_https(deploy: Deploy) -> None:
 
 
 def test_the_base_url_is_published(deploy: Deploy) -> None:
-    deployed = deploy("dev")
+    deployed = deploy("eu-west")
     parameter = deployed.one("ssm/parameter:Parameter", "vllm-base-url")
-    assert parameter["name"] == "/ftm-dev/vllm/base_url"
+    assert parameter["name"] == "/ftm-eu-west/vllm/base_url"
     assert parameter["value"] == deployed.run.outputs["vllm_base_url"]
 
 
@@ -226,7 +230,7 @@ def test_security_groups_allow_only_the_chain_from_jobs_to_vllm(deploy: Deploy, 
     if variant == "vLLM disabled":
         assert ingress == []
         return
-    port = 443 if variant == "HTTPS" else 80
+    port = 443 if variant == "every option" else 80
     chain = {
         (rule.inputs["referencedSecurityGroupId"], rule.inputs["securityGroupId"], rule.inputs["toPort"])
         for rule in ingress

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from local.deploy.program import read_config
 from testing.paper_cloud import EVERYTHING_GIVEN, VARIANTS
 from testing.pulumi_engine import Engine, EngineError, Stack
 from testing.pulumi_provider.server import Provider
@@ -66,15 +65,10 @@ def given(aws: Aws) -> dict[str, Any]:
 
 DEPLOYED: dict[str, dict[str, Any]] = {
     "everything-given": VARIANTS["everything given"],
-    "kms-and-certificate": VARIANTS["HTTPS"]
-    | {key: EVERYTHING_GIVEN[key] for key in ("kmsKeyArn", "accessLogsBucket", "snsTopicArn")},
-    "embeddings-with-gpus": VARIANTS["GPU Batch"] | {"topicEmbeddingModel": "all-MiniLM-L6-v2"},
-    "on-demand-floor": VARIANTS["on-demand floor"],
+    "every-option": VARIANTS["every option"],
     "no-vllm": VARIANTS["vLLM disabled"],
-    "notifications": VARIANTS["notifications"],
-    "local": {key.removeprefix("ftm:"): value for key, value in read_config("local").items() if key.startswith("ftm:")},
 }
-"""The ways in which a stack can be set up that differ in what is created, by the stack's name."""
+"""Settings by the stack's name. `mended` is a stack with the default settings."""
 
 
 @pytest.mark.parametrize("name", DEPLOYED)

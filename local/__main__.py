@@ -18,6 +18,7 @@ from typing import Any
 
 from local import state
 from local.deploy.deployment import Deployment
+from local.emulator.listening import EmbeddedAwsError, listen
 from local.fake_vllm.alb import LocalAlb, RealServer
 from local.fake_vllm.server import FakeVllm
 from local.state import REGION, STACK, Llm, LocalError, LocalState
@@ -52,15 +53,19 @@ def _deploy(arguments: argparse.Namespace, cleanup: ExitStack) -> None:
     Raises:
         LocalError: if something does not start.
     """
+    try:
+        listener = listen(arguments.port)
+    except EmbeddedAwsError as error:
+        raise LocalError(str(error)) from error
     llm_url: str = arguments.llm_url or ""
     target = RealServer(llm_url, arguments.llm_model) if llm_url else FakeVllm()
     deployment = Deployment(STACK, {"ftm:vllmServedModelName": target.model})
     cleanup.callback(deployment.stop)
 
-    from local.emulator.aws import EmbeddedAws, EmbeddedAwsError
+    from local.emulator.aws import EmbeddedAws
 
     try:
-        aws = EmbeddedAws.start(arguments.port)
+        aws = EmbeddedAws.start(listener)
     except EmbeddedAwsError as error:
         raise LocalError(str(error)) from error
     cleanup.callback(aws.stop)

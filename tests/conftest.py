@@ -1,5 +1,6 @@
 """What every test shares: a check of the topics after a fault, and settings that save CPU time."""
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -59,6 +60,13 @@ _SURVIVED = pytest.StashKey[list[Survived]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SURVIVED] = []
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what the test modules have imported: it stays, and is searched again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

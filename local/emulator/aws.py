@@ -5,7 +5,6 @@ their Auto Scaling group. All state is in memory. The region is us-east-1, the a
 accepted.
 """
 
-import errno
 import logging
 import os
 import socket
@@ -24,6 +23,7 @@ from local.emulator.batch_processes import BatchProcesses
 from local.emulator.children import Children
 from local.emulator.ecs_service import EcsServices
 from local.emulator.lambda_processes import LambdaProcesses
+from local.emulator.listening import HOST, EmbeddedAwsError, listen
 from local.emulator.patches import StepFunctionsPatches, patch_common
 from local.emulator.patching import MotoDoesNotFitError
 from local.emulator.refusals import refuse_as_aws_does
@@ -33,14 +33,9 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
-_HOST = "127.0.0.1"
 
 _CALLING_BACK = ("awslambda", "stepfunctions")
 """Services whose requests may wait for a process that sends them another request."""
-
-
-class EmbeddedAwsError(Exception):
-    """The embedded AWS cannot start; the message is one sentence for a person."""
 
 
 @dataclass
@@ -53,16 +48,16 @@ class EmbeddedAws:
     _batch: BatchProcesses
 
     @classmethod
-    def start(cls, port: int = 0) -> "EmbeddedAws":
-        """Start it, empty, on a port of the loopback, by default a free one.
+    def start(cls, listener: socket.socket | None = None) -> "EmbeddedAws":
+        """Start it, empty, on a socket from `listen`, by default one with a free port.
 
         Raises:
-            EmbeddedAwsError: if the port is in use, or the installed moto is another version than the patches need.
+            EmbeddedAwsError: if the installed moto is another version than the patches need.
         """
-        listener = _listen(port)
+        listener = listener or listen()
         port = listener.getsockname()[1]
         _configure_moto(port)
-        endpoint = f"http://{_HOST}:{port}"
+        endpoint = f"http://{HOST}:{port}"
         children = Children()
         try:
             patch_common()
@@ -77,7 +72,7 @@ class EmbeddedAws:
             raise EmbeddedAwsError(str(error)) from error
 
         app = DomainDispatcherApplication(_create_app)
-        server = make_server(_HOST, port, app, threaded=True, request_handler=MotoRequestHandler, fd=listener.detach())
+        server = make_server(HOST, port, app, threaded=True, request_handler=MotoRequestHandler, fd=listener.detach())
         threading.Thread(target=server.serve_forever, name="embedded-aws", daemon=True).start()
         return cls(endpoint, server, children, batch)
 
@@ -106,15 +101,6 @@ def _one_at_a_time(serve: "WSGIApplication") -> "WSGIApplication":
             return serve(environ, start_response)
 
     return serve_alone
-
-
-def _listen(port: int) -> socket.socket:
-    try:
-        return socket.create_server((_HOST, port), backlog=512)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise EmbeddedAwsError(f"port {port} of {_HOST} is in use: choose another, or stop what uses it") from error
-        raise EmbeddedAwsError(f"port {port} of {_HOST} cannot be used: {error.strerror}") from error
 
 
 def _configure_moto(port: int) -> None:

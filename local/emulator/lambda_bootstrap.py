@@ -6,6 +6,7 @@ handler's own output. Without `site`, a module that is missing in the zip is mis
 SITE_PACKAGES, which has boto3, replaces the libraries that the real runtime provides.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -22,7 +23,9 @@ def main(task_root, site_packages, token):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
 
+    gc.disable()  # while importing, it takes a fifth of the time and finds nothing
     handler, error = load(os.environ["_HANDLER"])
+    gc.enable()
     answer(token, {"ready": True})
     for line in requests:
         request = json.loads(line)

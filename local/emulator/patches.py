@@ -1,6 +1,7 @@
 """Fixes for moto, above all for its interpreter of state machines; each says what is wrong without it."""
 
 import json
+import pickle
 import re
 import threading
 import uuid
@@ -43,7 +44,6 @@ from moto.stepfunctions.parser.asl.eval.evaluation_details import ExecutionDetai
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventManager
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
-from moto.stepfunctions.parser.asl.parse.preprocessor import Preprocessor
 from moto.stepfunctions.parser.asl.utils import boto_client, json_path
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
@@ -302,13 +302,14 @@ def _set_timed_out(original: Any, env: Environment) -> None:
 
 
 def _parse_definition(original: Any, definition: str) -> tuple[Any, Any]:
-    tree = _syntax_tree(original, definition)
-    return Preprocessor().visit(tree), tree
+    program, tree = _parsed_definition(original, definition)
+    return pickle.loads(program), tree  # noqa: S301 - each execution changes its copy
 
 
 @lru_cache(maxsize=64)
-def _syntax_tree(original: Any, definition: str) -> Any:
-    return original(definition)[1]
+def _parsed_definition(original: Any, definition: str) -> tuple[bytes, Any]:
+    program, tree = original(definition)
+    return pickle.dumps(program), tree
 
 
 def _extract_json(original: Any, path: str, data: Any) -> Any:

@@ -1,4 +1,8 @@
-"""An embedded AWS with a sample quarter, and `ftm` as users call it: a command with arguments."""
+"""An embedded AWS with the stack `local`, and `ftm` on it.
+
+The embedded AWS and its jobs are real processes. Most commands run in the process of the tests, as importing what they
+need takes a second of CPU time in a process of their own; `ftm_process` is `ftm` as users start it.
+"""
 
 import json
 import os
@@ -12,6 +16,9 @@ from typing import Any
 
 import boto3
 import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
 
 QUARTER = "2023Q1"
 FIRMS = 12
@@ -58,28 +65,35 @@ def variables_of(directory: Path) -> dict[str, str]:
 @contextmanager
 def local_stack(variables: dict[str, str], *options: object) -> Iterator[Ftm]:
     """`ftm` with the stack `local` that these variables name, which `ftm local up` starts with the options."""
-    command = Path(sys.executable).with_name("ftm")
 
     def call(*arguments: object) -> Ended:
-        ended = subprocess.run(
-            [command, *map(str, arguments)],
-            env=os.environ | variables,
-            cwd=variables["FTM_LOCAL_DIR"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert "Traceback" not in ended.stderr, ended.stderr
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        result = CliRunner().invoke(app, [*map(str, arguments)], prog_name="ftm", env=variables)
+        assert "Traceback" not in result.stderr, result.stderr
+        return Ended(result.exit_code, result.stdout, result.stderr)
 
-    up = call("local", "up", *options)
+    # The daemon ignores the operator's AWS settings.
+    up = ftm_process(variables | {"AWS_PROFILE": "nobody"}, "local", "up", *options)
     try:
         assert up.code == 0, up.err
         yield call
     finally:
-        call("local", "down")
+        ftm_process(variables, "local", "down")
+
+
+def ftm_process(variables: dict[str, str], *arguments: object) -> Ended:
+    """Run `ftm` in a process."""
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("ftm"), *map(str, arguments)],
+        env=os.environ | variables,
+        cwd=variables["FTM_LOCAL_DIR"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
 @pytest.fixture(scope="session")

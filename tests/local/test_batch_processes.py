@@ -1,4 +1,4 @@
-"""Batch jobs run as processes: their environment, how their end is reported, and when they are retried."""
+"""Batch jobs run as processes: their environment, how they end, and when they are retried."""
 
 import json
 import os

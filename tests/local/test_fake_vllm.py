@@ -89,7 +89,7 @@ def test_a_prompt_without_keywords_gets_a_name_that_says_so(url: str):
     assert content(complete(url, "Hello", schema=SCHEMA))["name"] == "Topic without keywords"
 
 
-def test_the_schema_is_honoured(url: str):
+def test_the_answer_follows_the_schema(url: str):
     schema = {
         "type": "object",
         "properties": {
@@ -223,7 +223,7 @@ def test_a_real_server_answers_only_while_a_target_is_healthy(serve: Callable[..
     assert fetch(serve(RealServer(serve(FakeVllm())), lambda: False) + "/health")[0] == 503
 
 
-def test_a_real_server_that_has_gone_is_502(serve: Callable[..., str]):
+def test_a_real_server_that_is_unreachable_is_502(serve: Callable[..., str]):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         answering = threading.Thread(target=answer_once, args=(listener, b'{"data": [{"id": "real-model"}]}'))
         answering.start()
@@ -299,7 +299,7 @@ class Limited:
         pass
 
 
-def test_how_long_a_server_asks_to_wait_reaches_the_client(serve: Callable[..., str]):
+def test_the_rate_limit_headers_of_a_server_reach_the_client(serve: Callable[..., str]):
     url = serve(RealServer(serve(Limited())))
     with pytest.raises(openai.RateLimitError) as refusal:
         complete(url)

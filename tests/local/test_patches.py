@@ -1,12 +1,14 @@
-"""The parts of Step Functions that need patches in moto's interpreter, as AWS executes them."""
+"""Features of Step Functions for which moto's interpreter is patched."""
 
 import json
+import sys
 from collections import Counter
 
 import pytest
 
 from local.emulator import patching
-from local.emulator.aws import EmbeddedAws, EmbeddedAwsError
+from local.emulator.aws import EmbeddedAws
+from local.emulator.listening import EmbeddedAwsError, listen
 
 SYNC_JOB = "arn:aws:states:::batch:submitJob.sync"
 HOST_LOSS_ONLY = {"attempts": 3, "evaluateOnExit": [{"onStatusReason": "Host EC2*", "action": "RETRY"}]}
@@ -150,7 +152,12 @@ def test_an_error_in_an_iteration_keeps_its_name(aws):
 
 def test_a_map_over_more_items_than_python_recurses(aws):
     machine = {"StartAt": "M", "States": {"M": map_over({"Type": "Pass", "End": True}, End=True, MaxConcurrency=1)}}
-    assert output(aws.run(machine, list(range(1100)))) == list(range(1100))
+    items, machine, limit = list(range(500)), aws.machine(machine), sys.getrecursionlimit()
+    sys.setrecursionlimit(400)
+    try:
+        assert output(aws.ended_execution(aws.start(machine, items))) == items
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_events_of_a_map_of_jobs_are_counted_as_in_aws(aws, queue):
@@ -208,25 +215,20 @@ def test_a_stopped_execution_is_aborted_at_once_and_stops_its_jobs(aws, queue):
     assert aws.execution(arn)["status"] == "ABORTED"
 
 
-def test_a_timed_out_execution_stops_its_jobs(aws, queue):
-    machine = {**one_job(queue, sleeping_job(aws)), "TimeoutSeconds": 10}
-    arn = aws.start(aws.machine(machine), {"id": "a"})
-    (job_id,) = submitted_jobs(aws, arn, 1)
-    execution = aws.ended_execution(arn)
+def test_a_timed_out_execution_or_task_stops_its_job_and_a_task_can_be_caught(aws, queue):
+    sleeping, catch = sleeping_job(aws), [{"ErrorEquals": ["States.Timeout"], "Next": "Caught"}]
+    whole = {**one_job(queue, sleeping), "TimeoutSeconds": 10}
+    caught = one_job(queue, sleeping, TimeoutSeconds=10, Catch=catch)
+    caught["States"]["Caught"] = {"Type": "Pass", "End": True}
+    whole, caught = (aws.start(aws.machine(machine), {"id": "a"}) for machine in (whole, caught))
+    jobs = [*submitted_jobs(aws, whole, 1), *submitted_jobs(aws, caught, 1)]
+
+    execution = aws.ended_execution(whole)
     assert execution["status"] == "TIMED_OUT"
     assert execution["stopDate"]
-    assert aws.ended_job(job_id)["status"] == "FAILED"
-
-
-def test_a_timed_out_task_stops_its_job_and_can_be_caught(aws, queue):
-    catch = [{"ErrorEquals": ["States.Timeout"], "Next": "Caught"}]
-    machine = one_job(queue, sleeping_job(aws), TimeoutSeconds=10, Catch=catch)
-    machine["States"]["Caught"] = {"Type": "Pass", "End": True}
-    arn = aws.start(aws.machine(machine), {"id": "a"})
-    (job_id,) = submitted_jobs(aws, arn, 1)
-    assert output(aws.ended_execution(arn))["Error"] == "States.Timeout"
-    assert aws.ended_job(job_id)["status"] == "FAILED"
-    assert [event["type"] for event in aws.events(arn)].count("TaskSucceeded") == 0
+    assert output(aws.ended_execution(caught))["Error"] == "States.Timeout"
+    assert [event["type"] for event in aws.events(caught)].count("TaskSucceeded") == 0
+    assert [aws.ended_job(job)["status"] for job in jobs] == ["FAILED", "FAILED"]
 
 
 def test_nested_executions(aws):
@@ -291,7 +293,7 @@ def test_a_patch_that_does_not_fit_is_reported_at_the_start(aws, monkeypatch):
 def test_a_port_in_use_is_reported_in_one_sentence(aws):
     port = int(aws.embedded.endpoint.rsplit(":", 1)[1])
     with pytest.raises(EmbeddedAwsError, match=f"port {port} of 127.0.0.1 is in use"):
-        EmbeddedAws.start(port)
+        listen(port)
 
 
 def map_over(state, **fields):

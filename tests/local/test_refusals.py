@@ -132,7 +132,7 @@ def made(aws: Any) -> Made:
         (lambda m: m.machine(OTHER_DEFINITION), "StateMachineAlreadyExists"),
     ],
 )
-def test_what_aws_rejects_is_rejected(made: Made, call: Any, code: str):
+def test_requests_that_aws_rejects_are_rejected(made: Made, call: Any, code: str):
     with pytest.raises(ClientError, match=rf"\({code}\)"):
         call(made)
 

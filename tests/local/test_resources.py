@@ -210,7 +210,7 @@ def test_the_bucket_is_as_configured_and_usable_over_the_loopback(deployed: prog
     assert s3.get_object(Bucket="calls", Key="a")["Body"].read() == b"1"
 
 
-def test_security_groups_hold_only_the_rules_of_the_program(deployed: program.Run, aws: Any):
+def test_security_groups_have_only_the_rules_of_the_program(deployed: program.Run, aws: Any):
     groups = aws.client("ec2").describe_security_groups()["SecurityGroups"]
     alb = next(group for group in groups if group["GroupName"] == "alb")
     gpu = next(group for group in groups if group["GroupName"].startswith("gpu-"))
@@ -222,7 +222,7 @@ def test_security_groups_hold_only_the_rules_of_the_program(deployed: program.Ru
     ]
 
 
-def test_the_launch_template_holds_what_the_program_says(deployed: program.Run, aws: Any):
+def test_the_launch_template_is_as_in_the_program(deployed: program.Run, aws: Any):
     versions = aws.client("ec2").describe_launch_template_versions(LaunchTemplateName="gpu", Versions=["$Latest"])
     data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
     assert data["ImageId"] == deployed.outputs["ami"]

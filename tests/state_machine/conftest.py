@@ -30,9 +30,12 @@ WORKER = "ftm-worker"
 FUNCTIONS = ("prefetch_check", "create_batch_manifest", "summarize_results", "notify_completion")
 
 EMBEDDED_AWS = """
-import sys
+import gc, sys
+gc.disable()  # as in the daemon
 from local.emulator.aws import EmbeddedAws
 aws = EmbeddedAws.start()
+gc.freeze()
+gc.enable()
 print(aws.endpoint, flush=True)
 sys.stdin.read()
 aws.stop()
@@ -97,7 +100,7 @@ class Stack:
         deadline = time.monotonic() + seconds
         while (described := self.describe(execution))["status"] == "RUNNING":
             assert time.monotonic() < deadline, f"still running after {seconds} s"
-            time.sleep(0.1)
+            time.sleep(0.2)
         return described
 
     def run(self, seconds: float = 180, machine: str = "", **run_input: Any) -> "Ended":
@@ -172,8 +175,11 @@ class Stack:
             type="container",
             containerProperties={
                 "image": "worker",
-                "command": ["python", str(Path(__file__).with_name("fake_worker.py"))],
-                "environment": [{"name": "CONTROL", "value": str(self.control)}],
+                "command": ["python", "-S", str(Path(__file__).with_name("fake_worker.py"))],
+                "environment": [
+                    {"name": "CONTROL", "value": str(self.control)},
+                    {"name": "PYTHONPATH", "value": str(ROOT)},
+                ],
                 "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "128"}],
             },
             retryStrategy={
@@ -293,14 +299,14 @@ def clean(stack: Stack) -> None:
     stack.began = time.time()
     for file in stack.control.iterdir():
         file.unlink()
-    for key in stack.keys(""):
-        stack.s3.delete_object(Bucket=BUCKET, Key=key)
+    if keys := stack.keys(""):
+        stack.s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": key} for key in keys]})
 
 
 def until(done: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < deadline, f"the condition does not hold after {seconds} s"
+        assert time.monotonic() < deadline, f"the condition is not met after {seconds} s"
         time.sleep(0.05)
 
 

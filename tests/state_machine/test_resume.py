@@ -23,16 +23,7 @@ def test_resuming_a_stopped_execution_runs_only_the_incomplete_batches(stack: St
     assert again.summary["firms"]["completed"] == 6
 
 
-def test_resuming_rewrites_a_deleted_progress_record(stack: Stack) -> None:
-    stack.put_prefetch(firms=6)
-    run = stack.run(batch_size=2).summary["run"]
-    stack.s3.delete_object(Bucket=BUCKET, Key=layout.RunRef(QUARTER, run).progress_key(THIRD))
-    again = stack.run(resume=run)
-    assert again.status == "SUCCEEDED", again.cause
-    assert stack.jobs(run) == {FIRST: 1, SECOND: 1, THIRD: 2}
-
-
-def test_resuming_after_a_failed_summary_starts_no_job(stack: Stack) -> None:
+def test_resuming_writes_deleted_records_and_starts_only_the_jobs_that_it_needs(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
     run = stack.run(batch_size=2).summary["run"]
     for key in (layout.latest_key(QUARTER), layout.RunRef(QUARTER, run).summary_key):
@@ -43,6 +34,11 @@ def test_resuming_after_a_failed_summary_starts_no_job(stack: Stack) -> None:
     assert stack.jobs(run) == {FIRST: 1, SECOND: 1, THIRD: 1}
     assert json.loads(stack.s3.get_object(Bucket=BUCKET, Key=layout.latest_key(QUARTER))["Body"].read())["run"] == run
 
+    stack.s3.delete_object(Bucket=BUCKET, Key=layout.RunRef(QUARTER, run).progress_key(THIRD))
+    again = stack.run(resume=run)
+    assert again.status == "SUCCEEDED", again.cause
+    assert stack.jobs(run) == {FIRST: 1, SECOND: 1, THIRD: 2}
+
 
 def test_resuming_an_unknown_run_fails_with_a_sentence(stack: Stack) -> None:
     stack.put_prefetch(firms=6)
@@ -52,13 +48,13 @@ def test_resuming_an_unknown_run_fails_with_a_sentence(stack: Stack) -> None:
 
 
 def test_concurrent_executions_never_share_a_run(stack: Stack) -> None:
-    stack.put_prefetch(firms=6)
-    executions = [stack.start(batch_size=2) for _ in range(3)]
+    stack.put_prefetch(firms=4)
+    executions = [stack.start(batch_size=2) for _ in range(2)]
     ended = [json.loads(stack.ended(execution)["output"])["summary"] for execution in executions]
     runs = {summary["run"] for summary in ended}
-    assert len(runs) == 3
-    assert all(summary["firms"]["completed"] == 6 for summary in ended)
-    assert len(stack.keys(f"intermediate/firm-topics/quarter={QUARTER}/")) == 9
+    assert len(runs) == 2
+    assert all(summary["firms"]["completed"] == 4 for summary in ended)
+    assert len(stack.keys(f"intermediate/firm-topics/quarter={QUARTER}/")) == 4
     latest = json.loads(stack.s3.get_object(Bucket=BUCKET, Key=layout.latest_key(QUARTER))["Body"].read())
     assert latest["run"] == max(runs)
 

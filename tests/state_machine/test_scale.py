@@ -1,7 +1,7 @@
 """Runs of many batches: which batches fail, which a resumption runs again, and how close a run comes to the limits of
 Step Functions for the data of a state and the events of an execution.
 
-`FTM_SCALE` is the number of batches, 24 by default. With 2000, the maximum of a run:
+`FTM_SCALE` is the number of batches, 12 by default. With 2000, the maximum of a run:
 `FTM_SCALE=2000 pytest tests/state_machine/test_scale.py -n 0 -s`.
 """
 
@@ -13,7 +13,7 @@ from contract import layout
 from contract.run import MAX_BATCHES
 from tests.state_machine.conftest import BUCKET, QUARTER, Stack
 
-BATCHES = int(os.environ.get("FTM_SCALE", "24"))
+BATCHES = int(os.environ.get("FTM_SCALE", "12"))
 SECONDS = 60 + BATCHES
 AT_ONCE = 40
 
@@ -51,7 +51,7 @@ def test_resuming_runs_exactly_the_batches_that_failed(stack: Stack) -> None:
 
 
 def test_the_largest_run_stays_within_the_limits_of_step_functions(stack: Stack) -> None:
-    """Every job fails, and all names are as long as they can be."""
+    """Every job fails, and all names have their maximum length."""
     bucket = "b" * 63
     stack.s3.create_bucket(Bucket=bucket)
     stack.put_prefetch(firms=BATCHES, bucket=bucket)

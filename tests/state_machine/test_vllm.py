@@ -1,4 +1,4 @@
-"""vLLM is switched on before a list of quarters and off after it, whatever happens, by AWS alone."""
+"""The machine of several quarters scales vLLM up before the first quarter and down at the end, however it ends."""
 
 import dataclasses
 import json
@@ -27,12 +27,12 @@ WAITS_FOR_LATER = {
         "Done": {"Type": "Succeed"},
     },
 }
-"""The machine of a quarter: one quarter takes ten minutes, any other none."""
+"""A machine of one quarter without jobs: LATER takes ten minutes, any other quarter ends at once."""
 
 
 @pytest.fixture(scope="module")
 def calls(stack: Stack) -> VllmCalls:
-    """A GPU group, a service on it and a target group, connected as in AWS."""
+    """A GPU group, a service on it and a target group, connected as the program does it."""
     ec2, scaling, ecs, elb = (stack.client(name) for name in ("ec2", "autoscaling", "ecs", "elbv2"))
     ec2.create_launch_template(
         LaunchTemplateName="bracket", LaunchTemplateData={"ImageId": "ami-12c6146b", "InstanceType": "g6.xlarge"}
@@ -76,10 +76,15 @@ def calls(stack: Stack) -> VllmCalls:
 
 @pytest.fixture(scope="module")
 def never_healthy(stack: Stack, calls: VllmCalls) -> VllmCalls:
-    """The same group and service, with a target group in which they never are."""
+    """The same group and service, with a target group in which they never become healthy."""
     vpc = stack.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
     created = stack.client("elbv2").create_target_group(Name="empty", Protocol="HTTP", Port=8000, VpcId=vpc)
     return dataclasses.replace(calls, target_group=created["TargetGroups"][0]["TargetGroupArn"], limit_minutes=0)
+
+
+@pytest.fixture(scope="module")
+def no_jobs(stack: Stack) -> str:
+    return stack.create_machine(WAITS_FOR_LATER)
 
 
 @pytest.fixture
@@ -94,7 +99,7 @@ def scale(stack: Stack, size: int) -> None:
 
 
 def sizes(stack: Stack) -> tuple[int, int]:
-    """Instances and tasks that are wanted."""
+    """The desired numbers of instances and tasks."""
     (group,) = stack.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])[
         "AutoScalingGroups"
     ]
@@ -121,9 +126,10 @@ def entered_states(stack: Stack, execution: str) -> list[str]:
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_vllm_is_on_while_the_quarters_run_and_off_afterwards_unless_kept(
-    stack: Stack, machine: str, keep: bool
+    stack: Stack, calls: VllmCalls, no_jobs: str, keep: bool
 ) -> None:
-    stack.put_prefetch(firms=2)
+    scale(stack, 0)
+    machine = stack.create_machine(definition.quarters(no_jobs, vllm=calls))
     execution = start(stack, machine, keep=keep)
     ended = stack.ended(execution)
     assert ended["status"] == "SUCCEEDED", ended
@@ -133,11 +139,12 @@ def test_vllm_is_on_while_the_quarters_run_and_off_afterwards_unless_kept(
     assert sizes(stack) == ((1, 1) if keep else (0, 0))
 
 
-def test_a_larger_group_is_not_made_smaller_and_ends_at_the_minimum(stack: Stack, calls: VllmCalls) -> None:
-    stack.put_prefetch(firms=2)
+def test_a_larger_group_is_not_made_smaller_and_ends_at_the_minimum(
+    stack: Stack, calls: VllmCalls, no_jobs: str
+) -> None:
     scale(stack, 2)
     with_minimum = dataclasses.replace(calls, minimum=1)
-    execution = start(stack, stack.create_machine(definition.quarters(stack.quarter_machine, vllm=with_minimum)))
+    execution = start(stack, stack.create_machine(definition.quarters(no_jobs, vllm=with_minimum)))
     ended = stack.ended(execution)
     assert ended["status"] == "SUCCEEDED", ended
     assert json.loads(ended["output"])["vllm"]["size"] == 2
@@ -148,7 +155,7 @@ def test_a_larger_group_is_not_made_smaller_and_ends_at_the_minimum(stack: Stack
 def test_a_scale_down_step_that_fails_leaves_the_results_and_the_other_step(
     stack: Stack, machine: str, survives: Callable[..., None]
 ) -> None:
-    """The service is not found; the instances go all the same."""
+    """The service is not found; the instances are scaled to zero nevertheless."""
     stack.put_prefetch(firms=3)
     document = json.loads(stack.states.describe_state_machine(stateMachineArn=machine)["definition"])
     step = document["States"]["ScaleServiceDown"]
@@ -180,7 +187,7 @@ def test_more_instances_than_the_group_may_have_start_no_quarter(stack: Stack, m
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_smoke_test_that_cannot_run_starts_no_quarter(stack: Stack, machine: str, keep: bool) -> None:
-    """tests/end_to_end have smoke tests that run."""
+    """Smoke tests that run are in tests/end_to_end."""
     stack.put_prefetch(firms=2)
     execution = start(stack, machine, keep=keep, smoke_test=True)
     ended = stack.ended(execution)
@@ -192,7 +199,7 @@ def test_a_smoke_test_that_cannot_run_starts_no_quarter(stack: Stack, machine: s
 
 
 def put_rule(stack: Stack, machine: str) -> None:
-    """The program's rule: it starts the machine anew with the detail of the event."""
+    """The program's EventBridge rule: it starts the machine again, with the event's detail as input."""
     events = stack.client("events")
     detail = {"status": ["ABORTED", "TIMED_OUT"], "stateMachineArn": [machine]}
     pattern = {"source": ["aws.states"], "detail-type": ["Step Functions Execution Status Change"], "detail": detail}
@@ -220,7 +227,9 @@ def test_a_stopped_list_that_keeps_vllm_is_left_alone(stack: Stack, machine: str
         assert (ended["status"], sizes(stack)) == ("SUCCEEDED", (1, 1))
 
 
-def test_a_stopped_list_keeps_no_vllm_that_is_not_healthy(stack: Stack, never_healthy: VllmCalls) -> None:
+def test_a_stopped_list_that_keeps_vllm_still_scales_down_one_that_is_not_healthy(
+    stack: Stack, never_healthy: VllmCalls
+) -> None:
     scale(stack, 1)
     machine = stack.create_machine(definition.quarters(stack.quarter_machine, vllm=never_healthy))
     stopped = json.dumps({"quarters": [], "vllm": {"size": 1, "keep": True}})
@@ -228,14 +237,13 @@ def test_a_stopped_list_keeps_no_vllm_that_is_not_healthy(stack: Stack, never_he
     assert (ended["status"], sizes(stack)) == ("SUCCEEDED", (0, 0))
 
 
-def test_the_last_execution_to_end_switches_vllm_off(stack: Stack, calls: VllmCalls) -> None:
-    quarter = stack.create_machine(WAITS_FOR_LATER)
-    machine = stack.create_machine(definition.quarters(quarter, vllm=calls))
+def test_the_last_execution_to_end_switches_vllm_off(stack: Stack, calls: VllmCalls, no_jobs: str) -> None:
+    machine = stack.create_machine(definition.quarters(no_jobs, vllm=calls))
     first, last = (start(stack, machine, quarter=name) for name in ("2023Q1", LATER))
     assert stack.ended(first)["status"] == "SUCCEEDED"
     assert (stack.describe(last)["status"], sizes(stack)) == ("RUNNING", (1, 1))
     stack.states.stop_execution(
-        executionArn=f"{quarter.replace('stateMachine', 'execution')}:{last.split(':')[-1]}-{LATER}"
+        executionArn=f"{no_jobs.replace('stateMachine', 'execution')}:{last.split(':')[-1]}-{LATER}"
     )
     assert stack.ended(last)["status"] == "FAILED"
     assert sizes(stack) == (0, 0)

@@ -15,11 +15,13 @@ import asyncio
 import json
 import random
 import re
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -567,12 +569,19 @@ def _client(settings: LlmSettings, timeouts: Timeouts) -> openai.AsyncOpenAI:
         follow_redirects=False,
         limits=httpx2.Limits(max_connections=settings.max_concurrent + 8, keepalive_expiry=timeouts.keepalive),
         timeout=httpx2.Timeout(None, connect=timeouts.connect),
+        verify=_certificates(),
     )
     client = openai.AsyncOpenAI(
         base_url=settings.base_url, api_key=settings.api_key or "none", max_retries=0, http_client=http
     )
     client.organization = client.project = None  # OPENAI_ORG_ID is for OpenAI, and this may be any server
     return client
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The machine's certificate authorities; reading them is most of the time that a client takes to make."""
+    return httpx2.create_ssl_context()
 
 
 def _base_urls(base_url: str) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """moto's AWS in a thread of this process, for code in this process and in others."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,6 +13,7 @@ from moto.server import ThreadedMotoServer
 @contextmanager
 def aws_server() -> Iterator[dict[str, str]]:
     """Start a server; yield the environment variables with which boto3 reaches it."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # or pytest formats a line for each request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

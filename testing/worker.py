@@ -3,12 +3,15 @@ and the worker."""
 
 import asyncio
 import json
+import multiprocessing.forkserver
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +19,8 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO, StringIO
 from multiprocessing import get_context
-from multiprocessing.context import BaseContext
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from typing import Any
 from unittest.mock import patch
 
@@ -271,16 +275,29 @@ class Worker:
 
     environ: dict[str, str]
 
-    def start(self, entry_point: Sequence[str] = (), **changes: str | None) -> subprocess.Popen[str]:
-        environ = {**self.environ, **changes}
+    def start(self, **changes: str | None) -> subprocess.Popen[str]:
+        """Start `python -m worker`, as Batch does."""
         return subprocess.Popen(
-            [*entry_point, sys.executable, "-m", "worker"],
-            env={name: value for name, value in environ.items() if value is not None},
+            [sys.executable, "-m", "worker"],
+            env=self._environment(changes),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+
+    @contextmanager
+    def fork(self, prepare: Callable[[], None] | None = None, **changes: str | None) -> Iterator["ForkedWorker"]:
+        """Run the worker's `__main__` in a process that has imported its modules already, and kill it at the end.
+
+        For tests that send signals. SIGTERM is blocked at first, as by the image's entry point. `prepare` is called in
+        the process before the worker's code.
+        """
+        process = ForkedWorker(self._environment(changes), prepare)
+        try:
+            yield process
+        finally:
+            process.kill()
 
     def run(self, clock: Clock | None = None, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Run the worker in this process."""
@@ -289,16 +306,15 @@ class Worker:
     def call(
         self, work: Callable[[dict[str, str]], int], stdin: str = "", **changes: str | None
     ) -> subprocess.CompletedProcess[str]:
-        """Run the entry point `work` in this process, with the worker's environment and standard streams of its own.
+        """Run the entry point `work` in this process, with the worker's environment and separate standard streams.
 
-        Its topic process is forked from a process that has loaded scikit-learn: starting Python and importing
-        everything for each test took most of the CPU time of these tests.
+        All runs share a topic process: starting one takes longer than finding the topics of a test.
         """
-        environ = {name: value for name, value in {**self.environ, **changes}.items() if value is not None}
+        environ = self._environment(changes)
         stdout, stderr = StringIO(), StringIO()
         with (
             patch.dict(os.environ, environ, clear=True),
-            patch("multiprocessing.get_context", lambda _method: _loaded_processes()),
+            patch("worker.topics.process.ProcessPoolExecutor", _topic_process),
             patch("sys.stdin", StringIO(stdin)),
             redirect_stdout(stdout),
             redirect_stderr(stderr),
@@ -307,18 +323,96 @@ class Worker:
         return subprocess.CompletedProcess("worker", code, stdout.getvalue(), stderr.getvalue())
 
     def run_process(self, **changes: str | None) -> subprocess.CompletedProcess[str]:
-        process = self.start((), **changes)
+        process = self.start(**changes)
         try:
             stdout, stderr = process.communicate(timeout=240)
         finally:
             kill(process)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
+    def _environment(self, changes: dict[str, str | None]) -> dict[str, str]:
+        return {name: value for name, value in {**self.environ, **changes}.items() if value is not None}
+
+
+class ForkedWorker:
+    """A worker in a process of its own; see `Worker.fork`."""
+
+    def __init__(self, environ: dict[str, str], prepare: Callable[[], None] | None) -> None:
+        context = _loaded_processes()
+        pipes = [context.Pipe(duplex=False) for _ in range(2)]
+        self._outputs = [reader for reader, _ in pipes]
+        writers = [writer for _, writer in pipes]
+        self._process = context.Process(target=_run_main, args=(environ, prepare, writers))
+        self._process.start()
+        for writer in writers:
+            writer.close()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; the process may have ended already."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.ident or 0, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL. The topic process ends by itself."""
+        self._process.kill()
+        self._process.join()
+
+    def finish(self) -> subprocess.CompletedProcess[str]:
+        """Wait for the end of the worker."""
+        self._process.join(240)
+        code = self._process.exitcode
+        assert code is not None, "the worker does not end"
+        return subprocess.CompletedProcess("worker", code, *(_read(output) for output in self._outputs))
+
+
+def _read(output: Connection) -> str:
+    with os.fdopen(os.dup(output.fileno())) as file:
+        return file.read()
+
+
+def _run_main(environ: dict[str, str], prepare: Callable[[], None] | None, outputs: Sequence[Connection]) -> None:
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output.fileno(), number)
+        output.close()
+    os.environ.clear()
+    os.environ.update(environ)
+    if prepare:
+        prepare()
+    del sys.modules["worker.__main__"]  # which this module has imported
+    # Its topic process is forked from the same server: Python would start another one here.
+    server = vars(multiprocessing.forkserver)["_forkserver"]
+    with (
+        patch.object(server, "ensure_running"),
+        patch("multiprocessing.get_context", lambda _method: get_context("forkserver")),
+    ):
+        runpy.run_module("worker", run_name="__main__", alter_sys=True)
+
+
+class _LastingPool(ProcessPoolExecutor):
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Python ends the process when the tests end."""
+
+
+def _topic_process(*_: object, **__: object) -> ProcessPoolExecutor:
+    return _lasting_pool()
+
 
 @cache
-def _loaded_processes() -> BaseContext:
+def _lasting_pool() -> ProcessPoolExecutor:
+    return _LastingPool(1, _loaded_processes())
+
+
+@cache
+def _loaded_processes() -> ForkServerContext:
     context = get_context("forkserver")
-    context.set_forkserver_preload(["worker.topics.discovery", "worker.topics.process"])
+    context.set_forkserver_preload(["__main__", "testing.worker_modules"])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    multiprocessing.forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return context
 
 

@@ -2,21 +2,14 @@
 
 import json
 import subprocess
-import sys
 from typing import Any
 
+from evaluation import smoke_job
 from testing.worker import MODEL, Bucket, LlmServer, Reply, Worker, call, completion
 
 
 def smoke(worker: Worker, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "evaluation.smoke_job"],
-        env={**worker.environ, **changes},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    return worker.call(smoke_job.main, **changes)
 
 
 def test_the_largest_topic_of_three_firms_is_named(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:

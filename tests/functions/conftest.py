@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -120,12 +121,12 @@ def bucket(s3: Any) -> Bucket:
 
 
 def prefetch_manifest(firm_to_chunk: dict[str, str]) -> dict[str, Any]:
-    chunks = list(firm_to_chunk.values())
+    sizes = Counter(firm_to_chunk.values())
     return {
         "quarter": QUARTER,
         "created_at": "2023-04-01T00:00:00Z",
         "n_firms": len(firm_to_chunk),
-        "n_chunks": len(set(chunks)),
-        "chunk_sizes": {chunk: chunks.count(chunk) for chunk in dict.fromkeys(chunks)},
+        "n_chunks": len(sizes),
+        "chunk_sizes": dict(sizes),
         "firm_to_chunk": firm_to_chunk,
     }

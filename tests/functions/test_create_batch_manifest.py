@@ -227,7 +227,7 @@ print(json.dumps({"firms": manifest["firms"], "batches": len(manifest["batch_ids
 
 def test_the_largest_run_fits_into_the_limits_of_the_function() -> None:
     firms = MAX_FIRMS
-    manifest = prefetch_manifest({f"{n:064d}": f"chunk_{n // 2000:04d}.parquet" for n in range(firms)})
+    manifest = prefetch_manifest({f"{n:064d}": f"chunk_{n // 20_000:04d}.parquet" for n in range(firms)})
     event = {"input": {"quarter": QUARTER, "bucket": BUCKET}, "execution": EXECUTION, "started_at": STARTED_AT}
     with aws_server() as aws:
         s3 = s3_client(aws["AWS_ENDPOINT_URL"])

@@ -25,6 +25,8 @@ FAILING = Reply(status=500, body={"error": {"message": "EngineCore encountered a
 FULL = Reply(status=503, body={"error": {"message": "the queue is full"}})
 LIMITED = Reply(status=429, body={"error": {"message": "5 a minute"}})
 TIMEOUTS = Timeouts()
+SELDOM_POLLED = Timeouts(poll_interval=60.0)
+"""For tests in which a server is absent for long."""
 HANGING = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
 """The beginning of a response, after which the connection stays open."""
 
@@ -393,7 +395,7 @@ def test_a_server_that_fails_at_every_request_ends_the_attempt(llm: LlmServer) -
     llm.behave = lambda _number, _request: FAILING
     with pytest.raises(LlmUnavailableError, match=r"fails at every request \(HTTP 500: EngineCore"):
         run(llm, ask)
-    results = run(llm, lambda client: ask_many(client, 8))
+    results = run(llm, lambda client: ask_many(client, 4))
     assert all(isinstance(result, LlmUnavailableError) for result in results)
 
 
@@ -436,7 +438,7 @@ def test_a_request_that_crashes_the_server_each_time_is_abandoned(llm: LlmServer
 
     up, llm.behave, back_at, time = llm.models, fell, 0.0, FakeTime(pass_time)
     with pytest.raises(RequestFailed, match="no answer"):
-        run(llm, ask, time)
+        run(llm, ask, time, SELDOM_POLLED)
     assert sum(asks_of(request, "oil") for request in llm.requests) < 8
 
 
@@ -521,8 +523,8 @@ def test_a_lasting_outage_ends_the_attempt_after_25_minutes(llm: LlmServer) -> N
     llm.behave = lambda _number, _request: llm_reply
     time = FakeTime()
 
-    results = run(llm, lambda client: ask_many(client, 4), time)
+    results = run(llm, lambda client: ask_many(client, 4), time, SELDOM_POLLED)
 
     assert all(isinstance(result, LlmUnavailableError) for result in results)
     assert "was absent for 25 minutes" in str(results[0])
-    assert TIMEOUTS.outage <= sum(time.slept) < TIMEOUTS.outage + 10
+    assert TIMEOUTS.outage <= sum(time.slept) < TIMEOUTS.outage + 2 * SELDOM_POLLED.poll_interval

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +34,6 @@ from testing.worker import (
     Worker,
     call,
     completion,
-    kill,
     sentence,
 )
 
@@ -67,9 +67,12 @@ def test_a_batch_is_named_and_its_record_accounts_for_every_firm(
 ) -> None:
     bucket.put_firms({**{firm: call(firm) for firm in FIRMS}, "TINY": call("TINY", 2)})
 
-    done = worker.run_process()
+    process = worker.start(LLM_API_KEY="sk-of-this-test")
+    arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
+    stdout, stderr = process.communicate(timeout=240)
 
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, stderr
+    assert "sk-of-this-test" not in arguments + stdout + stderr
     progress = bucket.progress()
     assert progress.state == "complete"
     assert list(progress.completed) == FIRMS
@@ -95,8 +98,8 @@ def test_a_batch_is_named_and_its_record_accounts_for_every_firm(
     assert first["n_sentences"] == len(first["sentence_ids"]) == len(first["sentence_cosines"]) > 0
     assert first["n_core"] + first["n_attached"] == first["n_sentences"]
     assert llm.most_at_once <= 8
-    assert "ALPHA" not in done.stdout
-    assert "segment" not in done.stdout
+    assert "ALPHA" not in stdout
+    assert "segment" not in stdout
 
 
 def test_every_request_has_the_instructions_first_a_schema_and_no_thinking(
@@ -148,25 +151,26 @@ def test_chunks_as_pandas_and_duckdb_write_them_are_read(bucket: Bucket, worker:
 # Kills
 
 
-@pytest.mark.parametrize("after", [0, 11])
-def test_a_new_attempt_after_a_kill_gives_the_same_result(
-    bucket: Bucket, llm: LlmServer, worker: Worker, after: int
-) -> None:
+def test_a_new_attempt_after_a_kill_gives_the_same_result(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({firm: call(firm) for firm in FIRMS})
-    llm.behave = lambda number, _request: (llm.gate.clear(), Reply(close=True))[1] if number == after else Reply()
-    first = worker.start(LLM_MAX_CONCURRENT="2")
-    wait_until(lambda: len(llm.requests) > after)
-    kill(first)
-
-    llm.behave = lambda _number, _request: Reply()
-    llm.gate.set()
-    assert worker.run(LLM_MAX_CONCURRENT="2").returncode == 0
-    continued = content(bucket.topics())
-    assert sorted(bucket.progress().completed) == FIRMS
-
-    bucket.s3.delete_object(Bucket=BUCKET, Key=RUN.progress_key(BATCH))
     assert worker.run().returncode == 0
-    assert continued == content(bucket.topics())
+    whole = content(bucket.topics())
+    for after in (0, 11):
+        bucket.s3.delete_object(Bucket=BUCKET, Key=RUN.progress_key(BATCH))
+        llm.requests.clear()
+        llm.behave = lambda number, _request, last=after: (
+            (llm.gate.clear(), Reply(close=True))[1] if number == last else Reply()
+        )
+        with worker.fork(LLM_MAX_CONCURRENT="2") as first:
+            wait_until(lambda last=after: len(llm.requests) > last)
+            first.kill()
+
+        llm.behave = lambda _number, _request: Reply()
+        llm.gate.set()
+        assert bucket.progress().state == "running"
+        assert worker.run(LLM_MAX_CONCURRENT="2").returncode == 0
+        assert content(bucket.topics()) == whole
+        assert sorted(bucket.progress().completed) == FIRMS
 
 
 def test_a_kill_between_part_and_progress_counts_no_topic_twice(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
@@ -192,41 +196,27 @@ def test_a_kill_between_part_and_progress_counts_no_topic_twice(bucket: Bucket, 
 def test_sigterm_finishes_the_firms_in_progress_and_writes_the_record(
     bucket: Bucket, llm: LlmServer, worker: Worker
 ) -> None:
-    bucket.put_firms({f"FIRM{n}": call(f"FIRM{n}") for n in range(20)})
-    llm.gate.clear()
-    process = worker.start(LLM_MAX_CONCURRENT="2", CHECKPOINT_INTERVAL="100")
-    wait_until(lambda: len(llm.requests) >= 1)
-    process.terminate()
-    llm.gate.set()
-    _, stderr = process.communicate(timeout=240)
-
-    assert process.returncode == 75
-    assert "stopped by SIGTERM" in one_sentence(stderr)
-    progress = bucket.progress()
-    assert 0 < len(progress.completed) < 20
-    assert (progress.state, len(bucket.topics())) == ("failed", progress.counts.topics)
-    assert worker.run().returncode == 0
-    assert len(bucket.progress().completed) == 20
-    ids = [row["topic_id"] for row in bucket.topics()]
-    assert len(ids) == len(set(ids))
-
-
-def test_sigterm_after_a_failed_firm_still_asks_for_another_attempt(
-    bucket: Bucket, llm: LlmServer, worker: Worker
-) -> None:
-    firms = {f"FIRM{n}": call(f"FIRM{n}") for n in range(20)}
+    """Another attempt continues the batch, although a firm has failed that will fail again."""
+    firms = {f"FIRM{n}": call(f"FIRM{n}") for n in range(10)}  # four are in progress at once
     bucket.put_firms(firms)
     bucket.put_manifests(dict.fromkeys(firms, "chunk_0000.parquet"), batch=["LOST", *firms])
     llm.gate.clear()
-    process = worker.start(LLM_MAX_CONCURRENT="2", CHECKPOINT_INTERVAL="100")
-    wait_until(lambda: len(llm.requests) >= 1)
-    process.terminate()
-    llm.gate.set()
-    _, stderr = process.communicate(timeout=240)
+    with worker.fork(LLM_MAX_CONCURRENT="2", CHECKPOINT_INTERVAL="100") as process:
+        wait_until(lambda: len(llm.requests) >= 1)
+        process.send(signal.SIGTERM)
+        llm.gate.set()
+        done = process.finish()
 
-    assert process.returncode == 75
-    assert "stopped by SIGTERM" in one_sentence(stderr)
-    assert list(bucket.progress().failed) == ["LOST"]
+    assert done.returncode == 75
+    assert "stopped by SIGTERM" in one_sentence(done.stderr)
+    progress = bucket.progress()
+    assert list(progress.failed) == ["LOST"]
+    assert 0 < len(progress.completed) < 10
+    assert (progress.state, len(bucket.topics())) == ("failed", progress.counts.topics)
+    assert worker.run().returncode == 1
+    assert len(bucket.progress().completed) == 10
+    ids = [row["topic_id"] for row in bucket.topics()]
+    assert len(ids) == len(set(ids))
 
 
 def test_a_slow_response_does_not_delay_other_firms(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
@@ -455,9 +445,10 @@ def test_a_404_whose_body_is_cut_is_not_the_answer_that_there_is_no_record(
 
 
 def test_missing_credentials_are_reported_in_one_sentence(bucket: Bucket, worker: Worker) -> None:
-    done = worker.run_process(
-        AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, AWS_EC2_METADATA_DISABLED="true", HOME="/nowhere"
-    )
+    absent = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
+    # Not in this process, where boto3's default session has credentials already.
+    with worker.fork(**absent, AWS_EC2_METADATA_DISABLED="true", HOME="/nowhere") as process:
+        done = process.finish()
 
     assert done.returncode == 1
     assert "there are no AWS credentials (Unable to locate credentials)" in one_sentence(done.stderr)
@@ -651,7 +642,7 @@ def test_a_server_that_is_not_an_llm_is_reported(bucket: Bucket, llm: LlmServer,
 
 def test_an_embedding_model_without_its_extra_is_reported(bucket: Bucket, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
-    done = worker.run_process(**{env.TOPIC_EMBEDDING_MODEL: "all-MiniLM-L6-v2"})
+    done = worker.run(**{env.TOPIC_EMBEDDING_MODEL: "all-MiniLM-L6-v2"})
     assert done.returncode == 1
     assert "sentence-transformers is not installed" in one_sentence(done.stderr)
     assert bucket.progress().state == "failed"

@@ -4,12 +4,12 @@ import itertools
 import json
 import os
 import random
+import resource
 import signal
 import time
 from collections import Counter
 from collections.abc import Hashable
 from datetime import datetime, timedelta, tzinfo
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -19,7 +19,7 @@ from contract.layout import chunk_key
 from llm.client import Timeouts
 from testing.faulty_s3 import FaultyS3
 from testing.virtual_time import virtual_time
-from testing.worker import MODEL, QUARTER, RUN, Bucket, FakeTime, LlmServer, Reply, Worker, call, completion, kill
+from testing.worker import MODEL, QUARTER, RUN, Bucket, FakeTime, LlmServer, Reply, Worker, call, completion
 
 pytestmark = pytest.mark.faults
 
@@ -29,8 +29,6 @@ TOPICS = [(firm, number) for firm in FIRMS for number in range(5)]
 TIMES = int(os.environ.get("FAULT_TIMES", "0"))
 """How often each signal ends a job. 0 is the short form, with each signal once and all of the LLM's faults in one
 batch."""
-
-AS_IN_THE_IMAGE = ("env", "--block-signal=TERM")
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +56,7 @@ def test_a_job_is_killed_at_a_random_moment(
 ) -> None:
     """The moment is that of a random request to the LLM, and some hundredths of a second. After SIGTERM the firms in
     flight are finished, so that a batch must be large enough for others to be left."""
-    names = [f"FIRM{number:02}" for number in range(20)]
+    names = [f"FIRM{number:02}" for number in range(14)]
     bucket.put_firms({firm: call(firm) for firm in names})
     in_batch = [(firm, number) for firm in names for number in range(5)]
     times = TIMES or len(signals)
@@ -70,20 +68,17 @@ def test_a_job_is_killed_at_a_random_moment(
     while sent.total() < times or bucket.progress().state != "complete":
         number = signals[sent.total() % len(signals)]
         left = sent.total() < times
-        process = worker.start(AS_IN_THE_IMAGE)
-        try:
+        with worker.fork(LLM_MAX_CONCURRENT="4") as process:
             moment = len(llm.requests) + (dice.randrange(moments) if left else 10**9)
-            while process.poll() is None and len(llm.requests) < moment:
+            while process.is_running and len(llm.requests) < moment:
                 time.sleep(0.01)
             time.sleep(dice.random() / 20)
-            sent[number] += process.poll() is None
-            process.send_signal(number)
-            _, stderr = process.communicate(timeout=240)
-        finally:
-            kill(process)
-        codes.append(process.returncode)
-        assert "Traceback" not in stderr
-        if process.returncode == 0:
+            sent[number] += process.is_running
+            process.send(number)
+            done = process.finish()
+        codes.append(done.returncode)
+        assert "Traceback" not in done.stderr
+        if done.returncode == 0:
             batches += 1
             found += [(batches, topic) for topic in topics(bucket)]
             if sent.total() < times:
@@ -156,8 +151,9 @@ def test_vllm_is_gone_and_comes_back(
 
     llm.behave = vanish
     codes, clock = list[int](), FakeTime(come_back).clock
-    while not codes or codes[-1] == os.EX_TEMPFAIL:
-        codes.append(worker.run(clock).returncode)
+    with patch("llm.client.Timeouts", lambda: Timeouts(poll_interval=60)):
+        while not codes or codes[-1] == os.EX_TEMPFAIL:
+            codes.append(worker.run(clock).returncode)
 
     assert len(codes) == (1 if minutes < 25 else 3)
     survives(f"vLLM gone for {minutes} minutes", 1, TOPICS, topics(bucket), outcome(bucket, *codes))
@@ -208,16 +204,20 @@ def test_the_clock_jumps(
 
 
 def test_the_disk_is_full(bucket: Bucket, worker: Worker, survives: Any) -> None:
-    """No file may hold a byte: the process that finds topics cannot be started."""
-    process = worker.start(("prlimit", "--fsize=0"))
-    _, stderr = process.communicate(timeout=240)
-    assert stderr == "worker: this machine refuses: [Errno 27] File too large\n"
+    """No file may have a byte: the process that finds topics cannot be started."""
+    with worker.fork(prepare=limit_files_to_zero_bytes) as process:
+        first = process.finish()
+    assert first.stderr == "worker: this machine refuses: [Errno 27] File too large\n"
     second = worker.run().returncode
 
-    survives("disk full", 1, TOPICS, topics(bucket), outcome(bucket, process.returncode, second))
+    survives("disk full", 1, TOPICS, topics(bucket), outcome(bucket, first.returncode, second))
 
 
-def test_neither_the_key_nor_the_transcript_is_in_logs_records_or_arguments(
+def limit_files_to_zero_bytes() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def test_neither_the_key_nor_the_transcript_is_in_logs_or_records(
     bucket: Bucket, llm: LlmServer, worker: Worker
 ) -> None:
     """Also when the LLM's server and S3 fail, and the server repeats the request in its errors."""
@@ -226,12 +226,10 @@ def test_neither_the_key_nor_the_transcript_is_in_logs_records_or_arguments(
         return Reply(400, {"error": {"message": f"refused: {request}"}}) if number % 5 == 2 else Reply()
 
     llm.behave = behave
-    process = worker.start(LLM_API_KEY="sk-of-this-test", LLM_MODEL_NAME=MODEL)
-    arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
-    stdout, stderr = process.communicate(timeout=240)
+    done = worker.run(LLM_API_KEY="sk-of-this-test", LLM_MODEL_NAME=MODEL)
 
     records = [bucket.get(key).decode() for key in bucket.keys("progress/")]
-    for text in (arguments, stdout, stderr, *records):
+    for text in (done.stdout, done.stderr, *records):
         assert "sk-of-this-test" not in text
         assert "In segment" not in text
         assert "we saw" not in text

@@ -2,7 +2,9 @@
 
 import threading
 from typing import Any
+from unittest.mock import patch
 
+from llm.client import Timeouts
 from testing.worker import Bucket, FakeTime, LlmServer, Reply, Worker, call
 
 UNAVAILABLE = Reply(status=503, body=b"<html>503 Service Temporarily Unavailable</html>")
@@ -20,7 +22,8 @@ def test_a_batch_without_its_llm_ends_with_75_and_continues_later(
         return Reply(close=True)
 
     up, llm.behave = llm.models, vanish
-    done = worker.run(FakeTime().clock, LLM_MAX_CONCURRENT="1")
+    with patch("llm.client.Timeouts", lambda: Timeouts(poll_interval=60)):
+        done = worker.run(FakeTime().clock, LLM_MAX_CONCURRENT="1")
 
     assert done.returncode == 75
     assert "was absent for 25 minutes" in done.stderr

@@ -19,7 +19,6 @@ from testing.worker import (
     Worker,
     call,
     completion,
-    kill,
     sentence,
 )
 
@@ -99,11 +98,11 @@ def test_a_complete_batch_with_all_names_is_left_alone(bucket: Bucket, llm: LlmS
 def test_a_repair_that_is_killed_loses_nothing_and_is_continued(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     name_all_but_one_subject(bucket, llm, worker)
     llm.behave = lambda number, _request: Reply() if number < 3 else (llm.gate.clear(), Reply(close=True))[1]
-    first = worker.start(LLM_MAX_CONCURRENT="1", CHECKPOINT_INTERVAL="1")
-    deadline = time.monotonic() + 240
-    while (len(llm.requests) <= 3 or progress_of(bucket).counts.named == 20) and time.monotonic() < deadline:
-        time.sleep(0.02)  # the record is written by a thread
-    kill(first)
+    with worker.fork(LLM_MAX_CONCURRENT="1", CHECKPOINT_INTERVAL="1") as first:
+        deadline = time.monotonic() + 240
+        while (len(llm.requests) <= 3 or progress_of(bucket).counts.named == 20) and time.monotonic() < deadline:
+            time.sleep(0.02)  # the record is written by a thread
+        first.kill()
     killed = progress_of(bucket)
     assert (killed.state, killed.counts.topics) == ("complete", 25)
     assert 20 < killed.counts.named < 25

@@ -3,6 +3,7 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import product
 
 import pytest
@@ -23,12 +24,17 @@ def check(
     topic: Labelled, name: str, summary: str = "", firm_id: str = "QBVN", firm_name: str = "Quillbrook, Inc."
 ) -> str:
     """The kind of the problem, or "" when the answer becomes a name."""
-    rows = [Sentence(f"s{n}", said, said.lower(), position=n) for n, said in enumerate(topic.sentences)]
-    firm = Firm(firm_id, firm_name, None, None, None, rows)
-    found = FirmTopics(names=text.names(firm), call_words=text.call_words(firm))
+    found = words_of(tuple(topic.sentences), firm_id, firm_name)
     answer = json.dumps({"name": name, "summary": summary or topic.summary})
     result = read_answer(answer, Topic(topic.keywords, [], topic.sentences), firm_id, found)
     return str(result.kind) if isinstance(result, Problem) else ""
+
+
+@cache
+def words_of(sentences: tuple[str, ...], firm_id: str, firm_name: str) -> FirmTopics:
+    rows = [Sentence(f"s{n}", said, said.lower(), position=n) for n, said in enumerate(sentences)]
+    firm = Firm(firm_id, firm_name, None, None, None, rows)
+    return FirmTopics(names=text.names(firm), call_words=text.call_words(firm))
 
 
 def topic(subject: str) -> Labelled:

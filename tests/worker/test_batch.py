@@ -642,7 +642,7 @@ def test_a_server_that_is_not_an_llm_is_reported(bucket: Bucket, llm: LlmServer,
 
 def test_an_embedding_model_without_its_extra_is_reported(bucket: Bucket, worker: Worker) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA")})
-    done = worker.run(**{env.TOPIC_EMBEDDING_MODEL: "all-MiniLM-L6-v2"})
+    done = worker.run(None, **{env.TOPIC_EMBEDDING_MODEL: "all-MiniLM-L6-v2"})
     assert done.returncode == 1
     assert "sentence-transformers is not installed" in one_sentence(done.stderr)
     assert bucket.progress().state == "failed"

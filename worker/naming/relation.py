@@ -7,7 +7,8 @@ Only English is measured.
 
 import re
 from collections import Counter
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 
 from worker.vocabulary import CONCEPTS, FUNCTION_WORDS, stem, weight_of
 from worker.words import all_words
@@ -35,16 +36,21 @@ _CONCEPT_SAID = (0.0, 0.3, 0.4, 0.7)
 """The value of a word whose concept is in no sentence, in one, in two, or in more. Tuned on good names and on names of
 other topics."""
 
+_CACHED_TEXTS = 1024
+"""A topic's sentences and keywords are compared several times with each answer."""
 
-def english_words(text: str) -> list[str]:
+
+@lru_cache(_CACHED_TEXTS)
+def english_words(text: str) -> tuple[str, ...]:
     """The words of a text in lower case; R&D and e-commerce are one word each."""
-    return all_words(_HYPHEN.sub(r"\1", _AMPERSAND.sub(r"\1\2", text)))
+    return tuple(all_words(_HYPHEN.sub(r"\1", _AMPERSAND.sub(r"\1\2", text))))
 
 
-def content_stems(text: str) -> list[str]:
+@lru_cache(_CACHED_TEXTS)
+def content_stems(text: str) -> tuple[str, ...]:
     """The stems of the words that carry meaning, each once, in their order."""
     words = [word for word in english_words(text) if word not in FUNCTION_WORDS]
-    return list(dict.fromkeys(stem(word) for word in words if len(word) > 1 and not word.isdigit()))
+    return tuple(dict.fromkeys(stem(word) for word in words if len(word) > 1 and not word.isdigit()))
 
 
 @cache
@@ -118,7 +124,7 @@ class Relation:
         return max(_SAID[min(direct, 2)], _CONCEPT_SAID[min(related, 3)])
 
 
-def _abbreviations(words: list[str]) -> list[tuple[str, list[str]]]:
+def _abbreviations(words: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
     """The initials of three or four words in a row, with the words."""
     runs = [words[start : start + length] for length in (3, 4) for start in range(len(words) - length + 1)]
     return [("".join(word[0] for word in run), run) for run in runs]

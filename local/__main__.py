@@ -33,7 +33,7 @@ def main() -> None:
     if not state.hold():
         _answer(error="the embedded AWS is already being started: try again in a few seconds")
         sys.exit(1)
-    gc.disable()  # moto loads a million objects that stay: searching them for garbage takes a quarter of the start
+    gc.disable()  # moto loads a million objects that are never freed: collecting garbage takes a quarter of the start
     with ExitStack() as cleanup:
         cleanup.callback(state.remove)
         try:
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _deploy(arguments: argparse.Namespace, cleanup: ExitStack) -> None:
-    """Start everything and record it; `cleanup` gets what ends it again.
+    """Start everything and write the record; `cleanup` receives the functions that stop it.
 
     Raises:
         LocalError: if something does not start.
@@ -87,7 +87,7 @@ def _deploy(arguments: argparse.Namespace, cleanup: ExitStack) -> None:
 
 
 def _has_healthy_target() -> bool:
-    """Whether the embedded ECS has registered a task. It is asked on every request, so it reads moto's memory."""
+    """Whether the embedded ECS has registered a task. Called on every request, so it reads moto's memory."""
     from moto.elbv2.models import elbv2_backends
 
     groups = elbv2_backends[state.ACCOUNT][REGION].target_groups.values()

@@ -29,14 +29,14 @@ class Options:
     """What `ftm local up` can choose; None leaves the choice to the daemon."""
 
     port: int | None = None
-    """Where AWS's APIs answer on the loopback; any free port by default."""
+    """Port of the AWS APIs on the loopback; any free port by default."""
     llm_url: str | None = None
     """Base URL of a real OpenAI-compatible server; the fake vLLM by default."""
     llm_model: str | None = None
     """The real server's model to use; its only chat model by default."""
 
     def differences(self, running: LocalState) -> list[str]:
-        """The options that a running daemon does not have, each as it is given and as it is now."""
+        """The options in which a running daemon differs, each with the daemon's current value."""
         llm, port = running.llm, urlsplit(running.endpoint).port
         found: list[str] = []
         if self.port and self.port != port:

@@ -107,7 +107,8 @@ class _Run:
     """Why the job is being stopped: terminate_job's reason, or the timeout; empty otherwise."""
     kill_at: float = math.inf
     """When SIGKILL follows (monotonic clock, seconds)."""
-    place: ComputeEnvironment | None = None
+    compute: ComputeEnvironment | None = None
+    """Where it runs."""
 
 
 class BatchProcesses:
@@ -164,7 +165,7 @@ class BatchProcesses:
 
     def _enqueue(self, run: _Run) -> None:
         job = run.job
-        if run.vcpus > max((_max_vcpus(place) for place in job.job_queue.environments), default=0):
+        if run.vcpus > max((_max_vcpus(compute) for compute in job.job_queue.environments), default=0):
             job.job_stopped_reason = DOES_NOT_FIT
         job.status = JobStatus.RUNNABLE
         with self._lock:
@@ -175,18 +176,18 @@ class BatchProcesses:
     def _start_what_fits(self) -> None:
         """Start the first jobs of each queue for which a compute environment has room. The caller holds the lock."""
         for waiting in self._waiting.values():
-            while waiting and (place := self._room_for(waiting[0])):
+            while waiting and (compute := self._room_for(waiting[0])):
                 run = waiting.popleft()
-                run.place = place
-                self._used[place.arn] += run.vcpus
+                run.compute = compute
+                self._used[compute.arn] += run.vcpus
                 threading.Thread(target=self._run, args=(run,), name=f"job-{run.job.job_id}", daemon=True).start()
 
     def _room_for(self, run: _Run) -> ComputeEnvironment | None:
         if run.job.job_queue.state == "DISABLED":
             return None
-        for place in run.job.job_queue.environments:
-            if place.state != "DISABLED" and self._used[place.arn] + run.vcpus <= _max_vcpus(place):
-                return place
+        for compute in run.job.job_queue.environments:
+            if compute.state != "DISABLED" and self._used[compute.arn] + run.vcpus <= _max_vcpus(compute):
+                return compute
         return None
 
     def _run(self, run: _Run) -> None:
@@ -258,7 +259,7 @@ class BatchProcesses:
             if run.stop_reason:  # the stop arrived while the process was being started
                 kill_group(process, signal.SIGTERM)
         task = f"arn:aws:ecs:{job.backend.region_name}:{job.backend.account_id}:task"
-        attempt.task_arn = f"{task}/{run.place.name if run.place else ''}/pid-{process.pid}"
+        attempt.task_arn = f"{task}/{run.compute.name if run.compute else ''}/pid-{process.pid}"
 
     def _variables(self, run: _Run, number: int, directory: Path) -> dict[str, str]:
         job = run.job
@@ -277,7 +278,7 @@ class BatchProcesses:
             "AWS_DEFAULT_REGION": region,
             "AWS_ENDPOINT_URL": self._endpoint,
             **_environment(job),
-            "AWS_BATCH_CE_NAME": run.place.name if run.place else "",
+            "AWS_BATCH_CE_NAME": run.compute.name if run.compute else "",
             "AWS_BATCH_JOB_ATTEMPT": str(number),
             "AWS_BATCH_JOB_ID": job.job_id,
             "AWS_BATCH_JQ_NAME": job.job_queue.name,
@@ -293,7 +294,7 @@ class BatchProcesses:
         deadline = time.monotonic() + timeout if timeout else math.inf
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            # The process may end while a child of it keeps the pipe open, or close the pipe and go on.
+            # The process may end while a child of it keeps the pipe open, or close the pipe and keep running.
             while selector.get_map() or process.poll() is None:
                 if not selector.get_map():
                     _wait(process)
@@ -326,8 +327,8 @@ class BatchProcesses:
         job._mark_stopped(success=succeeded)
         run.finished.set()
         with self._lock:
-            if run.place:
-                self._used[run.place.arn] -= run.vcpus
+            if run.compute:
+                self._used[run.compute.arn] -= run.vcpus
             self._start_what_fits()
 
     def _terminate(self, _original: Any, job: Job, reason: str) -> None:
@@ -475,8 +476,8 @@ def _environment(job: Job) -> dict[str, str]:
     return {each["name"]: each["value"] for each in [*defined, *(job.container_overrides.get("environment") or [])]}
 
 
-def _max_vcpus(place: ComputeEnvironment) -> float:
-    return float(place.compute_resources.get("maxvCpus", math.inf)) if place.compute_resources else math.inf
+def _max_vcpus(compute: ComputeEnvironment) -> float:
+    return float(compute.compute_resources.get("maxvCpus", math.inf)) if compute.compute_resources else math.inf
 
 
 def _exit_code(returncode: int) -> int:

@@ -1,6 +1,6 @@
 """ECS services: tasks run on the instances of an Auto Scaling group and are registered with the load balancer.
 
-A service runs one task per instance, up to its desired count, and follows any change of either number at once. moto
+A service runs one task per instance, up to its desired count, and follows a change of either number at once. moto
 does not connect the two: it reports the desired count as running even without instances.
 """
 
@@ -24,7 +24,7 @@ class EcsServices:
         replace(EC2ContainerServiceBackend, "create_service", "ecba80299ad6", self._create_service)
         replace(EC2ContainerServiceBackend, "update_service", "67910723b60a", self._after_ecs)
         replace(FakeAutoScalingGroup, "set_desired_capacity", "4a026bb5666e", self._after_scaling)
-        # AWS leaves what a mixed instances policy does not mention as it is; moto forgets it.
+        # AWS keeps the parts of a mixed instances policy that an update does not mention; moto drops them.
         replace(FakeAutoScalingGroup, "update", "0da22806fe8c", _update_group)
         # AWS rejects a capacity outside the group's limits; moto does not.
         replace(AutoScalingBackend, "set_desired_capacity", "4f07307b13b8", _set_desired_capacity)
@@ -117,7 +117,7 @@ def _group_names(backend: EC2ContainerServiceBackend, service: Service) -> list[
 def _register_instances(
     backend: EC2ContainerServiceBackend, cluster: str, instances: list[str], running: list[str]
 ) -> None:
-    """Set a cluster's container instances to the given ones, of which those in `running` hold a task."""
+    """Set a cluster's container instances to the given ones, of which those in `running` run a task."""
     known = backend.container_instances.setdefault(cluster, {})
     for key in [key for key, one in known.items() if one.ec2_instance_id not in instances]:
         del known[key]

@@ -250,7 +250,7 @@ class LambdaProcesses:
 
 
 def _kind(function: LambdaFunction) -> str:
-    """Identifies the environments that can serve `function`: those started with the same code and settings."""
+    """Key of the environments that can serve `function`: those started with the same code and settings."""
     started_with = (
         function.function_arn,
         function.code_sha_256,

@@ -1,4 +1,4 @@
-"""Fixes for moto, above all for its interpreter of state machines; each says what is wrong without it."""
+"""Fixes for moto, mainly for its interpreter of state machines; a comment at each says what is wrong without it."""
 
 import json
 import pickle
@@ -415,13 +415,13 @@ def _known_modules(original: Callable[[], Iterable[str]]) -> tuple[str, ...]:
 
 
 def _get_permission(_original: Any, bucket: FakeBucket, action: str, resource: str) -> PermissionResult:
-    """Evaluate the statements whose conditions hold. The loopback counts as TLS, since nobody can intercept it."""
+    """Evaluate the statements whose conditions are met. The loopback counts as TLS, since nobody can intercept it."""
     if bucket.policy is None:
         return PermissionResult.NEUTRAL
     policy = json.loads(bucket.policy)
     statements = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
-    holding = [statement for statement in statements if statement.pop("Condition", None) in (None, _OVER_TLS)]
-    return IAMPolicy(json.dumps({**policy, "Statement": holding})).is_action_permitted(action, resource)
+    applicable = [statement for statement in statements if statement.pop("Condition", None) in (None, _OVER_TLS)]
+    return IAMPolicy(json.dumps({**policy, "Statement": applicable})).is_action_permitted(action, resource)
 
 
 def _write_dates(value: Any, in_milliseconds: bool) -> None:

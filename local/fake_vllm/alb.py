@@ -30,8 +30,8 @@ same limit."""
 
 _CONNECT_SECONDS = 10
 _CLIENTS_HEADERS = re.compile(r"(llm_provider-)?(retry-after|(x-)?rate-?limit-)|location$", re.IGNORECASE)
-_MAX_WORDS = 200
-"""Characters of a server's own words in a message."""
+_MAX_QUOTED = 200
+"""Characters of a server's error that a message quotes."""
 _MAX_BODY_BYTES = 16 * 1024**2
 
 
@@ -50,7 +50,7 @@ class Response:
     body: bytes
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Of the server's own headers, those that a client acts on."""
+    """The server's headers that a client acts on."""
 
 
 class Target(Protocol):
@@ -74,7 +74,7 @@ class LocalAlb:
     def __init__(
         self, target: Target, has_healthy_target: Callable[[], bool], count_request: Callable[[], None] = lambda: None
     ) -> None:
-        """Both functions are called at each request; `count_request` only if the target gets it."""
+        """`has_healthy_target` is called on each request, `count_request` on each request that the target receives."""
         self._target = target
         self._has_healthy_target = has_healthy_target
         self._count_request = count_request
@@ -109,8 +109,8 @@ class LocalAlb:
         else:
             self._count_request()
             headers = {name.lower(): value for name, value in request.headers.items()}
-            asked = Request(request.method, request.path_qs, await request.read(), headers)
-            answer = await self._target.answer(asked)
+            forwarded = Request(request.method, request.path_qs, await request.read(), headers)
+            answer = await self._target.answer(forwarded)
         headers = {**answer.headers, "content-type": answer.content_type}
         return web.Response(status=answer.status, body=answer.body, headers=headers)
 
@@ -167,17 +167,17 @@ class RealServer:
             raise LocalError(f"the LLM server at {url} does not answer: {error}") from error
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             key = f"the key in {env.LLM_API_KEY}" if self._key else f"a request without a key: set {env.LLM_API_KEY}"
-            raise LocalError(f"the LLM server at {url} refuses {key} ({self._words(answer)})")
+            raise LocalError(f"the LLM server at {url} refuses {key} ({self._quote(answer)})")
         try:
             return [str(model["id"]) for model in json.loads(answer.body)["data"]]
         except (ValueError, LookupError, TypeError) as error:
             raise LocalError(
-                f"the LLM server at {url} answered GET /v1/models without a list of models ({self._words(answer)}): "
+                f"the LLM server at {url} answered GET /v1/models without a list of models ({self._quote(answer)}): "
                 f"give the base URL of an OpenAI-compatible server, and its key, if it needs one, in {env.LLM_API_KEY}"
             ) from error
 
-    def _words(self, answer: Response) -> str:
-        """The status and the server's own words, on one line and without the key."""
+    def _quote(self, answer: Response) -> str:
+        """The status and the server's error, on one line and without the key."""
         body = answer.body.decode(errors="replace")
         body = body.replace(self._key, "***") if self._key else body
         try:
@@ -185,7 +185,7 @@ class RealServer:
             body = str(error["message"] if isinstance(error, dict) else error)
         except (ValueError, LookupError, TypeError):
             body = re.sub(r"<[^>]*>", " ", body)
-        return f"HTTP {answer.status}: {' '.join(body.split())[:_MAX_WORDS]}".removesuffix(": ")
+        return f"HTTP {answer.status}: {' '.join(body.split())[:_MAX_QUOTED]}".removesuffix(": ")
 
     async def _fetch_models(self) -> Response:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_CONNECT_SECONDS)) as session:
@@ -198,11 +198,11 @@ class RealServer:
         url, body = self._base + path, request.body or None
         async with session.request(request.method, url, data=body, headers=headers, allow_redirects=False) as answer:
             content_type = answer.headers.get("content-type", "application/json")
-            passed_on = {name: value for name, value in answer.headers.items() if _CLIENTS_HEADERS.match(name)}
-            return Response(answer.status, await answer.read(), content_type, passed_on)
+            forwarded = {name: value for name, value in answer.headers.items() if _CLIENTS_HEADERS.match(name)}
+            return Response(answer.status, await answer.read(), content_type, forwarded)
 
 
 def _html(status: HTTPStatus) -> Response:
-    """The load balancer's own answer."""
+    """An answer of the load balancer itself."""
     page = f"<html><head><title>{status} {status.phrase}</title></head><body><h1>{status} {status.phrase}</h1></body>"
     return Response(status, f"{page}</html>".encode(), "text/html")

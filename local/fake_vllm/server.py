@@ -29,7 +29,7 @@ _METRICS = "".join(
     f'# TYPE {name} gauge\n{name}{{engine="0",model_name="{MODEL}"}} 0.0\n'
     for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
 )
-"""It answers each request at once, so that none runs or waits when it is asked."""
+"""Requests are answered at once, so none is ever running or waiting."""
 
 
 class FakeVllm:
@@ -129,7 +129,7 @@ class FakeVllm:
         )
 
     def _cached(self, tokens: list[str]) -> int:
-        """The number of leading tokens that an earlier prompt had too, in whole blocks; remembers this prompt."""
+        """The number of leading tokens, in whole blocks, that are in the cache; adds this prompt to it."""
         if len(self._blocks) > _MAX_BLOCKS:
             self._blocks.clear()
         cached, block, hit = 0, 0, True
@@ -174,7 +174,7 @@ def _write(response_format: dict[str, Any], keywords: list[str]) -> str:
 
 
 def _name(keywords: list[str]) -> str:
-    """A noun phrase of the first two keywords (the strongest come first) that share no word."""
+    """A noun phrase of the first two keywords that have no word in common; the strongest come first."""
     chosen: list[str] = []
     for keyword in keywords:
         if not any(set(keyword.lower().split()) & set(other.lower().split()) for other in chosen):

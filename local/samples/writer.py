@@ -1,8 +1,8 @@
 """Writes sample earnings calls with known topics, in the layout of a prefetch.
 
 The calls are composed of the sentences of `local.samples.topics`: each firm talks about its own mix of topics, in
-prepared remarks and in answers to questions, between an operator's lines and boilerplate. The same arguments always
-give the same files.
+prepared remarks and in answers to questions, with an operator's lines and boilerplate in between. The same arguments
+always give the same files.
 """
 
 import json
@@ -32,7 +32,7 @@ MAX_FIRMS = 100_000
 FIRMS_PER_CHUNK = 200
 TOPICS_PER_FIRM = 6
 SILENT_EVERY = 12
-"""Every n-th firm has a call without content, as in real quarters: the worker skips it and gives the reason."""
+"""Every n-th firm has a call without content, as in real quarters: the worker skips it and records the reason."""
 
 _Line = tuple[str, str]
 """The type of speaker and the sentence."""

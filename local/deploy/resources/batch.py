@@ -45,7 +45,7 @@ def job_definition(aws: Aws, resource: Resource) -> Created:
         inputs,
         without,
         jobDefinitionName=name,
-        # This is AWS's own JSON already: boto3 validates it, and its spelling is kept.
+        # This is already AWS's JSON: boto3 validates it, and its keys stay as they are.
         containerProperties=json.loads(container) if isinstance(container, str) else container,
     )
     arn, revision = made["jobDefinitionArn"], made["revision"]

@@ -103,6 +103,24 @@ def describe_groups(aws: Aws, run: Run) -> list[dict[str, Any]]:
     return aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=names)["AutoScalingGroups"]
 
 
+def test_every_option(aws: Aws, up: Up) -> None:
+    certificate = aws.client("acm").request_certificate(DomainName="vllm.example.com")["CertificateArn"]
+    run = up("rich", **{**VARIANTS["every option"], "vllmCertificateArn": certificate})
+    assert {"type": "GPU", "value": "1"} in job_definition(aws, run)["resourceRequirements"]
+    (alb,) = aws.client("elbv2").describe_load_balancers(Names=["ftm-rich-vllm-alb"])["LoadBalancers"]
+    (listener,) = aws.client("elbv2").describe_listeners(LoadBalancerArn=alb["LoadBalancerArn"])["Listeners"]
+    assert (listener["Protocol"], listener["Port"]) == ("HTTPS", 443)
+    assert environment(aws, run)["LLM_BASE_URL"] == "https://vllm.example.com/v1"
+    (group,) = describe_groups(aws, run)
+    assert group["MixedInstancesPolicy"]["InstancesDistribution"]["OnDemandBaseCapacity"] == 1
+    assert group["DesiredCapacity"] == 1
+    (topic,) = [one["TopicArn"] for one in aws.client("sns").list_topics()["Topics"] if "rich" in one["TopicArn"]]
+    (subscription,) = aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    assert subscription["Endpoint"] == "operator@example.com"
+    (target,) = aws.client("events").list_targets_by_rule(Rule="ftm-rich-jobs-waiting")["Targets"]
+    assert target["Arn"] == topic
+
+
 def test_everything_given(aws: Aws, up: Up) -> None:
     given = make_everything(aws)
     roles = {role["RoleName"] for role in aws.client("iam").list_roles()["Roles"]}
@@ -134,24 +152,6 @@ def test_everything_given(aws: Aws, up: Up) -> None:
     assert "service/ftm-adopted-vllm-cluster/ftm-adopted-vllm-service" in [
         one["ResourceId"] for one in scalable["ScalableTargets"]
     ]
-
-
-def test_every_option(aws: Aws, up: Up) -> None:
-    certificate = aws.client("acm").request_certificate(DomainName="vllm.example.com")["CertificateArn"]
-    run = up("rich", **{**VARIANTS["every option"], "vllmCertificateArn": certificate})
-    assert {"type": "GPU", "value": "1"} in job_definition(aws, run)["resourceRequirements"]
-    (alb,) = aws.client("elbv2").describe_load_balancers(Names=["ftm-rich-vllm-alb"])["LoadBalancers"]
-    (listener,) = aws.client("elbv2").describe_listeners(LoadBalancerArn=alb["LoadBalancerArn"])["Listeners"]
-    assert (listener["Protocol"], listener["Port"]) == ("HTTPS", 443)
-    assert environment(aws, run)["LLM_BASE_URL"] == "https://vllm.example.com/v1"
-    (group,) = describe_groups(aws, run)
-    assert group["MixedInstancesPolicy"]["InstancesDistribution"]["OnDemandBaseCapacity"] == 1
-    assert group["DesiredCapacity"] == 1
-    (topic,) = [one["TopicArn"] for one in aws.client("sns").list_topics()["Topics"] if "rich" in one["TopicArn"]]
-    (subscription,) = aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
-    assert subscription["Endpoint"] == "operator@example.com"
-    (target,) = aws.client("events").list_targets_by_rule(Rule="ftm-rich-jobs-waiting")["Targets"]
-    assert target["Arn"] == topic
 
 
 def test_vllm_disabled(aws: Aws, up: Up) -> None:

@@ -1,6 +1,7 @@
 """AWS Batch: compute environment, queue, job definition."""
 
 import json
+from contextlib import suppress
 
 from local.deploy.program import Resource
 from local.deploy.resources.calls import Aws, fit, physical_name
@@ -56,9 +57,9 @@ def _linked_role(aws: Aws) -> str:
     """The service-linked role, which AWS creates on the first use of Batch and the embedded AWS does not."""
     iam = aws.client("iam")
     path = "/aws-service-role/batch.amazonaws.com/"
-    try:
-        return iam.get_role(RoleName=_LINKED_ROLE)["Role"]["Arn"]
-    except iam.exceptions.NoSuchEntityException:
-        trusted = {"Effect": "Allow", "Principal": {"Service": "batch.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        trust = json.dumps({"Version": "2012-10-17", "Statement": [trusted]})
-        return iam.create_role(RoleName=_LINKED_ROLE, Path=path, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    trusted = {"Effect": "Allow", "Principal": {"Service": "batch.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [trusted]})
+    # Two compute environments of a stack are created at the same time.
+    with suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_role(RoleName=_LINKED_ROLE, Path=path, AssumeRolePolicyDocument=trust)
+    return iam.get_role(RoleName=_LINKED_ROLE)["Role"]["Arn"]

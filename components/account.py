@@ -12,8 +12,8 @@ from contract.resource_names import EMBEDDED_ACCOUNT, LOCAL_STACK
 
 @dataclass(frozen=True)
 class Account:
-    """Plain strings that are known at preview. Resource names are made from them, so that policies can name resources
-    before these exist."""
+    """Identifiers of the account, all known at preview. ARNs are built from them, so that policies can refer to
+    resources that do not exist yet."""
 
     id: str
     region: str
@@ -80,8 +80,9 @@ def _missing_buckets(settings: Settings, region: str) -> Iterator[str]:
 
 def _find_network(settings: Settings, region: str) -> tuple[str, list[str]]:
     """The VPC and the subnets to use, given or the default ones."""
-    # Mostly lists are looked up: a missing resource would otherwise end in an error of the engine's. Each lookup is a
-    # round trip of every preview, so that the number of them does not grow with the number of subnets.
+    # Most lookups use list data sources, which return an empty list for a missing resource; the others would fail with
+    # an error of Pulumi's engine. Every preview waits for each lookup, so their number does not depend on the number of
+    # subnets.
     adopted = settings.adopted
     if adopted.vpc_id and adopted.subnet_ids:
         subnet_ids = adopted.subnet_ids
@@ -100,10 +101,10 @@ def _find_network(settings: Settings, region: str) -> tuple[str, list[str]]:
 
 def _check_membership(vpc_id: str, subnet_ids: list[str]) -> None:
     known = _list_subnets({"vpc-id": [vpc_id]})
-    strangers = [subnet for subnet in subnet_ids if subnet not in known]
-    if strangers:
+    outside = [subnet for subnet in subnet_ids if subnet not in known]
+    if outside:
         raise SettingsError(
-            f"ftm:subnetIds holds {', '.join(strangers)}: it should hold subnets of ftm:vpcId, {vpc_id}, "
+            f"ftm:subnetIds holds {', '.join(outside)}: it should hold subnets of ftm:vpcId, {vpc_id}, "
             f"which are {', '.join(known) or 'none'}"
         )
 
@@ -122,7 +123,7 @@ def _check_way_out(vpc_id: str, subnet_ids: list[str]) -> None:
 def _has_nat(vpc_id: str, subnet_id: str) -> bool:
     """Whether the subnet's default route leads out of the VPC by other means than an internet gateway."""
     tables = _list_route_tables(vpc_id, "association.subnet-id", subnet_id)
-    # A subnet without a route table of its own uses the VPC's main one.
+    # A subnet that is not associated with a route table uses the VPC's main one.
     tables = tables or _list_route_tables(vpc_id, "association.main", "true")
     return any(
         route.cidr_block == "0.0.0.0/0" and not route.gateway_id.startswith("igw-")

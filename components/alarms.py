@@ -16,7 +16,7 @@ _HOUR = 3600
 RUNBOOK = "docs/runbook.md"
 
 REFUSED = "HTTPCode_ELB_5XX_Count"
-"""The metric of answers that the load balancer gave itself, because no target could."""
+"""The metric of 5xx responses that the load balancer generated because no target could answer."""
 
 COLD_START_MINUTES = 45
 """A new GPU instance answers its first request after 9 to 14 minutes (docs/adr/0002); three times as long is a fault.
@@ -63,8 +63,9 @@ class VllmDimensions:
 def idle(vllm: VllmDimensions, minutes: int) -> Alarm:
     """GPU instances without a request for `minutes`.
 
-    Answers of the load balancer itself count as requests: without a healthy target, waiting jobs get 503 from it. The
-    minimum of the instances within a period is taken, so that the replacement of a Spot instance restarts the time.
+    Responses that the load balancer generates count as requests: without a healthy target, it answers waiting jobs
+    with 503. The metric is the minimum of the instances in each period, so that replacing a Spot instance restarts the
+    countdown.
     """
     requests, refused = (_load_balancer(vllm, *one) for one in (("requests", "RequestCount"), ("refused", REFUSED)))
     return Alarm(
@@ -117,8 +118,8 @@ def of_runs(quarter_machine: Any, quarters_machine: Any, functions: Sequence[Any
         _total(failures),
         failures,
     )
-    # A list fails when one of its quarters does, which the alarm above has reported: hence the hour, for the time
-    # between the two.
+    # A list also fails when one of its quarters does, which the alarm above has reported already. The period is an hour
+    # because the list may fail some minutes after its quarter.
     of_lists = _failures(quarters_machine, "list_")
     yield Alarm(
         "quarters-failed",

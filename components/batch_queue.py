@@ -24,8 +24,8 @@ RETRIED = (
     ("on_reason", "DockerTimeoutError*"),
     ("on_exit_code", "75"),  # the worker reports a temporary failure, such as an unreachable LLM
 )
-"""What is tried again: at most four patterns, since Batch takes five and the last one ends everything else. Any other
-failure is final, and the operator has to look at it."""
+"""Failures that Batch retries: at most four patterns, since Batch accepts five and the last one ends the job on any
+other failure, which the operator has to examine."""
 
 NEVER_RUNS = (
     ("MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE", 600),
@@ -38,7 +38,7 @@ that reason."""
 IMAGES_KEPT = 10
 
 
-# Batch adds its own to the instances' user data, and therefore takes only MIME archives.
+# Batch merges its own user data into the template's, and therefore accepts MIME multipart archives only.
 _USER_DATA = """MIME-Version: 1.0
 Content-Type: multipart/mixed; boundary="==ftm=="
 
@@ -123,7 +123,7 @@ class BatchQueue(pulumi.ComponentResource):
         return self._stack.name("worker", 256)
 
     def _create_security_group(self) -> tuple[aws.ec2.SecurityGroup, list[pulumi.Resource]]:
-        """The jobs' group and its rules: out to AWS over TLS and to vLLM's load balancer; nothing comes in."""
+        """The jobs' security group and its rules: outbound to AWS over TLS and to vLLM, nothing inbound."""
         stack = self._stack
         group = security_groups.create(self, stack, self._args.account, "batch", "The batch jobs")
         rules = [security_groups.allow_https_out(self, stack, "batch-out", group.id, "AWS and the hosted LLM")]
@@ -168,8 +168,8 @@ class BatchQueue(pulumi.ComponentResource):
         )
 
     def _create_launch_template(self) -> aws.ec2.LaunchTemplate:
-        """What Batch does not set by itself: IMDSv2, an encrypted disk, and SIGTERM for the tasks of a Spot instance
-        when AWS takes it back. Batch chooses the machine image."""
+        """Settings for which Batch has no option: IMDSv2, an encrypted disk, and SIGTERM for tasks when AWS reclaims a
+        Spot instance. Batch chooses the machine image."""
         stack = self._stack
         return aws.ec2.LaunchTemplate(
             "batch",
@@ -202,10 +202,10 @@ class BatchQueue(pulumi.ComponentResource):
         template: aws.ec2.LaunchTemplate,
         profile_arn: pulumi.Output[str],
     ) -> aws.batch.ComputeEnvironment:
-        """The instances of a kind, SPOT or, on demand, EC2.
+        """A compute environment of the type `kind`: SPOT, or EC2 for on-demand instances.
 
-        Depends on the rules (and by its profile on the instances' permissions): without them Batch could not end its
-        instances when `pulumi destroy` deletes it."""
+        It depends on the rules and, through the profile, on the instances' permissions: without them Batch could not
+        terminate its instances when `pulumi destroy` deletes the compute environment."""
         stack, batch, account = self._stack, self._batch, self._args.account
         spot = kind == "SPOT"
         name = "batch" if spot else "batch-on-demand"

@@ -1,7 +1,7 @@
 """The definitions of the state machines in the Amazon States Language (JSONPath).
 
 The functions are pure and import no Pulumi, so that a definition can be linted and executed without a deployment.
-contract/run.py has the limits of Step Functions that shaped them, beside MAX_BATCHES. `python -m components.definition
+The limits of Step Functions behind the design are in contract/run.py at MAX_BATCHES. `python -m components.definition
 DIR` writes samples for the linters.
 """
 
@@ -49,8 +49,8 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
 
     The timeout covers everything that a batch may wait for: a Spot host, and Batch's own retries.
 
-    A failure after the checks continues with the summary, which records it and lets the run end as failed. The state's
-    error is stored at the path of its result.
+    After the checks, a failed state continues with the summary, which records the failure, and the run then fails. The
+    error is stored at the path of the state's result.
     """
     return {
         "Comment": "Topics of one quarter of earnings calls",
@@ -89,16 +89,16 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
                 "Catch": catch("$.batches", "SummarizeResults"),
                 "Next": "SummarizeResults",
             },
-            # Only the summary is needed from here on: a run of full size would otherwise reach the state's size limit.
+            # Only the summary is kept from here on: with all batches, a large run would exceed the state's size limit.
             "SummarizeResults": _function(calls.summarize_results, 10 * 60)
             | {
                 "Parameters": {"state.$": "$", "execution.$": "$$.Execution.Id"},
                 "ResultSelector": {"summary.$": "$"},
-                # In the place of the sentence, so that the run ends with this error if the next state fails too.
+                # Stored as the summary's message, so that the run ends with this error if the next state fails too.
                 "Catch": catch("$.summary.message", "NotifyCompletion"),
                 "Next": "NotifyCompletion",
             },
-            # Returns the summary too: after a failure of SummarizeResults, one with a sentence that explains it.
+            # Returns the summary; after a failure of SummarizeResults, one whose message explains the failure.
             "NotifyCompletion": _function(calls.notify_completion, 60)
             | {
                 "Parameters": {
@@ -120,7 +120,7 @@ def quarter(calls: QuarterCalls, concurrency: int, batch_timeout: int) -> Docume
             "QuarterCompletedWithFailures": {
                 "Type": "Fail",
                 "Error": "QuarterCompletedWithFailures",
-                # The format makes a text of an error; a sentence stays as it is.
+                # The message is a sentence, or an error object, which States.Format converts to text.
                 "CausePath": "States.Format('{}', $.summary.message)",
             },
             "QuarterCompletedSuccessfully": {"Type": "Succeed"},
@@ -133,8 +133,8 @@ def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | Non
 
     Its input is `{"quarters": [{"quarter": ..., "bucket": ...}, ...], "at_once": 1}`. Each item is an input of the
     machine of one quarter. With `"vllm": {"size": 1, "keep": false}`, vLLM is switched on first, and switched off at
-    the end, also when the quarters fail or the execution is stopped, unless it is to be kept. With
-    `"vllm": {"keep": true}`, it is taken as it is. In both cases a smoke test comes before the first quarter, unless
+    the end, also when the quarters fail or the execution is stopped, unless `keep` is true. With
+    `"vllm": {"keep": true}`, vLLM is not scaled. In both cases a smoke test precedes the first quarter, unless
     `smoke_test` is false.
 
     Args:
@@ -219,7 +219,7 @@ def quarters(quarter_machine: str, partition: str = "aws", vllm: VllmCalls | Non
                 ],
                 "Default": "QuartersRequired",
             },
-            # Without a healthy vLLM, the instances that were asked for must not be left, even if vLLM was to be kept.
+            # If vLLM does not become healthy, the requested instances are switched off, even with `keep`.
             **scale_up(vllm, partition, then="SmokeTestWanted?", failed="BeginScaleDown"),
             **smoke_test(vllm.smoke_job, partition, then="ProcessQuarters", failed="VllmKept?"),
             "VllmKept?": kept("QuartersRun?", otherwise="BeginScaleDown"),
@@ -315,7 +315,7 @@ def _batch(calls: QuarterCalls, timeout: int) -> Document:
 
 
 def _one_quarter(quarter_machine: str, partition: str) -> Document:
-    """One iteration: an execution of the other machine. Its failure is an outcome, as its success is."""
+    """One iteration: an execution of the machine of one quarter. A failure becomes an outcome, as a success does."""
     return {
         "ProcessorConfig": {"Mode": "INLINE"},
         "StartAt": "QuarterNamed?",

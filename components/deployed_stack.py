@@ -1,9 +1,9 @@
-"""What the stack has in the account already, and which changes of settings it does not survive.
+"""Finds the resources that the stack already has, and refuses changes of settings that would lose data or fail halfway.
 
-AWS cannot change some properties of a resource: Pulumi would delete the resource and create another one. For resources
-that hold data or that others use, that fails halfway through an update or loses data. The program cannot read Pulumi's
-state: at preview, before anything is registered, it looks up these resources in the account, and refuses such changes
-with the steps to take instead.
+AWS cannot change some properties of a resource in place: Pulumi would delete the resource and create a new one. For a
+resource that holds data, that loses the data; for one that other resources use, the update fails halfway. The program
+cannot read Pulumi's state, so it looks these resources up in the account at preview, before it registers anything. The
+error message has the steps to take instead.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def check_changes(settings: Settings, account: Account) -> list[str]:
         Warnings: what a deployment would leave as it is, or what the operator must do after it.
 
     Raises:
-        SettingsError: one sentence for each change that cannot be made, with the way around.
+        SettingsError: one sentence for each change that cannot be made, with the steps to take instead.
     """
     vpc_ids = _find_own_vpcs(settings.stack)
     parameters = _read_parameters(settings.stack)
@@ -119,7 +119,7 @@ def _repository_keeps_its_key(settings: Settings) -> Iterator[str]:
     if not repository or not repository.encryption_configurations:
         return
     kept = repository.encryption_configurations[0].kms_key
-    # Without a key of one's own, ECR reports the ARN of AWS's key, which is not known here.
+    # Without a customer-managed key, ECR reports the ARN of the AWS-managed key, which the program does not know.
     if wanted and kept != wanted:
         yield (
             f"ftm:kmsKeyArn is {wanted}, but the image repository {repository.name} keeps the key that it was created "

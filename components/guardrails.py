@@ -1,4 +1,4 @@
-"""What protects the operator from surprises: alarms, idle GPUs that are switched off, a dashboard, a budget."""
+"""The guardrails: alarms, switching idle GPUs off, a dashboard and a budget."""
 
 import json
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class GuardrailsArgs:
 
 
 class Guardrails(pulumi.ComponentResource):
-    """Each guardrail can be switched off by its own setting, which removes exactly its resources."""
+    """Each guardrail has a setting that switches it off, which removes the guardrail's resources and no others."""
 
     def __init__(self, name: str, args: GuardrailsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ftm:components:Guardrails", name, None, opts)
@@ -45,7 +45,7 @@ class Guardrails(pulumi.ComponentResource):
             for alarm in alarms.of_vllm(dimensions) if dimensions else ():
                 self._create_alarm(alarm)
             self._report_blocked_queue()
-        # A minimum keeps instances that an operator wants to run idle.
+        # With a minimum number of instances, the operator wants them to run even when idle.
         if vllm and dimensions and args.guardrails.vllm_idle_minutes and not args.vllm_settings.min_instances:
             self._switch_off_when_idle(vllm, alarms.idle(dimensions, args.guardrails.vllm_idle_minutes))
         if args.guardrails.dashboard_enabled:
@@ -87,7 +87,7 @@ class Guardrails(pulumi.ComponentResource):
         )
 
     def _report_blocked_queue(self) -> None:
-        """Batch reports by an event that the first job of a queue cannot start; there is no metric for it."""
+        """Notify when the first job of the queue cannot start, which Batch reports as an event, not as a metric."""
         if self._args.topic_arn is None:
             return
         rule = aws.cloudwatch.EventRule(
@@ -120,7 +120,7 @@ class Guardrails(pulumi.ComponentResource):
         )
 
     def _switch_off_when_idle(self, vllm: VllmCluster, alarm: Alarm) -> None:
-        """Two policies that the alarm calls: one sets the group to zero, the other the service."""
+        """Create the alarm and its two scaling policies: one sets the group to zero, the other the service."""
         group_to_zero = aws.autoscaling.Policy(
             "vllm-idle",
             name=self._stack.name("vllm-idle", 255),

@@ -19,7 +19,7 @@ class NotificationsArgs:
 
 
 class Notifications(pulumi.ComponentResource):
-    """A topic with the e-mail addresses of the settings, encrypted and closed to requests without TLS."""
+    """An encrypted topic with the settings' e-mail addresses as subscribers, which rejects requests without TLS."""
 
     topic_arn: pulumi.Output[str] | None
     """None when nobody is to be notified."""
@@ -57,7 +57,7 @@ class Notifications(pulumi.ComponentResource):
         return pulumi.Output.all(topic.arn, policy.id).apply(lambda known: str(known[0]))
 
     def _create_key(self) -> pulumi.Output[str]:
-        """The ARN of a key of the stack's own: AWS's key for SNS does not admit alarms."""
+        """Create a KMS key and return its ARN: the AWS-managed key for SNS does not let alarms publish."""
         stack = self._args.stack
         key = aws.kms.Key(
             "notifications",

@@ -62,7 +62,7 @@ def trust(service: str | list[str], account: Account | None = None) -> str:
 
 
 def use_key(kms_key_arn: str | None) -> list[Statement]:
-    """Read and write what the given KMS key encrypts. AWS's own keys need no permission."""
+    """Read and write data that the given KMS key encrypts. AWS-managed keys need no permission."""
     return [allow(["kms:Decrypt", "kms:GenerateDataKey"], [kms_key_arn])] if kms_key_arn else []
 
 
@@ -136,8 +136,8 @@ def batch_job(bucket_arn: str, kms_key_arn: str | None) -> str:
     return document(
         allow(["s3:GetObject"], [f"{bucket_arn}/{prefix}/*" for prefix in readable]),
         allow(["s3:PutObject"], [f"{bucket_arn}/{prefix}/*" for prefix in writable]),
-        # An attempt that a newer one has overtaken removes its parts that no record lists. HEAD, by which a writer
-        # recognises its own part after a lost answer, needs the permission to read.
+        # An attempt that a newer one has superseded deletes those of its parts that no record lists. A writer whose
+        # response was lost recognises its own part by HEAD, which needs s3:GetObject.
         allow(["s3:DeleteObject", "s3:GetObject"], [f"{bucket_arn}/intermediate/firm-topics/*"]),
         # Without this S3 answers 403 instead of 404 for a missing key, such as a first progress record.
         allow(["s3:ListBucket"], [bucket_arn]),
@@ -223,7 +223,7 @@ def notification_key(account: Account) -> str:
                 {
                     "Sid": "PublishFromServices",
                     "Effect": "Allow",
-                    # EventBridge names no source account to KMS, so that a condition would keep it out.
+                    # EventBridge passes no source account to KMS, so a condition on it would deny EventBridge.
                     "Principal": {
                         "Service": ["cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com"]
                     },

@@ -34,7 +34,7 @@ class QuarterStateMachineArgs:
     account: Account
     bucket_name: str
     topic_arn: str | None
-    """The SNS topic for notices about the end of each run."""
+    """The SNS topic that is notified when a run ends."""
     llm_model: str
     """The model that names topics: a run is not resumed with another one."""
     batch_timeout_hours: int
@@ -185,7 +185,7 @@ class QuarterStateMachine(pulumi.ComponentResource):
     def _vllm_calls(
         self, vllm: VllmCluster, target_group_arn: str = "", job_queue_arn: str = "", job_definition_family: str = ""
     ) -> VllmCalls:
-        """What the states around a list call; the permissions need no ARNs."""
+        """The resources that the states around a list call. Without ARNs, enough to derive the permissions."""
         args, settings = self._args, self._args.vllm_settings
         job_definition = job_definition_family.split("/")[-1]
         return VllmCalls(
@@ -200,7 +200,7 @@ class QuarterStateMachine(pulumi.ComponentResource):
         )
 
     def _clean_up_after_stop(self, machine: aws.sfn.StateMachine) -> None:
-        """A stopped or timed-out execution cannot switch vLLM off: its end starts another one that does."""
+        """Start another execution when one is stopped or times out, since that one can no longer switch vLLM off."""
         stack, account = self._stack, self._args.account
         rule = aws.cloudwatch.EventRule(
             "quarters-stopped",

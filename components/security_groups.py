@@ -1,4 +1,4 @@
-"""Security groups and the rules between them. Each rule names the other group; none admits an address range."""
+"""Security groups and their rules. Inbound rules reference another group, never an address range."""
 
 import pulumi
 import pulumi_aws as aws
@@ -30,8 +30,8 @@ def allow(
     port: int,
     description: str,
 ) -> list[pulumi.Resource]:
-    """Let the group `source` connect to the group `target` at one TCP port. Returns both rules: what needs the
-    connection depends on them, so that `pulumi destroy` does not cut it first."""
+    """Let the group `source` connect to the group `target` at one TCP port. Returns both rules: resources that need the
+    connection depend on them, so that `pulumi destroy` deletes the rules last."""
     opts = pulumi.ResourceOptions(parent=parent)
     egress = aws.vpc.SecurityGroupEgressRule(
         name,
@@ -61,7 +61,7 @@ def allow(
 def allow_https_out(
     parent: pulumi.Resource, stack: StackSettings, name: str, source: pulumi.Input[str], description: str
 ) -> pulumi.Resource:
-    """Let the group `source` connect to any address by HTTPS: AWS's endpoints have no address range of their own."""
+    """Let the group `source` connect to any address by HTTPS: AWS's endpoints have no fixed address range."""
     return aws.vpc.SecurityGroupEgressRule(
         name,
         security_group_id=source,

@@ -1,4 +1,4 @@
-"""The types of settings: what a value may look like, and how each setting declares what changing it does."""
+"""The types of settings: the format of their values, and the declared effect of changing them."""
 
 import json
 import re
@@ -21,10 +21,11 @@ class Change(StrEnum):
 def setting(
     default: Any, change: Change, description: str, *, note: str = "", during_run: str = "", **field: Any
 ) -> Any:
-    """A pydantic field with its manual.
+    """A pydantic field with its documentation.
 
     Args:
-        note: An exception to `change`, or the way around a refusal. docs/configuration.md prints it behind `change`.
+        note: An exception to `change`, or the steps to take after a refusal; printed after `change` in
+            docs/configuration.md.
         during_run: What the change does to a run that is in progress, when `change` does not say so.
         field: Further arguments of `pydantic.Field`, such as `ge` and `alias`.
     """
@@ -33,7 +34,7 @@ def setting(
 
 
 def matching(pattern: str, allowed: str) -> AfterValidator:
-    """Accept what `pattern` matches in full; `allowed` describes that in the error message."""
+    """Accept values that match `pattern` in full; the error message describes them as `allowed`."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):

@@ -280,14 +280,14 @@ class VllmSettings(Section):
         """Requests that one GPU holds at once: as many as a run sends to it."""
         if self.max_num_seqs:
             return self.max_num_seqs
-        # For an unknown model this is a guess, which `Settings.warnings` mentions.
+        # 16 is a guess for an unknown model, of which `Settings.warnings` warns.
         held = self.model_fit.requests_at_once(self.tokens_per_request) if self.model_fit else 16
         return min(held, self.sequences)
 
     @property
     def sequences(self) -> int:
-        """`--max-num-seqs`. It does not depend on the tokens of a request, so that a measurement can show whether the
-        GPU takes more requests than these let expect; vLLM itself takes no more than its KV cache has room for."""
+        """`--max-num-seqs`. It is not derived from `tokens_per_request`, so that a load test can show whether the GPU
+        handles more requests than estimated; vLLM never runs more at once than fit into its KV cache."""
         return self.max_num_seqs or DEFAULT_MAX_NUM_SEQS
 
     @property
@@ -618,9 +618,9 @@ def affecting_runs(settings: Settings) -> dict[str, tuple[object, str]]:
     found: dict[str, tuple[object, str]] = {}
     for name, section in SECTIONS.items():
         for field, info in section.model_fields.items():
-            manual = cast(dict[str, str], info.json_schema_extra or {})
-            effect = manual.get("during_run")
-            if not effect and manual.get("change") == Change.RESTARTS_VLLM:
+            declared = cast(dict[str, str], info.json_schema_extra or {})
+            effect = declared.get("during_run")
+            if not effect and declared.get("change") == Change.RESTARTS_VLLM:
                 effect = "vLLM restarts, and the jobs wait for it"
             if effect:
                 found[str(info.alias)] = (getattr(getattr(settings, name), field), effect)

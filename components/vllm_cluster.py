@@ -109,7 +109,7 @@ class VllmCluster(pulumi.ComponentResource):
     def _create_security_groups(
         self,
     ) -> tuple[aws.ec2.SecurityGroup, aws.ec2.SecurityGroup, list[pulumi.Resource], pulumi.Resource]:
-        """The groups of the load balancer and of the instances, the rules between them, and the instances' way out."""
+        """The groups of the load balancer and of the instances, the rules between them, and the outbound rule."""
         stack, account = self._stack, self._account
         # EC2 accepts no apostrophe in a description.
         alb = security_groups.create(self, stack, account, "vllm-alb", "The load balancer of vLLM")
@@ -179,11 +179,11 @@ class VllmCluster(pulumi.ComponentResource):
     def _create_capacity(
         self, security_group: aws.ec2.SecurityGroup, out: pulumi.Resource
     ) -> tuple[aws.autoscaling.Group, aws.ecs.ClusterCapacityProviders]:
-        """The GPU instances and their cluster. The capacity provider connects the two, and does not scale the group.
+        """The GPU instances and their cluster, connected by a capacity provider that does not scale the group.
 
-        The group depends on the cluster and on the instances' way out (and by its template on their permissions): if
-        `pulumi destroy` removed one of these first, the ECS agents could not stop their tasks, and the service would
-        hang in DRAINING.
+        The group depends on the cluster, on the instances' outbound rule and, through its template, on their
+        permissions: if `pulumi destroy` deleted one of these first, the ECS agents could not stop their tasks, and the
+        service would hang in DRAINING.
         """
         stack = self._stack
         cluster = aws.ecs.Cluster(
@@ -431,8 +431,8 @@ install -d -o {USER.split(":")[0]} -g {USER.split(":")[1]} -m 0770 {HOST_HOME}
         target_group: aws.lb.TargetGroup,
         needed: list[pulumi.Resource],
     ) -> aws.ecs.Service:
-        """The service. It depends on `needed`, the way from the load balancer to it: an instance drains its targets
-        before the service ends."""
+        """The service. It depends on `needed`, the listener and the rules between load balancer and instances, so that
+        `pulumi destroy` drains its targets while these still exist."""
         return aws.ecs.Service(
             "vllm-service",
             name=self.service_name,

@@ -1,9 +1,9 @@
-"""The states with which the machine of a list of quarters switches vLLM on and tests it before the quarters, and
-switches it off after them.
+"""The states of the machine of a list of quarters that switch vLLM on and test it before the quarters, and switch it
+off after them.
 
-They call AWS's own APIs through Step Functions, without a function. What they know of vLLM is at these paths of the
-state: `$.vllm` is the part of the input, `{"size": 1, "keep": false}`; `$.problem` is what kept the quarters from
-running, `{"Error", "Cause"}`.
+They call AWS's APIs directly from Step Functions, without a Lambda function. They use two paths of the state:
+`$.vllm` is that part of the input, `{"size": 1, "keep": false}`; `$.problem` is the error that prevented the quarters
+from running, `{"Error", "Cause"}`.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,10 @@ from contract import env
 POLL_SECONDS = 15
 
 _QUOTA_ERRORS = ("MaxSpotInstanceCountExceeded", "VcpuLimitExceeded")
-"""EC2's words for an account's quota that is used up, on Spot and on demand. Waiting does not help."""
-
+"""EC2's error codes when the account's Spot or on-demand quota is used up. Waiting does not help."""
 
 SMOKE_TEST_SECONDS = 60 * 60
-"""How long the smoke test may take, with a new host for its job."""
+"""Upper bound on the smoke test, including the start of a host for its job."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class SmokeJob:
 
 @dataclass(frozen=True)
 class VllmCalls:
-    """What the states call: names, except for the target group's ARN."""
+    """The resources that the states call, by name; the target group by ARN."""
 
     group: str
     cluster: str
@@ -48,7 +47,7 @@ class VllmCalls:
     minimum: int = 0
     """Instances that always run: vLLM is scaled down to them."""
     on_demand: int = 0
-    """The group's on-demand base as it is deployed."""
+    """The group's deployed on-demand base capacity."""
     fallback_minutes: int = 0
     """Minutes without any instance after which on-demand ones are started; 0: never."""
     limit_minutes: int = COLD_START_MINUTES
@@ -57,10 +56,10 @@ class VllmCalls:
 
 
 def scale_up(calls: VllmCalls, partition: str, *, then: str, failed: str) -> dict[str, Document]:
-    """Ask for `$.vllm.size` instances and wait until as many are healthy; starts at `FindSize`.
+    """Request `$.vllm.size` instances and wait until that many are healthy; starts at `FindSize`.
 
-    A larger group keeps its size: it is the minimum, or another execution or an operator needs it. When the time is up,
-    one healthy instance suffices. Without any, `$.problem` says why, and `failed` comes next.
+    A larger group keeps its size, which is the minimum or was requested by another execution or an operator. After the
+    time limit, one healthy instance suffices. If there is none, `$.problem` has the reason, and `failed` comes next.
     """
     checks = calls.limit_minutes * 60 // calls.poll_seconds
     in_time = {"Variable": "$.waited.checks", "NumericLessThan": checks}
@@ -194,9 +193,9 @@ def scale_up(calls: VllmCalls, partition: str, *, then: str, failed: str) -> dic
 
 
 def smoke_test(job: SmokeJob, partition: str, *, then: str, failed: str) -> dict[str, Document]:
-    """Have vLLM name three topics of the first quarter before all others are paid for; starts at `SmokeTestWanted?`.
+    """Have vLLM name three topics of the first quarter before the whole run is paid for; starts at `SmokeTestWanted?`.
 
-    If it does not name them, `$.problem` has the last line of the job's log, and `failed` comes next.
+    If that fails, `$.problem` has the last line of the job's log, and `failed` comes next.
     """
     job_name = f"{job.name_prefix}-smoke-{{}}"
     of_first_quarter = {"Name": env.QUARTER, "Value.$": "States.Format('{}', $.quarters[0].quarter)"}
@@ -221,7 +220,7 @@ def smoke_test(job: SmokeJob, partition: str, *, then: str, failed: str) -> dict
             "Catch": catch("$.smoke_test", "SmokeTestRan?"),
             "Next": then,
         },
-        # The cause of a job's failure is Batch's description of the job; that of other errors is a sentence.
+        # If the job failed, the cause is Batch's description of the job as JSON; for any other error, a sentence.
         "SmokeTestRan?": {
             "Type": "Choice",
             "Choices": [
@@ -280,8 +279,8 @@ def smoke_test(job: SmokeJob, partition: str, *, then: str, failed: str) -> dict
 def scale_down(calls: VllmCalls, quarter_machine: str, partition: str, *, then: str) -> dict[str, Document]:
     """Scale down to the minimum, unless another execution may need vLLM; starts at `BeginScaleDown`.
 
-    The last execution to end scales down. Step Functions' lists lag behind, so that they are read again after a while.
-    An error does not change how the execution ends: the alarm on idle GPUs switches off what is left.
+    The last execution to end scales down. Step Functions lists executions with a delay, so they are listed again after
+    a while. An error does not change how the execution ends: the alarm on idle GPUs then switches them off.
     """
     lists = "$.others.lists[1]"  # this execution is one of them
     last = "ResetOnDemand" if calls.fallback_minutes else then
@@ -346,9 +345,9 @@ def scale_down(calls: VllmCalls, quarter_machine: str, partition: str, *, then: 
 def read_stopped(calls: VllmCalls, partition: str, *, bracketed: str, otherwise: str) -> dict[str, Document]:
     """Find out whether an execution that was stopped had switched vLLM on; starts at `Stopped?`.
 
-    A stopped execution cannot clean up after itself. An EventBridge rule starts another one with the event's detail as
-    its input, in which `input` is the text of the stopped one's input. A vLLM that was to be kept is kept only if it is
-    healthy: instances of an execution that was stopped while they started would run for nothing.
+    A stopped execution cannot clean up after itself. An EventBridge rule starts another one whose input is the event's
+    detail, in which `input` is the stopped execution's input as text. With `keep`, vLLM stays on only if it is healthy:
+    instances that were still starting when the execution was stopped would run unused.
     """
     size = is_present("$.stopped.vllm.size")
     return {
@@ -393,7 +392,7 @@ def read_stopped(calls: VllmCalls, partition: str, *, bracketed: str, otherwise:
 
 
 def kept(then: str, *, otherwise: str) -> Document:
-    """Whether vLLM stays on after the quarters, because the input says so or never asked for it."""
+    """Continue at `then` if vLLM stays on after the quarters: the input has `keep`, or has no `vllm` at all."""
     keep = choose("$.vllm.keep", True, then, otherwise=otherwise)
     keep["Choices"].append({**negate(is_present("$.vllm")), "Next": then})
     return keep
@@ -410,7 +409,7 @@ def _set_service(calls: VllmCalls, partition: str, size: Mapping[str, object], a
 
 
 def _set_on_demand(calls: VllmCalls, partition: str, base: Mapping[str, object]) -> Document:
-    """What is left out of the policy stays as it is."""
+    """Update the group's instances distribution; properties that `base` does not have stay unchanged."""
     arguments = {
         "AutoScalingGroupName": calls.group,
         "MixedInstancesPolicy": {"InstancesDistribution": dict(base)},
@@ -419,7 +418,7 @@ def _set_on_demand(calls: VllmCalls, partition: str, base: Mapping[str, object])
 
 
 def _call(partition: str, api: str, arguments: Mapping[str, object], attempts: int = 8) -> Document:
-    """Call AWS. Each of these calls may be repeated, so that every error is tried again."""
+    """Call an AWS API. All calls here are idempotent, so every error is retried."""
     return {
         "Type": "Task",
         "Resource": f"arn:{partition}:states:::aws-sdk:{api}",

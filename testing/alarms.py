@@ -44,5 +44,5 @@ def _compile(expression: str) -> Callable[[Mapping[str, float | None]], float]:
     def choose(condition: bool, yes: float, no: float) -> float:
         return yes if condition else no
 
-    # The expression is the program's own, and holds names, numbers and operators only.
+    # The expression comes from the program and contains names, numbers and operators only.
     return lambda values: float(eval(source, {"__builtins__": {}}, {"FILL": fill, "IF": choose, **values}))  # noqa: S307

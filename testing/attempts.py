@@ -44,7 +44,7 @@ class History:
     topics: int
     """Counted by the final record."""
     rows: int
-    """In the parts that it lists, after the run was summarised."""
+    """In the parts that the final record lists, after the run was summarised."""
     lost: int
     doubled: int
     overtaken: int
@@ -136,7 +136,7 @@ class Attempt:
         self._late: list[Callable[[], Any]] = []
 
     def step(self, kind: str, late: list[Callable[[], Any]]) -> None:
-        """Perform the attempt's next request as `kind` says, and run it until its next request or its end."""
+        """Perform the attempt's pending request with the fault `kind`, and run it until its next request or its end."""
         self._kind, self._late = kind, late
         self._greenlet.switch()
 
@@ -171,7 +171,7 @@ class Attempt:
         self.ended = True
 
     def _process(self) -> None:
-        """The steps of `process_batch`, without finding and naming topics."""
+        """The steps of `process_batch` except finding and naming topics."""
         storage = BatchStorage(
             self._bucket, _SETTINGS, to_parquet=lambda rows: json.dumps(rows).encode(), from_parquet=json.loads
         )
@@ -193,12 +193,12 @@ class Attempt:
 
 
 def simulate(choices: bytes, attempts: int = 3, repair: bool = False) -> History:
-    """Run the attempts as the bytes say (zeros when they are used up), then a last one without faults, and summarise.
-
-    Two bytes are a step: which attempt goes on, or which late request arrives, and what happens to the request.
+    """Run a schedule, then a final attempt without faults, and summarise the run.
 
     Args:
-        repair: whether the run was counted before, and lacks names: attempts then rename what they find without a name.
+        choices: The schedule, continued with zeros. Each step takes two bytes: the attempt that continues (or the late
+            request that arrives), and what happens to its request.
+        repair: Whether an earlier summary counted too few names, so that attempts rename topics without a name.
     """
     s3, late, stream = FakeS3(), list[Callable[[], Any]](), _stream(choices)
     s3.put_object(RUN.manifest_key, BatchLine(BATCH, RUN.quarter, FIRMS).to_json().encode())
@@ -210,7 +210,7 @@ def simulate(choices: bytes, attempts: int = 3, repair: bool = False) -> History
         Attempt(s3, retry_seconds=0 if next(stream) & 1 else 90, stops_after=next(stream) or len(FIRMS))
         for _ in range(attempts)
     ]
-    everyone, faults = list(running), 0
+    started, faults = list(running), 0
     while running:
         who, what = next(stream), next(stream)
         actor = who % (len(running) + len(late))
@@ -226,7 +226,7 @@ def simulate(choices: bytes, attempts: int = 3, repair: bool = False) -> History
     last = Attempt(s3, 90, len(FIRMS))
     while not last.ended:
         last.step("pass", late)
-    return _judge(s3, everyone, faults, problems)
+    return _judge(s3, started, faults, problems)
 
 
 class _Monitor:
@@ -252,7 +252,7 @@ class _Monitor:
             if self._s3.objects.get(part, (b"", "", {}))[1] != written.etag:
                 self._problems.append(f"the record lists {part}, which is not in the bucket as it was written")
         if sum(part.rows for part in progress.parts.values()) != progress.counts.topics:
-            self._problems.append("the record counts other topics than its parts hold")
+            self._problems.append("the record's number of topics is not that of its parts")
 
 
 def _judge(s3: FakeS3, attempts: list[Attempt], faults: int, problems: list[str]) -> History:
@@ -278,7 +278,7 @@ def _judge(s3: FakeS3, attempts: list[Attempt], faults: int, problems: list[str]
 
 
 def _outcome(firm: str, named: int = 1) -> Outcome:
-    """A firm's topics, of which so many have a name."""
+    """A firm's topics, of which the first `named` have a name from the LLM."""
     rows: list[dict[str, Any]] = [
         {
             "firm_id": firm,

@@ -33,7 +33,8 @@ class TypeMapping:
 
 
 def write_template(resources: Iterable[Resource], region: str) -> dict[str, Any]:
-    """A template of all `resources`. What Pulumi has beside a resource, such as a bucket's versioning, is part of it.
+    """A template of all `resources`. Those that are properties in CloudFormation, such as a bucket's versioning, are
+    merged into their parent.
 
     Raises:
         MappingError: for a type without a mapping, or an input without a place in its schema.
@@ -59,7 +60,7 @@ def _properties(mapping: TypeMapping, resource: Resource, region: str) -> Inputs
 
 
 class _Writer:
-    """Fits values into one resource type's schema."""
+    """Converts values to the structure of one resource type's schema."""
 
     def __init__(self, schema: Inputs, resource: str) -> None:
         self._root = schema
@@ -70,7 +71,7 @@ class _Writer:
         types = schema.get("type", [])
         types = [types] if isinstance(types, str) else types
         if isinstance(value, str) and value[:1] in "{[" and {"object", "array"} & set(types) and "string" not in types:
-            value = json.loads(value)  # some are text in Pulumi, such as containerDefinitions
+            value = json.loads(value)  # some inputs are JSON text in Pulumi, such as containerDefinitions
         if "properties" in schema and isinstance(value, list) and len(value) == 1:
             value = value[0]
         match value:

@@ -72,7 +72,7 @@ def _try_faults() -> list[dict[str, Any]]:
 
 
 class _Sometimes(Rule):
-    """Fails a share of the requests, always the same ones."""
+    """Fails a random share of the requests, reproducibly."""
 
     dice: random.Random
 

@@ -1,12 +1,12 @@
-"""moto's AWS in a separate process, in which no test sees changes of another.
+"""moto's AWS in a separate process, with isolation between tests.
 
     server = MotoServer.start()
     ...                        # create, at `server.endpoint`, what every test needs
     server.keep()
     server.begin()             # before each test: restore the state at `keep`
 
-The process forks for each test, which takes milliseconds. The copy serves the test and is killed when the next test
-begins, together with the executions and jobs that it still runs.
+The process forks for each test, which takes milliseconds. The fork serves the test and is killed when the next test
+begins, together with its running executions and jobs.
 """
 
 import gc
@@ -54,8 +54,8 @@ class MotoServer:
 
 def serve() -> None:
     """Execute commands from standard input until its end."""
-    gc.disable()  # imports create little garbage, and no copy lives long
-    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # thousands, unused by the tests
+    gc.disable()  # imports create little garbage, and forks are short-lived
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # thousands, which the tests do not use
     from moto.core.config import default_user_config
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
@@ -88,7 +88,7 @@ def serve() -> None:
             server.serve_forever()
         print(command, end="", flush=True)
     _kill(child)
-    os._exit(0)  # the interpreter's own end would collect all of moto's objects
+    os._exit(0)  # a normal exit would garbage-collect all of moto's objects
 
 
 def _kill(child: int) -> None:

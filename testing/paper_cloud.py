@@ -19,7 +19,7 @@ Deploy = Callable[..., "Deployed"]
 
 @dataclass
 class PaperCloud:
-    """Answers data sources from its fields; a created resource has its inputs, an id and an ARN."""
+    """Answers data sources from its fields, and gives each created resource an id and an ARN."""
 
     buckets: dict[str, str] = field(default_factory=lambda: {"calls": REGION, "access-logs": REGION})
     """The buckets of the account, and their regions."""
@@ -35,7 +35,7 @@ class PaperCloud:
     private_subnets: tuple[str, ...] = ()
     """Subnets that give instances no public address."""
     default_routes: dict[str, str] = field(default_factory=dict[str, str])
-    """Subnets with a route table of their own, and the gateway or NAT gateway of its default route."""
+    """Subnets that are associated with a route table, and the gateway or NAT gateway of its default route."""
     account: str = ACCOUNT
     partition: str = "aws"
     security_groups: dict[str, str] = field(default_factory=dict[str, str])

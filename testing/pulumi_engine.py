@@ -23,7 +23,7 @@ _SILENT: dict[str, Any] = {"on_output": lambda _line: None, "on_error": lambda _
 
 @dataclass
 class Steps:
-    """The effects of an operation or preview on resources."""
+    """The steps of an operation or preview."""
 
     by_operation: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """The resources, as `name (type)`, of each operation, such as `update` or `delete-replaced`."""
@@ -41,7 +41,7 @@ class Steps:
 
 
 class EngineError(Exception):
-    """An operation that the engine ended with an error, whose text is the message."""
+    """A failed operation of the engine; the message is the engine's error."""
 
     def __init__(self, steps: Steps) -> None:
         super().__init__("\n".join(steps.messages))

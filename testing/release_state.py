@@ -45,7 +45,7 @@ def network(endpoint: str) -> dict[str, str]:
 
 
 def write(resources: list[dict[str, Any]], ids: dict[str, str]) -> str:
-    """The text of the file with these resources."""
+    """The content of a release's file."""
     text = json.dumps(_portable(resources), indent=1, sort_keys=True) + "\n"
     for placeholder, id_ in ids.items():
         text = text.replace(id_, placeholder)
@@ -64,7 +64,7 @@ def _portable(value: Any) -> Any:
     match value:
         case {"assets": _} if (
             _SIGNATURE in value
-        ):  # an archive: only its hash is compared, and every release has another
+        ):  # an archive: only its hash is compared, and it differs in every release
             return {_SIGNATURE: value[_SIGNATURE], "assets": {}, "hash": value["hash"]}
         case dict():
             return {key: _portable(item) for key, item in value.items() if key not in _OF_THE_MACHINE}

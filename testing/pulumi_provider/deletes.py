@@ -198,7 +198,7 @@ def _delete_budget(aws: Aws, resource: Live) -> None:
 
 def _delete_topic_policy(aws: Aws, resource: Live) -> None:
     with suppress(ClientError):  # the topic may have been deleted
-        # SNS has no call that removes a policy; the provider writes one without statements of the stack's.
+        # SNS has no call that removes a policy; the provider writes an empty one.
         empty = json.dumps({"Version": "2012-10-17", "Statement": []})
         aws.client("sns").set_topic_attributes(TopicArn=resource.id, AttributeName="Policy", AttributeValue=empty)
 

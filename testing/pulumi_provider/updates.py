@@ -11,11 +11,11 @@ from testing.pulumi_provider.rules import Live
 
 
 def update(aws: Aws, cloud: EmbeddedCloud, resource: Live) -> dict[str, Any]:
-    """Give what is deployed the inputs of `resource`.
+    """Apply the inputs of `resource` to the deployed resource.
 
     Returns:
-        The outputs that change with it. Where the embedded AWS keeps nothing of what the program's settings change, as
-        for compute environments, nothing is called.
+        The outputs that change. No call is made for types of which the embedded AWS stores none of the changeable
+        inputs, such as compute environments.
     """
     if resource.type in _WRITTEN_AGAIN:
         again = Resource(resource.type, resource.name, dict(resource.inputs), True, "", [], False, False, [])

@@ -23,7 +23,7 @@ def cells_of(line: str) -> list[str]:
 
 
 def amounts(cells: list[str]) -> tuple[float, float]:
-    """The sums of the lower and of the upper amounts; an amount by size counts as none."""
+    """The sums of the lower and of the upper amounts. Amounts that depend on size are left out."""
     found = [match for cell in cells if (match := AMOUNT.search(cell))]
     return sum(float(one[1]) for one in found), sum(float(one[2] or one[1]) for one in found)
 

@@ -91,7 +91,7 @@ def test_every_state_has_a_timeout_and_retries_when_a_service_is_busy(document: 
         (retry,) = task["Retry"]
         assert retry["JitterStrategy"] == "FULL"
         assert retry["MaxDelaySeconds"] == 60
-        if "aws-sdk" in task["Resource"]:  # each of these calls may be repeated
+        if "aws-sdk" in task["Resource"]:  # these calls are idempotent
             assert (retry["ErrorEquals"], "Catch" in task) == (["States.TaskFailed"], True)
             continue
         assert retry["MaxAttempts"] == 10
@@ -153,7 +153,7 @@ def test_only_a_boolean_lets_a_run_continue_or_succeed(name: str) -> None:
 
 
 def test_the_largest_run_stays_within_the_limits_of_states_and_history() -> None:
-    """The limits computed by hand; tests/state_machine measures them in a real execution."""
+    """Calculated here; tests/state_machine measures the sizes in a real execution."""
     ids = [f"2023Q1_batch_{number:04d}" for number in range(MAX_BATCHES)]
     # The longest name of an error of Batch or Step Functions is States.ExceedToleratedFailureThreshold.
     longest_error = "x" * 40

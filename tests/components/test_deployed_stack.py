@@ -89,7 +89,7 @@ def test_removing_the_stacks_own_images_is_rejected(deploy: Deploy, deployed_clo
     assert "aws ecr delete-repository --region us-east-1 --repository-name ftm-worker --force" in sentence
 
 
-def test_the_repository_keeps_its_key_and_started_instances_need_a_command_with_a_warning(
+def test_warnings_about_the_key_of_the_repository_and_about_instances_without_vllm(
     deploy: Deploy, deployed_cloud: PaperCloud
 ) -> None:
     deployed = deploy(preview=True, kmsKeyArn=EVERYTHING_GIVEN["kmsKeyArn"], vllmMinInstances=1)
@@ -115,7 +115,7 @@ def quarter_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str],
         yield lambda name: states.start_execution(stateMachineArn=arn, name=name)
 
 
-def test_a_change_that_disturbs_a_running_quarter_is_warned_of(
+def test_a_change_that_disturbs_a_running_quarter_gives_a_warning(
     deploy: Deploy, deployed_cloud: PaperCloud, quarter_machine: Callable[[str], object]
 ) -> None:
     changed: dict[str, Any] = {
@@ -138,7 +138,7 @@ def test_a_change_that_disturbs_a_running_quarter_is_warned_of(
     )
 
 
-def test_a_step_functions_that_cannot_be_asked_does_not_stop_the_preview(
+def test_the_preview_continues_when_step_functions_cannot_be_called(
     deploy: Deploy, deployed_cloud: PaperCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -1,4 +1,4 @@
-"""The memory arithmetic, compared with figures that vLLM itself reported."""
+"""The memory arithmetic, compared with figures that vLLM reported."""
 
 import pytest
 

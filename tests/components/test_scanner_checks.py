@@ -125,7 +125,12 @@ CHECKS = [
         "ecs/cluster:Cluster",
         lambda one: {"name": "containerInsights", "value": "enabled"} in one["settings"],
     ),
-    Check("CKV_AWS_249", "task role apart", TASK, lambda one: one.get("taskRoleArn") != one["executionRoleArn"]),
+    Check(
+        "CKV_AWS_249",
+        "task role separate from execution role",
+        TASK,
+        lambda one: one.get("taskRoleArn") != one["executionRoleArn"],
+    ),
     Check("CKV_AWS_335", "own process namespace", TASK, lambda one: one.get("pidMode") != "host"),
     Check(
         "CKV_AWS_336",
@@ -162,7 +167,7 @@ CHECKS = [
     Check("CKV_AWS_115", "reserved concurrency", FUNCTION, lambda one: "reservedConcurrentExecutions" in one),
     Check(
         "CKV_AWS_173",
-        "environment by a key of one's own",
+        "environment encrypted by a customer-managed key",
         FUNCTION,
         lambda one: "environment" not in one or bool(one.get("kmsKeyArn")),
     ),
@@ -178,7 +183,7 @@ CHECKS = [
     Check("CKV2_AWS_61", "lifecycle", LIFECYCLE, lambda one: bool(one["rules"]), BUCKET),
     Check(
         "CKV_AWS_300",
-        "half uploads end",
+        "incomplete uploads expire",
         LIFECYCLE,
         lambda one: any("abortIncompleteMultipartUpload" in rule for rule in one["rules"]),
         BUCKET,
@@ -210,7 +215,7 @@ CHECKS = [
     Check("CKV_AWS_91", "access logs", ALB, lambda one: "accessLogs" in one),
     Check("CKV_AWS_131", "invalid headers dropped", ALB, lambda one: one["dropInvalidHeaderFields"]),
     Check("CKV_AWS_150", "deletion protection", ALB, lambda one: one["enableDeletionProtection"]),
-    Check("CKV_AWS_158", "by a key of one's own", LOGS, lambda one: bool(one.get("kmsKeyId"))),
+    Check("CKV_AWS_158", "encrypted by a customer-managed key", LOGS, lambda one: bool(one.get("kmsKeyId"))),
     Check("CKV_AWS_338", "kept for a year", LOGS, lambda one: one["retentionInDays"] >= 365),
     Check("CKV_AWS_7", "rotated", "kms/key:Key", lambda one: one["enableKeyRotation"]),
     Check("CKV_AWS_26", "encrypted", "sns/topic:Topic", lambda one: bool(one.get("kmsMasterKeyId"))),
@@ -225,13 +230,13 @@ CHECKS = [
     Check("CKV_AWS_23", "described", SECURITY_GROUP, lambda one: bool(one["description"])),
     Check("CKV_AWS_23", "described", INGRESS, lambda one: bool(one["description"])),
     Check("CKV_AWS_23", "described", EGRESS, lambda one: bool(one["description"])),
-    Check("CKV_AWS_382", "not out to anywhere by any port", EGRESS, lambda one: one["ipProtocol"] != "-1"),
+    Check("CKV_AWS_382", "outbound ports limited", EGRESS, lambda one: one["ipProtocol"] != "-1"),
     Check("CKV_AWS_24/25/260", "closed to the internet", INGRESS, lambda one: "cidrIpv4" not in one),
     Check("CKV_AWS_286", "no privilege escalation", POLICY, _without(ESCALATION)),
     Check("CKV_AWS_287", "no credentials exposure", POLICY, lambda one: not CREDENTIALS & _on_everything(one)),
     Check("CKV_AWS_288", "no data exfiltration", POLICY, _without(DATA)),
-    Check("CKV_AWS_289", "no free permissions management", POLICY, _without(PERMISSIONS)),
-    Check("CKV_AWS_290", "no free writes", POLICY, _without(WRITES)),
+    Check("CKV_AWS_289", "no unrestricted permissions management", POLICY, _without(PERMISSIONS)),
+    Check("CKV_AWS_290", "no unrestricted writes", POLICY, _without(WRITES)),
     Check("CKV_AWS_355", "no needless wildcard resource", POLICY, lambda one: not _unrestricted(one)),
 ]
 

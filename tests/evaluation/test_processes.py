@@ -258,4 +258,4 @@ def test_an_invalid_level_is_reported_in_one_sentence(llm: LlmServer, worker: Wo
     done = generate_load(worker, **measured("many", "1"))
     assert done.returncode == 1
     assert "BENCH_LEVELS" in done.stderr
-    assert "the environment lacks BENCH_LEVELS" in run_module(worker, "evaluation.load_generator").stderr
+    assert "the environment lacks BENCH_LEVELS" in generate_load(worker).stderr

@@ -174,7 +174,7 @@ def test_a_new_attempt_after_a_kill_gives_the_same_result(bucket: Bucket, llm: L
 
 
 def test_a_kill_between_part_and_progress_counts_no_topic_twice(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
-    bucket.put_firms({firm: call(firm) for firm in FIRMS})
+    bucket.put_firms({firm: call(firm, 8) for firm in FIRMS})  # one topic per firm
     assert worker.run().returncode == 0
     whole, parts = content(bucket.topics()), bucket.progress().parts
 
@@ -252,11 +252,12 @@ def test_a_checkpoint_that_exceeds_the_grace_period_ends_before_the_last_one_beg
         os.kill(os.getpid(), signal.SIGTERM)
         slow.release.set()
 
-    firms = [f"FIRM{n:02}" for n in range(20)]  # more than can be in flight: some are left at the end
+    firms = [f"FIRM{n:02}" for n in range(8)]  # four are in flight: some are left at the end
     bucket.put_firms({firm: call(firm) for firm in firms})
     threading.Thread(target=terminate).start()
 
-    assert worker.run(Clock(sleep=let_the_grace_end), AWS_ENDPOINT_URL=proxy.url).returncode == 75
+    done = worker.run(Clock(sleep=let_the_grace_end), AWS_ENDPOINT_URL=proxy.url, LLM_MAX_CONCURRENT="2")
+    assert done.returncode == 75
     progress = bucket.progress()
     assert list(progress.parts) == bucket.keys("intermediate/")
     assert sorted({row["firm_id"] for row in bucket.topics()}) == sorted(progress.completed)
@@ -264,12 +265,12 @@ def test_a_checkpoint_that_exceeds_the_grace_period_ends_before_the_last_one_beg
 
     assert worker.run().returncode == 0
     ids = [row["topic_id"] for row in bucket.topics()]
-    assert len(ids) == len(set(ids)) == 100
+    assert len(ids) == len(set(ids)) == 40
 
 
 def test_a_failed_write_of_a_part_is_repeated(bucket: Bucket, llm: LlmServer, worker: Worker, proxy: FaultyS3) -> None:
     proxy.fail("PUT", "_part_000[1-9]", "answer", math.inf)
-    bucket.put_firms({firm: call(firm) for firm in FIRMS})
+    bucket.put_firms({firm: call(firm, 8) for firm in FIRMS})  # one topic per firm
 
     with virtual_time():
         done = worker.run(AWS_ENDPOINT_URL=proxy.url)
@@ -283,7 +284,7 @@ def test_a_failed_write_of_a_part_is_repeated(bucket: Bucket, llm: LlmServer, wo
 
     assert worker.run().returncode == 0
     ids = [row["topic_id"] for row in bucket.topics()]
-    assert len(ids) == len(set(ids)) == 25
+    assert len(ids) == len(set(ids)) == 5
     assert bucket.progress().error == ""
 
 
@@ -343,12 +344,12 @@ def test_a_broken_chunk_fails_only_its_own_firms(bucket: Bucket, llm: LlmServer,
     def chunk(firm: str) -> str:
         return f"{firm.lower()}.parquet"
 
-    bucket.put_chunk(chunk("GOOD"), pa.Table.from_pylist(call("GOOD"), CHUNK_SCHEMA))
+    bucket.put_chunk(chunk("GOOD"), pa.Table.from_pylist(call("GOOD", 8), CHUNK_SCHEMA))
     bucket.put(chunk_key(QUARTER, chunk("CSV")), b"firm_id,raw_text\nBRAVO,hello\n")
     bucket.put(chunk_key(QUARTER, chunk("CUT")), bucket.get(chunk_key(QUARTER, chunk("GOOD")))[:-200])
-    rows = pa.Table.from_pylist(call("LACKING"), CHUNK_SCHEMA)
+    rows = pa.Table.from_pylist(call("LACKING", 8), CHUNK_SCHEMA)
     bucket.put_chunk(chunk("LACKING"), rows.drop_columns(["raw_text", "gvkey"]))
-    rows, position = pa.Table.from_pylist(call("TYPE"), CHUNK_SCHEMA), CHUNK_SCHEMA.get_field_index("position")
+    rows, position = pa.Table.from_pylist(call("TYPE", 8), CHUNK_SCHEMA), CHUNK_SCHEMA.get_field_index("position")
     bucket.put_chunk(chunk("TYPE"), rows.set_column(position, "position", pa.array(["first"] * len(rows))))
     firms = ["MISSING", "GOOD", "CSV", "CUT", "LACKING", "TYPE"]
     bucket.put_manifests({firm: chunk(firm) for firm in firms}, batch=[*firms, "NOBODY"])
@@ -364,17 +365,17 @@ def test_a_broken_chunk_fails_only_its_own_firms(bucket: Bucket, llm: LlmServer,
     assert "chunk csv.parquet of the prefetch cannot be read as Parquet" in progress.failed["CSV"]
     assert "chunk cut.parquet of the prefetch cannot be read as Parquet" in progress.failed["CUT"]
     assert progress.failed["LACKING"] == "chunk lacking.parquet of the prefetch lacks the column raw_text"
-    assert progress.failed["TYPE"].startswith("chunk type.parquet of the prefetch: position: 60 values are not whole")
+    assert progress.failed["TYPE"].startswith("chunk type.parquet of the prefetch: position: 8 values are not whole")
     assert progress.failed["NOBODY"] == "the prefetch manifest of 2023Q1 does not name it"
 
     # Once the chunks are repaired, only their firms are processed.
     for firm in firms:
-        bucket.put_chunk(chunk(firm), pa.Table.from_pylist(call(firm), CHUNK_SCHEMA))
+        bucket.put_chunk(chunk(firm), pa.Table.from_pylist(call(firm, 8), CHUNK_SCHEMA))
     bucket.put_manifests({firm: chunk(firm) for firm in [*firms, "NOBODY"]})
-    bucket.put_chunk(chunk("NOBODY"), pa.Table.from_pylist(call("NOBODY"), CHUNK_SCHEMA))
+    bucket.put_chunk(chunk("NOBODY"), pa.Table.from_pylist(call("NOBODY", 8), CHUNK_SCHEMA))
     assert worker.run().returncode == 0
     assert bucket.progress().failed == {}
-    assert len(llm.requests) == len(bucket.topics()) == 7 * 5
+    assert len(llm.requests) == len(bucket.topics()) == 7
 
 
 def test_invalid_utf8_fails_only_its_own_firm(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
@@ -467,7 +468,7 @@ def test_a_broken_prefetch_manifest_is_recorded(bucket: Bucket, worker: Worker, 
 
 
 def test_an_invalid_record_is_replaced(bucket: Bucket, worker: Worker, llm: LlmServer) -> None:
-    bucket.put_firms({firm: call(firm) for firm in FIRMS[:3]})
+    bucket.put_firms({firm: call(firm, 8) for firm in FIRMS[:3]})
     assert worker.run().returncode == 0
     whole, record = content(bucket.topics()), bucket.get(RUN.progress_key(BATCH)).decode()
     twice = record.replace('"skipped": {}', '"skipped": {"ALPHA": "no sentences"}')
@@ -572,14 +573,14 @@ GARBAGE = [
 
 
 def test_unusable_answers_fall_back_to_keywords_and_are_counted(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
-    bucket.put_firms({firm: call(firm) for firm in FIRMS})
+    bucket.put_firms({firm: call(firm) for firm in FIRMS[:2]})
     llm.behave = lambda number, _request: GARBAGE[number % len(GARBAGE)]
 
     done = worker.run()
 
     assert done.returncode == 0, done.stderr
     topics, counts = bucket.topics(), bucket.progress().counts
-    assert (counts.topics, counts.named, counts.requests, counts.retries) == (25, 0, 50, 0)
+    assert (counts.topics, counts.named, counts.requests, counts.retries) == (10, 0, 20, 0)
     assert {(row["naming_method"], row["model"]) for row in topics} == {("keywords", None)}
     assert topics[0]["name"] == ", ".join(topics[0]["keywords"][:3])
     assert "(kind: unreadable)" in done.stdout

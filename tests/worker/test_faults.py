@@ -23,7 +23,7 @@ from testing.worker import MODEL, QUARTER, RUN, Bucket, FakeTime, LlmServer, Rep
 
 pytestmark = pytest.mark.faults
 
-FIRMS = [f"FIRM{number:02}" for number in range(8)]
+FIRMS = [f"FIRM{number:02}" for number in range(5)]
 TOPICS = [(firm, number) for firm in FIRMS for number in range(5)]
 
 TIMES = int(os.environ.get("FAULT_TIMES", "0"))

@@ -127,6 +127,7 @@ def test_a_change_that_disturbs_a_running_quarter_gives_a_warning(
     }
     assert deploy(preview=True, **changed).run.warnings == []
     quarter_machine("20230405_101500-2023Q1-alice-3f9a")
+    # Another setting, since `deploy` does not repeat a preview of the same settings.
     (warning,) = deploy(preview=True, **changed, dashboardEnabled=False).run.warnings
     assert warning == (
         "the run 20230405_101500-2023Q1-alice-3f9a is in progress, and this deployment changes "

@@ -221,11 +221,9 @@ def test_without_a_default_vpc_the_preview_asks_for_one(deploy: Deploy, cloud: P
         deploy(preview=True)
 
 
-def test_nothing_is_created_before_a_rejection(
-    deploy: Deploy, cloud: PaperCloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_created_before_a_rejection(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
     created: list[str] = []
-    monkeypatch.setattr(cloud, "create", lambda resource: created.append(resource.name))
+    monkeypatch.setattr(PaperCloud, "create", lambda _cloud, resource: created.append(resource.name))
     with pytest.raises(LocalError):
         deploy(bucketName="somebody-elses")
     assert created == []

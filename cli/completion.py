@@ -1,6 +1,6 @@
-"""What the shell completes: quarters, runs, firms and batches, as the bucket has them.
+"""Shell completion of quarters, runs, firms and batches, from the bucket.
 
-A completion must never print an error: without an answer from the stack there is simply nothing to complete.
+A completion must never print an error: if the stack cannot be read, there is nothing to complete.
 """
 
 from collections.abc import Callable, Iterable

@@ -20,7 +20,7 @@ _GLOBAL_OPTIONS = ("--stack", "--region", "--profile", "--project")
 
 _COMMANDS = {
     "run-quarter": ("quarter:run_quarter", "Run a quarter: find and name the topics of each firm."),
-    "resume": ("quarter:resume", "Process what a run lacks: batches and names."),
+    "resume": ("quarter:resume", "Process the missing batches and names of a run."),
     "run-quarters": ("quarter:run_quarters", "Run several quarters, one after the other."),
     "watch": ("quarter:watch", "Watch a run, whoever started it, or see how it ended."),
     "stop": ("quarter:stop", "Stop a run and its jobs."),
@@ -30,18 +30,18 @@ _COMMANDS = {
     "cost": ("cost:cost", "Estimate a quarter's cost, and show that of its last run."),
     "topics": ("topics:topics", "Show a quarter's topics, or write them to a file."),
     "themes": ("themes:themes", "Cluster the topics of all firms into named themes."),
-    "name": ("naming:name", "Name a sample of firms by another LLM, into a file."),
+    "name": ("naming:name", "Name a sample of firms with another LLM, into a file."),
     "compare": ("naming:compare", "Compare two sets of topic names for a quarter."),
     "report": ("report:report", "Write a run's report, one HTML page with charts."),
-    "doctor": ("stack:doctor", "Check the deployed stack, and say what to do about problems."),
+    "doctor": ("stack:doctor", "Check the deployed stack, and print how to fix problems."),
     "outputs": ("stack:outputs", "Print the stack's outputs."),
-    "console": ("stack:console", "Print the AWS console's address of the stack or of a run."),
+    "console": ("stack:console", "Print the AWS console's URL of the stack or of a run."),
     "prefetch": ("prefetch:app", "Upload a quarter's sentences, and see what is there."),
     "vllm": ("vllm:app", "See, scale and measure the stack's vLLM."),
     "functions": ("logs:functions", "The Lambda functions of the state machine."),
     "local": ("local:app", "Start and stop the stack `local`, an AWS on this machine."),
 }
-"""Where each command is, below `cli.commands`, and the first line of its help.
+"""Each command's place below `cli.commands`, and the first line of its help.
 
 Only the command that runs is imported: importing all of them takes longer than the rest of `ftm --help`.
 """
@@ -54,7 +54,7 @@ _VALIDATOR_WORDING = (
 
 
 class _Group(TyperGroup):
-    """The top command: whatever a command raises ends here, as one sentence and an exit code."""
+    """The top command: reports whatever a command raises as one sentence and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         output.expect_json("--json" in args)
@@ -107,7 +107,7 @@ def choose_stack(
         str | None,
         typer.Option(metavar="DIR", envvar=env.FTM_PROJECT, help="Checkout of ftm, if ftm is installed elsewhere."),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Say where the stack's outputs come from.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print where the stack's outputs come from.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,

@@ -56,12 +56,12 @@ def parse_levels(text: str) -> list[int]:
     """The concurrency levels of `1,2,4`.
 
     Raises:
-        UsageError: when they are not growing numbers.
+        UsageError: when they are not increasing numbers.
     """
     numbers = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
     if min(numbers) > 0 and numbers == sorted(set(numbers)):
         return numbers
-    raise UsageError(f"--levels is {text!r}, which is not a valid list: write growing numbers, such as 1,2,4,8")
+    raise UsageError(f"--levels is {text!r}, which is not a valid list: write increasing numbers, such as 1,2,4,8")
 
 
 QuarterArgument = Annotated[

@@ -1,4 +1,4 @@
-"""The one sink of output: data to stdout, hints and progress to stderr, one JSON document when asked for.
+"""All output of `ftm`: data to stdout, hints and progress to stderr, one JSON document when asked for.
 
 On a terminal, tables are rendered by rich and fit its width; elsewhere they are tab-separated lines, complete and
 greppable.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WRAPPED_WIDTH = 24
-"""Characters that a column of text needs at least."""
+"""Minimum width of a column of text, in characters."""
 
 _SPACING = 3
 """Characters between two columns."""
@@ -53,25 +53,25 @@ def expect_json(expected: bool) -> None:
 
 
 def print_json(document: Any) -> None:
-    """The command's answer for a script."""
+    """Print the command's result for a script."""
     _json["expected"] = False
     # JSON itself escapes those below 32 only.
     typer.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(document, ensure_ascii=False)))
 
 
 def print_error_document(message: str, code: ExitCode) -> None:
-    """A failure for a script, unless the command has printed its document already, or --json was not given."""
+    """Print a failure for a script, if --json was given and the command has not printed its document yet."""
     if _json["expected"]:
         print_json({"error": {"message": message, "exit_code": int(code)}})
 
 
 def print_line(text: str) -> None:
-    """A line of the command's answer for a person."""
+    """Print a line of the command's result for a person."""
     typer.echo(_without_control(text))
 
 
 def hint(text: str) -> None:
-    """Progress, or what the operator may want to do next; never part of the answer."""
+    """Print progress or a suggested next step, which is not part of the result."""
     typer.echo(_styled(_without_control(text), dim=True), err=True)
 
 
@@ -80,7 +80,7 @@ def warn(text: str) -> None:
 
 
 def fail(text: str) -> None:
-    """The one sentence of a failure."""
+    """Print the error message of a failed command."""
     typer.echo(f"{_styled('ftm:', fg='red', bold=True)} {_without_control(text)}", err=True)
 
 
@@ -99,8 +99,8 @@ def print_table(
 
     Args:
         wrap: columns of text, which may be wrapped on a terminal; ids, states and numbers never are.
-        drop: columns that a terminal too narrow for all of them may lose, the first one first.
-        err: print to stderr, for a table that is not the answer itself.
+        drop: columns to leave out, in this order, when the terminal is too narrow.
+        err: print to stderr, for a table that is not the result itself.
     """
     stream = sys.stderr if err else sys.stdout
     cells = [[_cell(value, grouped=stream.isatty()) for value in row] for row in rows]

@@ -101,7 +101,7 @@ class Stack:
         """The pipeline's bucket: objects and records."""
         from contract.bucket import Bucket
 
-        # The embedded AWS has no bad days: when it does not answer, it is gone.
+        # Not retried on the embedded AWS: if it does not answer, it has ended.
         return Bucket(self.s3, self.output("bucket"), retry_seconds=0 if self.endpoint else 20)
 
     @cached_property

@@ -1,1 +1,1 @@
-"""What the operator types: each command reads its arguments, calls services and prints what they answer."""
+"""The commands. Each reads its arguments, calls services and prints the result."""

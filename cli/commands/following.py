@@ -1,4 +1,4 @@
-"""Follows an execution to its end for the commands that start or watch one, and exits as it ended."""
+"""Follows an execution to its end for the commands that start or watch one, and exits with the code of that end."""
 
 from dataclasses import replace
 
@@ -19,10 +19,10 @@ from contract.run import Failure
 
 
 def follow(stack: Stack, execution: Execution, *, detach: bool, as_json: bool, quarter: str | None = None) -> None:
-    """Watch an execution to its end and exit as it ended; with `detach`, only print how to watch it.
+    """Watch an execution and exit with the code of its end; with `detach`, only print how to watch it.
 
     Args:
-        quarter: of a list of quarters, follow this only one, as if it were run by itself.
+        quarter: the only quarter of a list, which is followed as if it had been started alone.
     """
     output.hint(f"execution {execution.arn}")
     if detach:
@@ -151,7 +151,7 @@ def _print_next_step(stack: Stack, report: Report) -> None:
 
 
 def _print_last_line(stack: Stack, failure: Failure) -> None:
-    """The worker's own last words, which say more than Batch's."""
+    """Print the last line of the worker's log, which says more than Batch's reason."""
     try:
         line = last_line(stack, failure.get("log_stream", ""))
     except Exception:  # the run has ended: a log that cannot be read must not change the exit code

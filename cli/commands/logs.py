@@ -15,7 +15,7 @@ from cli.services.logs import Filter, Line, LoggedAttempt, LoggedLine
 from cli.stack import Stack, connect
 from contract import resource_names as names
 
-FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on printing new lines.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")]
 SinceOption = Annotated[str | None, typer.Option(metavar="10m", help="Only lines this recent: 30s, 10m, 2h, 1d.")]
 SearchOption = Annotated[str, typer.Option(metavar="TEXT", help="Only lines that contain this text.")]
 
@@ -36,8 +36,8 @@ def logs(
 ) -> None:
     """Print the workers' log of a run, attempt by attempt.
 
-    Without --run, of the newest run. Each attempt begins with what Batch says of it, which is all there is when its
-    host was lost.
+    Without --run, of the newest run. Each attempt begins with Batch's reason for its end, which is
+    the only information when its host was lost.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`ftm name` and `ftm compare`: name a sample of firms by another LLM, and compare two sets of topic names."""
+"""`ftm name` and `ftm compare`: name a sample of firms with another LLM, and compare two sets of topic names."""
 
 from pathlib import Path
 from shlex import quote
@@ -41,7 +41,7 @@ def name(
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Its model, if it serves several.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Name a sample of firms by another LLM, into a file.
+    """Name a sample of firms with another LLM, into a file.
 
     The quarter's results are not touched. Runs on this machine and needs the worker (pip install -e '.[worker]'). The
     API's key is read from LLM_API_KEY.
@@ -116,7 +116,7 @@ def compare(
     )
     result["judge"] = None
     if not as_json:
-        rendering.print_comparison(result)  # before the judge is asked, which takes its time
+        rendering.print_comparison(result)  # before the judge is asked, which takes a while
     try:
         if judge and not pairs:
             output.hint("no names differ: there is nothing to judge")

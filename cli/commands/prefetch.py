@@ -30,7 +30,7 @@ class UploadedPrefetch(TypedDict):
     chunks: int
     sentences: int
     notes: list[str]
-    """What the jobs will read differently than it is written, a sentence for each column."""
+    """Values that the jobs will read differently than they are written, a sentence for each column."""
 
 
 class MadePrefetch(TypedDict):

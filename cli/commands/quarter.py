@@ -1,4 +1,4 @@
-"""`ftm run-quarter` and its relatives: start, resume, watch and stop runs."""
+"""`ftm run-quarter`, `run-quarters`, `resume`, `watch` and `stop`."""
 
 from typing import Annotated, TypedDict
 
@@ -103,10 +103,10 @@ def resume(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Process what a run lacks: batches and names.
+    """Process the missing batches and names of a run.
 
-    Complete batches are not submitted again, unless the run failed for want of names: then only the topics without a
-    name are asked about. Old and new results form one run.
+    Complete batches are not submitted again, unless the run failed because too few topics
+    were named: then only topics without a name are sent to the LLM. Old and new results form one run.
 
     \b
     Examples:
@@ -235,7 +235,7 @@ def stop(
 
 
 def _stop_at_plan(plan: Plan, dry_run: bool, as_json: bool) -> bool:
-    """Print the plan; whether that is all."""
+    """Print the plan; return whether the command ends here."""
     rendering.print_plan(plan)
     if dry_run and as_json:
         output.print_json(preflight.document(plan))
@@ -258,7 +258,7 @@ def _start(stack: Stack, plan: Plan, request: QuarterInput, *, force: bool = Fal
 
 
 def _vllm(plan: Plan) -> _VllmPart:
-    """What AWS does with vLLM around the quarters; empty for nothing."""
+    """The part of the input that has AWS start, test or stop vLLM; empty if it does none of these."""
     if plan.vllm_size is None:
         return {"vllm": {"keep": True}} if plan.smoke_test else {}
     vllm: VllmInput = {"size": plan.vllm_size, "keep": plan.keep_vllm}

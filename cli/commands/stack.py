@@ -24,7 +24,7 @@ _SIGNS = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE"}
 
 
 def doctor(ctx: typer.Context, as_json: JsonOption = False) -> None:
-    """Check the deployed stack, and say what to do about problems.
+    """Check the deployed stack, and print how to fix problems.
 
     Credentials, region, outputs, permissions, quota, image, prefetch, queue, vLLM, targets, idle GPUs, alarms. Exits
     with 1 if a check fails; warnings do not count.
@@ -82,7 +82,7 @@ def console(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the AWS console's address of the stack or of a run.
+    """Print the AWS console's URL of the stack or of a run.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`ftm topics`: what a run has found."""
+"""`ftm topics`: the topics of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -39,11 +39,11 @@ def status(ctx: typer.Context, as_json: JsonOption = False) -> None:
 def scale(
     ctx: typer.Context,
     size: Annotated[int, typer.Argument(metavar="N", min=0, help="GPU instances; 0 switches vLLM off.")],
-    wait: Annotated[bool, typer.Option("--wait", help="Return when that many answer.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until that many are healthy.")] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask for N GPU instances, each with one vLLM.
+    """Scale to N GPU instances, each with one vLLM.
 
     An instance costs about $0.40 an hour on Spot until it is scaled to zero.
 
@@ -70,8 +70,8 @@ def scale(
 def smoke(ctx: typer.Context, quarter: OptionalQuarterArgument = None, as_json: JsonOption = False) -> None:
     """Have the stack's vLLM name three topics, as a test.
 
-    A Batch job asks, by the address and with the image of a run, and checks the answers as a run would. The topics
-    are a quarter's, or built in. Exits with 1 when fewer than two of three topics get a name.
+    A Batch job sends the requests, with the base URL and the image of a run, and checks the answers as a run does. The
+    topics are a quarter's, or built in. Exits with 1 when fewer than two of three topics get a name.
 
     \b
     Examples:
@@ -161,7 +161,7 @@ def _check_quota(stack: Stack, size: int) -> None:
 
 
 def wait_until_settled(stack: Stack) -> Vllm:
-    """Wait until vLLM has the size that was asked for, and log what changes meanwhile."""
+    """Wait until vLLM has the requested size, and print changes meanwhile."""
     try:
         return _wait(stack)
     except KeyboardInterrupt:

@@ -28,14 +28,14 @@ _JOBS_SHOWN = 12
 _BATCHES_SHOWN = 20
 
 _UNINFORMATIVE_REASON = "Essential container in task exited"
-"""Batch's reason for every job whose process ended by itself, well or badly."""
+"""Batch's reason for every job whose process exited by itself, whatever its exit code."""
 
 _QUIET_SECONDS = 10.0
-"""Without a terminal: the least time between two lines that differ only in their counts of firms."""
+"""Without a terminal: the minimum time between two lines that differ only in their counts of firms."""
 
 
 def print_plan(plan: Plan) -> None:
-    """What would be run; on stderr, since it is not the answer."""
+    """Print the plan on stderr, since it is not the result."""
     if plan.vllm is None:
         llm = "hosted API"
     elif plan.vllm_size is not None:
@@ -127,11 +127,11 @@ def print_quarters(report: QuartersReport) -> None:
 
 
 class Progress(Generic[T]):
-    """Progress on stderr: redrawn on a terminal; elsewhere a line when a step is done, and now and then.
+    """Progress on stderr: redrawn on a terminal; elsewhere a line when a step is done, and at intervals.
 
     Args:
-        render: a snapshot as it is shown on a terminal.
-        describe: a snapshot as text: its steps, printed at each change, and its counts, printed now and then.
+        render: formats a snapshot for a terminal.
+        describe: formats a snapshot as text: its steps, printed at each change, and its counts, printed at intervals.
     """
 
     def __init__(self, render: "Callable[[T], RenderableType]", describe: Callable[[T], tuple[str, str]]) -> None:
@@ -261,7 +261,7 @@ def duration(seconds: float) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """`80%`, or `none` of nothing."""
+    """`80%`; `none` if `whole` is 0."""
     return f"{part / whole:.0%}" if whole else "none"
 
 

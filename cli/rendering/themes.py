@@ -26,7 +26,7 @@ def progress_line(job: ThemesJob) -> str:
 
 
 def print_unnamed(record: ThemesRecord) -> None:
-    """How many themes of a run that succeeded show keywords in the place of a name, and why."""
+    """How many themes of a run that succeeded show keywords instead of a name, and why."""
     unnamed = record.themes - len(record.names)
     if unnamed:
         output.hint(f"{unnamed} of {output.count(record.themes, 'theme')} got no name from the LLM and show keywords")

@@ -47,7 +47,7 @@ def print_use(use: Use, healthy: int) -> None:
 
 
 def print_smoke(result: Mapping[str, Any]) -> None:
-    """What came of each topic; `result` is `evaluation.smoke`'s Smoke."""
+    """The result for each topic; `result` is `evaluation.smoke`'s Smoke."""
     rows = [
         (
             topic["firm_id"],

@@ -24,10 +24,10 @@ _REQUESTS_PER_SECOND = (6.0, 20.0)
 _ASSUMED_SPEED = f"{_REQUESTS_PER_SECOND[0]:.0f} to {_REQUESTS_PER_SECOND[1]:.0f} requests a second per GPU"
 
 _SPREAD = 1.25
-"""An estimate from a measured run still ranges this far to both sides."""
+"""Relative uncertainty of an estimate that is based on a measured run."""
 
 _MEASURED_TOPICS = 1000
-"""A run with fewer topics says little about speed: most of its time is the start of its jobs."""
+"""Runs with fewer topics are not used to estimate speed: most of their time is the start of their jobs."""
 
 _START_MINUTES = (9.0, 14.0)
 """A cold GPU on Spot: capacity, image, weights, compilation."""
@@ -39,7 +39,7 @@ class Range(TypedDict):
 
 
 class Estimate(TypedDict):
-    """What a run would take."""
+    """Estimated time, tokens and cost of a run."""
 
     firms: int
     topics: int
@@ -56,7 +56,7 @@ class Estimate(TypedDict):
 
 
 class Spent(TypedDict):
-    """What a run that has ended took."""
+    """Time, tokens and cost of a run that has ended."""
 
     run: str
     topics: int
@@ -70,7 +70,7 @@ class Spent(TypedDict):
 
 @dataclass(frozen=True)
 class _Rates:
-    """What the estimate multiplies the firms with."""
+    """Rates per firm and per topic for an estimate."""
 
     topics_per_firm: float
     prompt: float
@@ -81,7 +81,7 @@ class _Rates:
 
 
 def estimate(stack: Stack, firms: int, *, gpus: int, at_once: int, cold: bool) -> Estimate:
-    """What a run over `firms` would take and cost.
+    """Estimate the time and cost of a run over `firms` firms.
 
     Args:
         gpus: how many will serve; 0 for a stack whose jobs use a hosted API.
@@ -123,7 +123,7 @@ def estimate(stack: Stack, firms: int, *, gpus: int, at_once: int, cold: bool) -
 
 
 def spent(stack: Stack, record: RunRecord) -> Spent:
-    """What a run took, from its record."""
+    """Time, tokens and cost of a run, from its record."""
     summary = record["summary"]
     wall = runs.seconds_of(record)
     gpus = 1 if vllm.is_part_of(stack) else 0

@@ -1,6 +1,6 @@
-"""Checks of a deployed stack, each answered by one line: what is well, what is not, and what to do about it.
+"""Checks of a deployed stack. Each returns one line: the state, and for a problem what to do about it.
 
-A check never raises: what it cannot find out is its finding.
+A check never raises: its error is reported as its finding.
 """
 
 import math
@@ -164,7 +164,7 @@ def _quota(stack: Stack) -> Finding:
 
 
 def _tokens(stack: Stack) -> Finding:
-    """The setting from which follows how many requests a GPU holds, against what the last run of each quarter took."""
+    """Compare the setting that limits the requests per GPU with the tokens that the last run of each quarter used."""
     expected = int(stack.outputs.get("vllm_tokens_per_request") or 0)
     counts = [record["summary"] for record in runs.latest_records(stack)]
     topics = sum(one["topics"]["total"] for one in counts)

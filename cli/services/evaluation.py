@@ -1,4 +1,4 @@
-"""The tools in `evaluation/`, started as processes of their own."""
+"""The tools in `evaluation/`, each started as a process."""
 
 import os
 import subprocess
@@ -19,10 +19,10 @@ from contract.layout import RunRef, check_run
 from contract.topics import NAME_COLUMNS
 
 _BOOT_SECONDS = 300
-"""How long a new Batch host may take; local processes start at once."""
+"""Time limit for the start of a new Batch host; local processes start at once."""
 
 _SHOWN_SENTENCES = 8
-"""As many sentences of a topic as the judge is shown."""
+"""Number of sentences per topic that the judge is shown."""
 
 
 def name_sample(stack: Stack, quarter: str, firms: Sequence[str], out: Path, llm: Mapping[str, str]) -> None:
@@ -130,7 +130,7 @@ def smoke_test(stack: Stack, quarter: str | None) -> dict[str, Any]:
 
     Raises:
         NotFoundError: when the quarter has no prefetch.
-        CliError: when the job fails, with its last words.
+        CliError: when the job fails, with the end of its log.
     """
     if quarter:
         prefetch.of_stack(stack, quarter)
@@ -193,7 +193,7 @@ def _sentences(stack: Stack, quarter: str, ids: Iterable[str], firms: Iterable[s
 
 
 def _embedding_model(stack: Stack) -> str:
-    """The embedding model of the stack's jobs: topics found in another way could not be compared with theirs."""
+    """The embedding model of the stack's jobs: topics found with another one cannot be compared with theirs."""
     arn = stack.output("job_definition_arn")
     definitions = stack.batch.describe_job_definitions(jobDefinitions=[arn])["jobDefinitions"]
     if not definitions:

@@ -93,7 +93,7 @@ def running_quarters(stack: Stack) -> list[Execution]:
     if not machine:  # the stack is older than that state machine
         return []
     described = (describe(stack, arn) for arn, _ in _running(stack, str(machine)))
-    # One that cleans up after another has no quarters.
+    # An execution that only cleans up after another one has no quarters.
     return [execution for execution in described if "quarters" in execution.input]
 
 
@@ -196,7 +196,7 @@ def describe(stack: Stack, arn: str) -> Execution:
 
 
 def manifest_of(stack: Stack, arn: str) -> BatchManifest | None:
-    """The answer of CreateBatchManifest in that execution; None before it has one."""
+    """The output of CreateBatchManifest in that execution; None before that state has ended."""
     manifest = _first_exit(stack, arn, "CreateBatchManifest").get("manifest", {})
     # A function that failed leaves an error in place of the manifest.
     return cast(BatchManifest, manifest) if "batch_ids" in manifest else None
@@ -242,7 +242,7 @@ def _newest_of(stack: Stack, output: str) -> "Iterator[ExecutionListItemTypeDef]
 def _cause(cause: str) -> str:
     """The sentence in a cause; a function's failure is JSON with the sentence in `errorMessage`."""
     if uncounted := _UNCOUNTED.fullmatch(cause):
-        return f"neither could its results be counted nor its end be reported: {_cause(uncounted['cause'])}"
+        return f"its results could not be counted, and its end could not be reported: {_cause(uncounted['cause'])}"
     record = json_object(cause)
     return " ".join(str(record.get("errorMessage") or record.get("Cause") or cause).split())
 

@@ -1,7 +1,7 @@
 """The GPU instances behind vLLM: what they are, what they cost, and how busy they are, for `ftm vllm status`.
 
-A value that AWS or vLLM does not give is None, and a note says why: the operator's role may lack a permission, and the
-load balancer is internal, so that vLLM itself can rarely be asked.
+A value that cannot be read is None, and a note says why: the operator's role may lack a permission, and the load
+balancer is internal, so vLLM itself is rarely reachable from the operator's machine.
 """
 
 import re
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 METRICS_SECONDS = 2.0
-"""How long vLLM's own figures may take, including the search for the load balancer's name."""
+"""Timeout for reading vLLM's metrics, including the DNS lookup of the load balancer."""
 
 _BUSY_MINUTES = 5
 """The load balancer cuts a request after 5 minutes without an answer: if it received none for as long, none runs."""
@@ -46,7 +46,7 @@ class Gpu(TypedDict):
 
 
 class Load(TypedDict):
-    """What vLLM's `/metrics` says. With several instances, it is that of the one which answered."""
+    """Values of vLLM's `/metrics`. With several instances, those of the instance that answered."""
 
     running: int
     """Requests that are being computed."""
@@ -60,9 +60,9 @@ class Use(TypedDict):
 
     gpus: list[Gpu]
     minutes_idle: int | None
-    """Since the load balancer passed on a request, at most the oldest instance's minutes up."""
+    """Minutes since the load balancer last forwarded a request, at most the oldest instance's uptime."""
     load: Load | None
-    """None after some idle minutes too: no request runs then, and vLLM is not asked."""
+    """None also after some idle minutes: no request runs then, and vLLM is not queried."""
     notes: list[str]
     """Why something is None."""
 
@@ -88,7 +88,7 @@ def _gpus(stack: Stack, notes: list[str]) -> list[Gpu]:
 
 
 def _describe(stack: Stack, instances: Sequence["InstanceTypeDef"]) -> dict[str, Any]:
-    # With a filter, an instance that has ended meanwhile is left out; by id, EC2 would refuse the whole request.
+    # A filter leaves out instances that have ended meanwhile; with InstanceIds, EC2 would refuse the whole request.
     ids = [{"Name": "instance-id", "Values": [one["InstanceId"] for one in instances]}]
     reservations = stack.client("ec2").describe_instances(Filters=ids)["Reservations"]
     return {one["InstanceId"]: one for reservation in reservations for one in reservation["Instances"]}
@@ -123,7 +123,7 @@ def _minutes_idle(stack: Stack, gpus: Sequence[Gpu], notes: list[str]) -> int | 
 
 
 def _request_counts(stack: Stack) -> list[dict[str, Any]]:
-    """The requests that the load balancer passed on, by minute; minutes without any are missing."""
+    """The requests that the load balancer forwarded, by minute; minutes without any are missing."""
     now = datetime.now(UTC)
     return stack.client("cloudwatch").get_metric_statistics(
         Namespace="AWS/ApplicationELB",
@@ -144,7 +144,7 @@ def _load(state: Vllm, minutes_idle: int | None, notes: list[str]) -> Load | Non
     if not state.healthy:
         return None
     if minutes_idle is not None and minutes_idle > _BUSY_MINUTES:
-        return None  # the question would count as a request, and keep an idle GPU from being switched off
+        return None  # this would count as a request, and keep an idle GPU from being switched off
     text = _fetch(f"{state.base_url.removesuffix('/v1')}/metrics")
     if text is None:
         notes.append("requests running and waiting: unknown, the load balancer cannot be reached from here")
@@ -161,7 +161,7 @@ def _load(state: Vllm, minutes_idle: int | None, notes: list[str]) -> Load | Non
 def _fetch(url: str) -> str | None:
     """The text at `url`; None without an answer in METRICS_SECONDS, and empty for an error of the server.
 
-    The search for a name cannot be interrupted: a thread does it, for which the process does not wait when it ends.
+    A DNS lookup cannot be interrupted, so a daemon thread does it.
     """
     answers: list[str] = []
     thread = Thread(target=_get, args=(url, answers), daemon=True)

@@ -1,4 +1,4 @@
-"""The quarters and runs that a stack has: from the bucket, and from Step Functions while they run."""
+"""The quarters and runs of a stack: from the bucket, and from Step Functions while they run."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import ExecutionListItemTypeDef
 
 UNCOUNTED = "UNFINISHED"
-"""The status of a run that neither runs nor was ever counted."""
+"""The status of a run that is not running and has no summary."""
 
 _THREADS = 8
 
@@ -76,7 +76,7 @@ class RunStatus(TypedDict):
     batches: list[BatchItem]
     last_progress: str | None
     cause: str
-    """Why nothing moves; empty while the run makes progress, and when it has ended."""
+    """Why the run makes no progress; empty while it does, and when it has ended."""
     overrun: str
     """Which job will probably be ended by its time limit; empty when none will, and when the run has ended."""
 
@@ -137,7 +137,7 @@ def runs_of(
 
 
 def find_status(stack: Stack, name: str) -> RunStatus:
-    """In detail, the run with this id, or the newest one of the quarter with this name, whether it runs or has ended.
+    """Details of the run with this id, or of the newest run of the quarter with this name, running or ended.
 
     Raises:
         NotFoundError: when there is no such run.
@@ -174,7 +174,7 @@ def find_run(stack: Stack, name: str) -> RunRef:
 
 
 def status_of(stack: Stack, ref: RunRef) -> RunStatus:
-    """One run in detail, whether it runs or has ended.
+    """Details of a run, running or ended.
 
     Raises:
         NotFoundError: when there is no such run.
@@ -244,7 +244,7 @@ def _ended_item(stack: Stack, ref: RunRef) -> RunItem:
     start = datetime.strptime(ref.run, layout.RUN_FORMAT).replace(tzinfo=UTC).isoformat(timespec="seconds")
     empty: RunItem = {**_empty(ref.quarter), "run": ref.run, "status": UNCOUNTED, "started_at": start}
     if record is None:
-        return {**empty, "message": "it was never counted: stopped, or its execution failed"}
+        return {**empty, "message": "it has no summary: it was stopped, or its execution failed"}
     summary = record["summary"]
     return {
         **empty,
@@ -328,7 +328,7 @@ def _uncounted_report(ref: RunRef, batches: Sequence[BatchItem]) -> Report:
         "run": ref.run,
         "execution_arn": "",
         "status": UNCOUNTED,
-        "message": "the run was never counted: it was stopped, or its execution failed",
+        "message": "the run has no summary: it was stopped, or its execution failed",
         "failures": [],
         "batches": {"total": len(batches), "succeeded": complete, "failed": len(batches) - complete},
         "firms": {

@@ -30,7 +30,7 @@ class Attempt:
     log_stream: str
     """Empty when the host was lost before the first line, or Batch no longer knows the job."""
     status: str
-    """What Batch says of it: its reason and exit code; Batch's own words matter most when the host is gone."""
+    """Batch's reason and the exit code; the only information when the host was lost."""
 
 
 class LoggedLine(TypedDict):
@@ -58,18 +58,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which lines are wanted."""
+    """Selects log lines."""
 
     since: datetime | None = None
     search: str = ""
-    """Text that a line must contain; upper and lower case are the same."""
+    """Text that a line must contain, ignoring case."""
 
     def accepts(self, text: str) -> bool:
         return self.search.lower() in text.lower()
 
 
 def parse_since(text: str | None) -> datetime | None:
-    """The moment that lies `10m`, `2h` or `1d` back.
+    """The moment `10m`, `2h` or `1d` ago.
 
     Raises:
         UsageError: for anything else.
@@ -125,7 +125,7 @@ def follow_streams(
     """The lines of log streams as they are written, until `is_over`.
 
     Args:
-        find: the streams by name, each with its source; asked again and again, since retries open new ones.
+        find: the streams by name, each with its source; called repeatedly, since retries open new streams.
     """
     readers: dict[str, _Stream] = {}
     while True:
@@ -158,7 +158,7 @@ def group_lines(stack: Stack, group: str, wanted: Filter) -> Iterator[Line]:
 
 
 def follow_group(stack: Stack, group: str, wanted: Filter) -> Iterator[Line]:
-    """The lines of a log group as they are written, without an end."""
+    """The lines of a log group as they are written; does not end."""
     seen: set[tuple[str, datetime, str]] = set()
     since = wanted.since or datetime.now(UTC)
     while True:

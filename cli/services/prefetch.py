@@ -1,4 +1,4 @@
-"""A quarter's prefetch: checked completely before a byte of it is uploaded, and read back from the bucket."""
+"""A quarter's prefetch: checked completely before it is uploaded, and read back from the bucket."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ class Prefetch:
     manifest: PrefetchManifest
     sentences: int
     notes: list[str]
-    """What the jobs will read differently than it is written."""
+    """Values that the jobs will read differently than they are written."""
     size: int
     """Bytes, the manifest's included."""
 

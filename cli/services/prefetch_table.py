@@ -31,7 +31,7 @@ _FIRMS_PER_CHUNK = 200
 _ROWS_AT_ONCE = 1_000
 """Rows that are read at once. A row may be a whole transcript of 100 KB."""
 _ROWS_IN_MEMORY = 100_000
-"""Sentences that wait to be written."""
+"""Sentences that are buffered before they are written."""
 _CSV_BLOCK = 8 << 20
 """Bytes of a CSV file that are read at once: a single row must fit."""
 _WORD = re.compile(r"[^\W\d_]+")
@@ -50,8 +50,8 @@ class Made:
 def make(quarter: str, files: Sequence[Path], columns: Mapping[str, str], language: str, folder: Path) -> Made:
     """Write a prefetch of `quarter` into an empty or new folder, which is removed if that fails.
 
-    Rows need the columns firm_id and raw_text. Other columns of the contract are taken over where there are such
-    columns, and filled in otherwise.
+    Rows need the columns firm_id and raw_text. The contract's other columns are copied if the files have them, and
+    filled in otherwise.
 
     Args:
         files: tables, or folders of Parquet files such as Spark writes.
@@ -267,7 +267,7 @@ def _fill(table: Any, quarter: str, sentences: dict[str, int]) -> Any:
     """The table with all of the contract's columns.
 
     Args:
-        sentences: how many sentences of each firm came before; it is brought up to date.
+        sentences: how many sentences of each firm came before; updated by this function.
     """
     import pyarrow as pa
 
@@ -304,7 +304,7 @@ def _positions(column: Any) -> Any:
 
 
 def _schema() -> Any:
-    """Text, which the reader of the Batch job gives its types."""
+    """All text: the reader of the Batch job converts it."""
     import pyarrow as pa
 
     return pa.schema([(name, pa.int32() if name == "position" else pa.string()) for name in SENTENCE_COLUMNS])
@@ -339,7 +339,7 @@ class _Chunks:
                 self._write()
 
     def add(self, table: Any) -> None:
-        """Take rows, and write those that wait when they are many."""
+        """Buffer rows, and write the buffer when it is full."""
         import pyarrow as pa
 
         chunks = pa.array([self._chunk_of(firm) for firm in table["firm_id"].to_pylist()], pa.string())

@@ -1,4 +1,4 @@
-"""The checks before a run spends anything, and the resulting plan. Nothing here changes anything."""
+"""The checks before a run spends anything, and the resulting plan. Nothing is changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from cli.stack import Stack
 from contract.run import DEFAULT_BATCH_SIZE, MAX_LLM_CONCURRENCY, fit_batch_size
 
 _SMALL_BATCH = 50
-"""For fewer firms, starting another job costs more than it saves."""
+"""Minimum firms per batch: with fewer, starting another job costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plan:
     vllm: Vllm | None
     """None when the stack's jobs use a hosted API."""
     vllm_size: int | None
-    """GPU instances that AWS starts first; None to take vLLM as it is."""
+    """GPU instances that AWS starts first; None to leave vLLM as it is."""
     keep_vllm: bool
     """Whether they are left on at the end."""
     smoke_test: bool
@@ -158,7 +158,7 @@ def _check_vllm(stack: Stack, size: int | None) -> Vllm | None:
 
 
 def _came_up_since_a_run(stack: Stack) -> bool:
-    """Whether vLLM has come up after the start of the last run that succeeded."""
+    """Whether vLLM was started or deployed after the last successful run began."""
     if "llm_model" not in stack.outputs:  # an earlier version deployed the stack, without a smoke test
         return False
     succeeded = executions.last_success(stack)

@@ -1,4 +1,4 @@
-"""Rooms that the CLI never imports, started as processes that answer with one JSON object."""
+"""Runs modules that the CLI must not import, as processes that print one JSON object."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def ask(
     """Run `python -m module` on a request, which it reads from stdin as JSON; its progress goes to stderr.
 
     Raises:
-        CliError: with the process's own sentence and exit code, when it fails.
+        CliError: with the process's own error message and exit code, when it fails.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],

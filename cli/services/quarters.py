@@ -20,7 +20,7 @@ class QuartersReport(TypedDict):
     execution_arn: str
     status: str
     quarters: list[Report]
-    """Those whose turn has come."""
+    """Those that have started."""
     failed: list[str]
     seconds: float
 
@@ -32,9 +32,9 @@ class QuartersSnapshot:
     execution: Execution
     quarters: Sequence[str]
     snapshots: Mapping[str, RunSnapshot]
-    """Those whose turn has come."""
+    """Those that have started."""
     cause: str = ""
-    """Why no quarter has begun, in a sentence; empty once one has."""
+    """Why no quarter has started yet; empty once one has."""
 
 
 def watch(stack: Stack, execution: Execution, retries: Retries) -> Iterator[QuartersSnapshot]:
@@ -92,7 +92,7 @@ def watch_only(stack: Stack, execution: Execution, retries: Retries) -> Iterator
 
 
 def waiting_for_vllm(stack: Stack, execution: Execution) -> str:
-    """Why a list has not begun with its quarters, in a sentence; empty if it does not wait for vLLM."""
+    """Why no quarter of a list has started yet; empty if it does not wait for vLLM."""
     if "vllm" not in execution.input or execution.status != "RUNNING":
         return ""
     state, given = vllm.status(stack), execution.input["vllm"]
@@ -104,14 +104,14 @@ def waiting_for_vllm(stack: Stack, execution: Execution) -> str:
 
 
 def report(stack: Stack, snapshot: QuartersSnapshot) -> QuartersReport:
-    """The state of the list, each quarter as its own summary counted it."""
+    """The state of the list, each quarter with the counts of its own summary."""
     children = snapshot.snapshots.values()
     reports = [runs.report(child, executions.summary_of(stack, child.execution)) for child in children]
     return _report(snapshot, snapshot.execution.status, reports)
 
 
 def report_unknown(snapshot: QuartersSnapshot) -> QuartersReport:
-    """A list to which the connection is lost, each quarter as it was seen last."""
+    """A list to which the connection is lost, each quarter as last seen."""
     reports = [
         runs.report(child, None, status="UNKNOWN" if child.execution.status == "RUNNING" else None)
         for child in snapshot.snapshots.values()

@@ -1,4 +1,4 @@
-"""What the report of a run is made of, collected from its records and its parts."""
+"""The data of a run's report, collected from its records and parts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _MOST = 25
 
 @dataclass(frozen=True)
 class Work:
-    """The time in which a batch was worked on, over all its attempts."""
+    """When a batch was processed, over all its attempts."""
 
     batch_id: str
     started_at: datetime
@@ -45,7 +45,7 @@ class FirmTopic:
 
 @dataclass(frozen=True)
 class FirmTopics:
-    """What the page says of one firm."""
+    """A firm's section of the page."""
 
     firm_id: str
     firm_name: str
@@ -60,9 +60,9 @@ class Themes:
     quarters: Sequence[str]
     themes: Sequence[Theme]
     new: Sequence[Theme]
-    """Those that no topic of the quarter before the last one is in."""
+    """Those without a topic of the quarter before the last one."""
     vanished: Sequence[Theme]
-    """Those of the quarter before the last one that no topic of the last one is in."""
+    """Those of the quarter before the last one without a topic of the last one."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RunReport:
     batches: Sequence[BatchItem]
     work: Sequence[Work]
     spent: Spent | None
-    """None for a run that was never counted."""
+    """None for a run without a summary."""
     fallbacks: Sequence[FallbackRecord]
     topics_per_firm: Sequence[int]
     """How many topics each completed firm has."""
@@ -110,7 +110,7 @@ def collect(stack: Stack, quarter: str, run: str | None) -> RunReport:
         batches=status["batches"],
         work=_work(list(records.values())),
         spent=cost.spent(stack, record) if record else None,
-        # A summary also counts names that were taken back after the batches.
+        # A summary also counts names that were withdrawn after the batches.
         fallbacks=status["report"]["fallbacks"] if record else fallback_records(fallbacks),
         topics_per_firm=sorted(Counter(row["firm_id"] for row in rows).values()),
         names=Counter(name for _, name in sorted(named)).most_common(_MOST),

@@ -13,7 +13,7 @@ from contract.layout import RunRef, check_run
 from contract.run import RunRecord, model_conflict
 
 ENDING_SECONDS = 60.0
-"""Twice what a job gets between SIGTERM and SIGKILL."""
+"""Twice the time that a job has between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class IncompleteRun:
     model: str
     """The model that the run began with; empty when it is not known."""
     record: RunRecord | None
-    """How the run ended; None when it was never counted."""
+    """How the run ended; None without a summary."""
 
     @property
     def succeeded(self) -> bool:
@@ -37,7 +37,7 @@ class IncompleteRun:
 
     @property
     def is_counted(self) -> bool:
-        """Whether the run was counted when all its batches were complete, so that counting again changes nothing."""
+        """Whether the summary was made when all batches were complete, so that making it again changes nothing."""
         return self.record is not None and self.record["summary"]["batches"]["failed"] == 0
 
 

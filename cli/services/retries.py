@@ -1,4 +1,4 @@
-"""Keeps a command that watches AWS alive while AWS cannot be reached for a while."""
+"""Repeats calls for commands that watch AWS, while AWS is temporarily unreachable."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from contract.exit_codes import ExitCode
 T = TypeVar("T")
 
 RETRY_SECONDS = 600.0
-"""How long calls are repeated; a renewed login or a network that comes back within it costs nothing."""
+"""How long calls are repeated: enough to log in again, or for the network to recover."""
 
 _LOCAL_RETRY_SECONDS = 20.0
 """For the embedded AWS, which does not come back."""

@@ -80,7 +80,7 @@ class RunSnapshot:
     retried: int = 0
     """Batches that needed more than one attempt so far."""
     cause: str = ""
-    """Why nothing moves, in a sentence; empty while the run makes progress."""
+    """Why the run makes no progress; empty while it does."""
 
     @property
     def batches(self) -> BatchCounts:
@@ -105,7 +105,7 @@ class RunSnapshot:
 
     @property
     def paces(self) -> dict[str, Pace]:
-        """How fast the batches are named whose jobs run, as their workers last estimated it."""
+        """The pace of each batch whose job runs, as its worker last estimated it."""
         running = {job.batch_id for job in self.jobs if job.status == "RUNNING"}
         found = {batch: record.pace for batch, record in self.records.items() if batch in running}
         return {batch: pace for batch, pace in found.items() if pace}
@@ -276,7 +276,7 @@ def runs_of(stack: Stack, quarter: str) -> list[str]:
     """The quarter's runs, the newest first."""
     found: list[str] = []
     for key in stack.bucket.keys(layout.manifests_prefix(quarter)):
-        with suppress(ContractError):  # other records lie there too
+        with suppress(ContractError):  # other records are there too
             found.append(layout.run_of_manifest(key).run)
     return sorted(found, reverse=True)
 
@@ -325,7 +325,7 @@ def model_of(stack: Stack, run: RunRef) -> str:
 
 
 def newest_record(stack: Stack, quarter: str) -> RunRecord | None:
-    """The record of the quarter's last run that was counted."""
+    """The record of the quarter's last run that has one."""
     records = (record_of(stack, RunRef(quarter, run)) for run in runs_of(stack, quarter))
     return next(filter(None, records), None)
 

@@ -1,4 +1,4 @@
-"""Why a run does not move: no host, no vLLM, or what its workers last logged."""
+"""Why a run makes no progress: no host, no vLLM, or what its workers last logged."""
 
 import time
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ QUIET_SECONDS = 90.0
 """Workers write a checkpoint more often than this, unless something is wrong or the firms are very long."""
 
 _ASK_SECONDS = 15.0
-"""How often vLLM and the logs are asked while a run does not move."""
+"""Interval between queries of vLLM and the logs while a run makes no progress."""
 
 
 class StallFinder:

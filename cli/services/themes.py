@@ -32,7 +32,7 @@ class Theme(TypedDict):
     share: dict[str, float]
     """Quarter to the theme's share of the sentences of all topics."""
     change: dict[str, float | None]
-    """Quarter to the difference of its share to the quarter before; None in the first quarter."""
+    """Quarter to the change of its share since the quarter before; None in the first quarter."""
 
 
 class Themes(TypedDict):
@@ -59,7 +59,7 @@ class ThemesJob:
 
     status: str
     reason: str
-    """Why it is over, in Batch's words; empty until then."""
+    """Batch's reason for its end; empty until then."""
     record: ThemesRecord | None
     """None until the job has written it."""
     last_logged: str = ""
@@ -118,10 +118,10 @@ def watch(stack: Stack, ref: ThemesRef, job_id: str) -> Iterator[ThemesJob]:
 
 
 def check_succeeded(ref: ThemesRef, job: ThemesJob) -> None:
-    """Raise the reason why a job that has ended did not succeed.
+    """Check that a job that has ended succeeded.
 
     Raises:
-        CliError: when it failed.
+        CliError: with the reason, when it failed.
     """
     if job.record and job.record.state == "complete":
         return

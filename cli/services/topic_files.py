@@ -1,4 +1,4 @@
-"""Files of a run's results, written by a process of the worker's, which knows how to read the prefetch."""
+"""Files of a run's results, written by a process of the worker, which can read the prefetch."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -27,7 +27,7 @@ class WrittenFile(TypedDict):
     previous_run: str | None
     """The run of the quarter before that topics are linked to."""
     linked: int
-    """Topics that go on with one of the quarter before."""
+    """Topics that are linked to one of the quarter before."""
     skipped: list[FirmWithoutTopics]
 
 
@@ -70,7 +70,7 @@ def write_sentiment(
     record = themes.latest(stack, range_)
     of_themes = record.quarter_runs.get(quarter)
     if of_themes is None:
-        raise UsageError(f"the themes of {range_} are not of {quarter}: name a range with it by --themes")
+        raise UsageError(f"the themes of {range_} are not of {quarter}: name a range that contains it with --themes")
     if run not in (None, of_themes):
         raise UsageError(f"the themes of {range_} are of run {of_themes}, not of {run}: leave out --run")
     return _write(stack, RunRef(quarter, of_themes), "sentiment", out, firm, None, record.ref)

@@ -48,7 +48,7 @@ class FirmWithoutTopics(TypedDict):
 
 
 def without_topics(stack: Stack, run: RunRef, firm: str | None = None) -> list[FirmWithoutTopics]:
-    """The firms of a run that were skipped or have failed, or the one of them that is named.
+    """The firms of a run that were skipped or have failed, or only the one with the id `firm`.
 
     Raises:
         NotFoundError: when there is no such run.
@@ -63,8 +63,8 @@ def without_topics(stack: Stack, run: RunRef, firm: str | None = None) -> list[F
 
 
 def select(found: Sequence[Topic], *, search: str | None = None, unnamed: bool = False) -> list[Topic]:
-    """The topics whose name, summary or keywords hold a text, in any case of its letters; or that keep their keywords
-    as their name."""
+    """The topics whose name, summary or keywords contain a text, ignoring case, or those without a name from the
+    LLM."""
     wanted = (search or "").casefold()
     return [
         topic
@@ -91,7 +91,7 @@ def read(
 
 
 def rows(stack: Stack, run: RunRef, columns: Sequence[str], firm: str | None = None) -> list[dict[str, Any]]:
-    """Columns of a run's parts, a row a topic, by firm and topic; `columns` hold what they are sorted by.
+    """Columns of a run's parts, a row a topic, by firm and topic; `columns` must include those of the order.
 
     Raises:
         NotFoundError: when there is no such run, or when `firm` has no topics in it, with the reason.
@@ -115,7 +115,7 @@ def latest_run(stack: Stack, quarter: str) -> str:
         unfinished = runs.runs_of(stack, quarter)
         if unfinished:
             raise NotFoundError(
-                f"no run of {quarter} has succeeded yet; what there is of the newest one: "
+                f"no run of {quarter} has succeeded yet; see the topics of the newest one with "
                 f"`{stack.command} topics {quarter} --run {unfinished[0]}`"
             )
         raise runs.no_run(stack, quarter)

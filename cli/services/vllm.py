@@ -17,12 +17,12 @@ COLD_START_SECONDS = 45 * 60
 """How long to wait for a GPU: Spot capacity, 4 to 6 minutes for the image, 16 GB of weights, compilation, reserve."""
 
 _DRAIN_SECONDS = 5 * 60
-"""A task that is to end has 45 s to finish its requests and 65 s to shut down."""
+"""A stopping task has 45 s to finish its requests and 65 s to shut down."""
 
 
 @dataclass(frozen=True)
 class Vllm:
-    """What the GPU group should have and what runs. One instance holds one task, which is one target."""
+    """Desired and running instances, tasks and targets. One instance holds one task, which is one target."""
 
     desired: int
     """Instances that the Auto Scaling group should have."""
@@ -44,7 +44,7 @@ class Vllm:
 
     @property
     def settled(self) -> bool:
-        """Whether everything that was asked for runs, and nothing else."""
+        """Whether exactly the requested instances and tasks run."""
         wanted = self.desired
         if wanted == 0:
             return self.running == self.instances == 0
@@ -64,7 +64,7 @@ def check_part_of(stack: Stack) -> None:
 
 
 def status(stack: Stack) -> Vllm:
-    """The stack's vLLM as AWS has it now.
+    """The current state of the stack's vLLM.
 
     Raises:
         NotFoundError: when the stack has no vLLM.
@@ -102,7 +102,7 @@ def group(stack: Stack) -> "AutoScalingGroupTypeDef":
 
 
 def scale(stack: Stack, size: int) -> Vllm:
-    """Ask for `size` GPU instances with a task each; returns what was there before.
+    """Scale to `size` GPU instances with a task each; returns the state before.
 
     Up, the group goes first, so that no task waits without an instance. Down, the service goes first, so that tasks
     drain before their instance is taken. ECS chooses which task ends and Auto Scaling which instance goes: when some
@@ -141,7 +141,7 @@ def check_size(stack: Stack, size: int) -> Vllm:
 
 
 def settle(stack: Stack, limit: float = COLD_START_SECONDS) -> Iterator[Vllm]:
-    """Yield vLLM's state until what runs is what was asked for; the last one yielded is settled.
+    """Yield vLLM's state until it has the requested size; the last one yielded is settled.
 
     Raises:
         CliError: when that takes longer than `limit` seconds, with the reason that AWS gave last; at once when the
@@ -212,7 +212,7 @@ def check_healthy(stack: Stack, or_else: str = "") -> Vllm:
     """The stack's vLLM, if it can answer now.
 
     Args:
-        or_else: what else the current command offers for a vLLM that is switched off.
+        or_else: what else the command offers when vLLM is scaled to zero, for the message.
 
     Raises:
         CliError: with the command that makes it healthy.
@@ -275,7 +275,7 @@ def _model(stack: Stack, task_definition: str) -> str:
 
 
 def _rollout(service: "ServiceTypeDef") -> str:
-    """The deployment's state. One that has failed counts before the one that it is rolled back to."""
+    """The deployment's state. A failed one takes precedence over the one that ECS rolls back to."""
     deployments = service.get("deployments", [])
     failed = [one for one in deployments if one.get("rolloutState") == "FAILED"]
     primary = [one for one in deployments if one.get("status") == "PRIMARY"]
@@ -295,7 +295,7 @@ def _remove_idle_instances(stack: Stack, size: int) -> None:
             return
         idle = [instance for instance in instances if instance not in _instances_with_task(stack)]
         if surplus := idle[: len(instances) - size]:
-            # Instances that were wanted and never came are not replaced.
+            # Instances that were requested and never started are not replaced.
             stack.autoscaling.set_desired_capacity(
                 AutoScalingGroupName=name, DesiredCapacity=len(instances), HonorCooldown=False
             )

@@ -10,7 +10,7 @@ from cli.main import app
 
 @cache
 def command_tree() -> dict[str, Any]:
-    """Every command and group of commands, by what an operator writes, such as `vllm scale`."""
+    """Every command and group of commands, by its name, such as `vllm scale`."""
     top: Any = typer.main.get_command(app)
     context = top.make_context("ftm", [], resilient_parsing=True)
     found: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """A stack for the tests of the CLI: a moto server with the resources of a deployed stack, registered as `local`.
 
-Its state machine has the state names of the real one, and the quarter decides how a run ends, so that tests get each
-outcome at once. Tests of the embedded AWS run the whole program.
+Its state machine has the state names of the real one, and the quarter decides how a run ends, so that each outcome is
+immediate. The whole program is tested on the embedded AWS.
 """
 
 import io
@@ -164,7 +164,7 @@ def deploy(aws: Aws) -> dict[str, Any]:
 
 
 def warm_up(aws: Aws) -> None:
-    """Fill the caches of the server that every copy would fill again: of its parser, and of its services' errors."""
+    """Fill the server's caches (of its parser, and of its services' errors), which each copy would fill again."""
     machines = aws.client("stepfunctions")
     role = "arn:aws:iam::123456789012:role/ftm-local"
     machine = machines.create_state_machine(name="warm", definition=json.dumps(DEFINITION), roleArn=role)
@@ -228,7 +228,7 @@ def put_job_definition(aws: Aws, **variables: str) -> str:
 
 
 def put_manifest(aws: Aws, quarter: str, firms: int = 3, **changes: Any) -> None:
-    """Write a prefetch of `firms` firms, with the parts that the CLI reads."""
+    """Write a prefetch of `firms` firms: a complete manifest and an empty chunk."""
     ids = [f"F{number}" for number in range(firms)]
     manifest = {
         "quarter": quarter,

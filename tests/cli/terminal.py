@@ -1,6 +1,6 @@
-"""Runs `ftm` in a process of its own: on a terminal of a given width, as a person sees it, or with pipes.
+"""Runs `ftm` in a separate process: on a terminal of a given width, or with pipes.
 
-The process is a fork of the test's, in which everything is imported already.
+The process is a fork of the test process, where everything is already imported.
 """
 
 import fcntl
@@ -40,7 +40,7 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
     """Run `ftm` on a terminal.
 
     Args:
-        keys: What the person types at a prompt.
+        keys: The input at a prompt.
     """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -73,7 +73,7 @@ def on_terminal(*arguments: str, columns: int = 80, keys: str = "", **environmen
 
 @dataclass(frozen=True)
 class Process:
-    """`ftm` without a terminal. Its standard output has to fit into a pipe's buffer."""
+    """`ftm` without a terminal. Its standard output must fit into a pipe's buffer."""
 
     pid: int
     stdout: TextIOWrapper

@@ -19,7 +19,7 @@ ARGUMENT = st.sampled_from(
 @settings(max_examples=50, deadline=None, database=None)
 @given(st.sampled_from(SAFE), st.lists(ARGUMENT, max_size=4))
 def test_any_arguments_end_with_an_exit_code_and_a_sentence(command: str, arguments: list[str]) -> None:
-    """There is no stack: what the arguments leave to AWS is refused as well."""
+    """There is no stack, so that valid arguments are refused as well."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTM_LOCAL_DIR", "/nonexistent")
         result = CliRunner().invoke(app, ["--stack", "local", command, *arguments], prog_name="ftm")

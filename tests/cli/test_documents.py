@@ -15,7 +15,7 @@ GLOBAL_OPTIONS = {"--stack", "--region", "--profile", "--project", "--verbose", 
 
 
 def command_lines(text: str) -> Iterator[str]:
-    """What follows `ftm` in commands that are quoted, and in lines of a block, which is fenced or indented."""
+    """Matches the arguments of `ftm` in quoted commands, and in the lines of fenced or indented blocks."""
     text = re.sub(r'(?<!")"\s*\n\s*f?"(?!")', "", text)  # the parts of one string in Python
     text = re.sub(r"\{(self\._)?stack\.command\}", "ftm", text).replace("{what}", " {what}")
     yield from re.findall(r"`(?:[A-Z_]+=\S* )*ftm ([a-z-][^`]*)`", text)
@@ -26,7 +26,7 @@ def command_lines(text: str) -> Iterator[str]:
 
 
 def words_of(line: str) -> list[str]:
-    """Without what belongs to the shell: comments, pipes and redirections."""
+    """The command line without comments, pipes and redirections."""
     words = shlex.split(line.rstrip(".:,"), comments=True)
     ends = [number for number, word in enumerate(words) if re.match(r"[|>&;]", word)]
     return words[: ends[0]] if ends else words
@@ -43,7 +43,7 @@ def faults(line: str) -> list[str]:
         return sorted(options) if words[0].startswith("--") or words[0] == "COMMAND" else words[:1]
     command = tree[path]
     if hasattr(command, "commands"):
-        return words[1:2]  # what follows is none of the group's commands
+        return words[1:2]  # the next word is not a command of the group
     return sorted(options - {option for parameter in command.params for option in parameter.opts})
 
 

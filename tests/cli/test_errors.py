@@ -29,7 +29,7 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture
 def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `pulumi` on the PATH whose output a test chooses with `answer`."""
+    """A `pulumi` on the PATH whose output a test sets with `answer`."""
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path / "pulumi"
 

@@ -73,7 +73,7 @@ def uploaded(aws: Aws) -> list[str]:
 
 
 def test_a_prefetch_is_uploaded_and_can_be_run(aws: Aws, ftm: Ftm, folder: Path) -> None:
-    (folder / "notes.txt").write_text("of no concern")
+    (folder / "notes.txt").write_text("ignored")
 
     result = ftm("prefetch", "put", Q, str(folder), "--json")
 
@@ -203,7 +203,7 @@ def wrong_type(folder: Path) -> None:
 
 
 def a_folder(folder: Path) -> None:
-    """What Spark makes of `df.write.parquet("chunk_0001.parquet")`."""
+    """The result of Spark's `df.write.parquet("chunk_0001.parquet")`."""
     chunk = folder / "chunk_0001.parquet"
     chunk.rename(folder / "part-00000.parquet")
     chunk.mkdir()
@@ -286,7 +286,7 @@ BROKEN_CHUNKS: list[tuple[Damage, str]] = [
 def test_damage_in_a_chunk_is_found_by_the_process_that_checks_it(
     folder: Path, damage: Damage, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The check of `ftm prefetch put`, without starting Python for each kind of damage."""
+    """The process that `ftm prefetch put` starts, called directly."""
     damage(folder)
     monkeypatch.setattr("sys.argv", ["check_prefetch", Q, str(folder)])
 

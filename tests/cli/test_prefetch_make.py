@@ -96,7 +96,7 @@ def test_rows_that_are_sentences_are_kept(ftm: Ftm, tmp_path: Path) -> None:
 
 
 def test_a_folder_as_spark_writes_it(ftm: Ftm, tmp_path: Path) -> None:
-    """Its files, and what the names of its folders say of the rows; markers are left out."""
+    """Its files, with the columns that the names of its folders give; marker files are ignored."""
     for quarter, firm in (("2022Q4", 7), (Q, 10001.0), (Q, 10002.0)):
         place = tmp_path / "calls" / f"quarter={quarter}"
         place.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def test_a_folder_as_spark_writes_it(ftm: Ftm, tmp_path: Path) -> None:
 
 
 def test_more_rows_than_are_held_at_once(ftm: Ftm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Firms whose sentences come one after the other, in turn, over many writes and several chunks."""
+    """The sentences of several firms alternate, over many writes and several chunks."""
     for name, value in (("_ROWS_AT_ONCE", 7), ("_ROWS_IN_MEMORY", 11), ("_FIRMS_PER_CHUNK", 2)):
         monkeypatch.setattr(prefetch_table, name, value)
     path, out = tmp_path / "calls.jsonl", tmp_path / "out"

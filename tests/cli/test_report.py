@@ -1,4 +1,4 @@
-"""`ftm report`: the page is complete, opens without a network, and its charts are drawn by a browser."""
+"""`ftm report`: the page is complete, opens without a network, and a browser renders its charts."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ def page(aws: Aws, ftm: Ftm, tmp_path: Path) -> Path:
     return file
 
 
-def test_the_page_has_everything_in_itself(page: Path) -> None:
+def test_the_page_is_self_contained(page: Path) -> None:
     text = page.read_text()
 
     assert f"ftm: {SUCCEEDS}, run " in text
@@ -37,7 +37,7 @@ def test_a_page_that_cannot_be_written_is_rejected(ftm: Ftm, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_chromium_draws_the_charts(page: Path, tmp_path: Path) -> None:
+def test_chromium_renders_the_charts(page: Path, tmp_path: Path) -> None:
     screenshot = tmp_path / "report.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--window-size=1000,1500"]
     drawn = subprocess.run(

@@ -1,4 +1,4 @@
-"""`ftm` on an S3 that fails, at the level of HTTP: a fault that persists is reported as S3's, and passes."""
+"""`ftm` when HTTP requests to S3 fail: a persistent fault is reported as one of S3, and later calls succeed."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Why a run does not move, as `ftm watch` and `ftm status` report it."""
+"""Why a run makes no progress, as `ftm watch` and `ftm status` report it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +12,7 @@ STREAMS = {"2023Q1_batch_0000": "worker/1"}
 
 
 def find(streams: dict[str, str], *, minutes: int = 10, jobs: int = 2) -> str:
-    """The cause, so many minutes after the last progress."""
+    """The cause, this many minutes after the last progress."""
     last_progress = datetime.now(UTC) - timedelta(minutes=minutes)
     return StallFinder(connect(Target("local"))).find(last_progress, streams, jobs)
 

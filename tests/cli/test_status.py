@@ -68,37 +68,34 @@ def test_one_run_by_its_quarter_or_by_its_id(quarters: Aws, ftm: Ftm) -> None:
 
 
 def test_a_batch_without_a_result_is_shown_as_lost(quarters: Aws, ftm: Ftm) -> None:
-    line = BatchLine(f"{FAILS}_batch_0001", FAILS, ["F9"]).to_json()
-    quarters.client("s3").put_object(Bucket=BUCKET, Key=layout.RunRef(FAILS, RUN).manifest_key, Body=line.encode())
+    put_manifest_line(quarters)
 
     text = ftm("status", FAILS).stdout
 
     assert f"{FAILS}_batch_0001\tlost\t1\t0/1\t0/0\t0:00:00\tthe worker gave up" in text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message", "exit_code"),
-    [
-        (["status", "20200101_000000"], "there is no run 20200101_000000", 3),
-        (["status", "2020Q2"], "2020Q2 has no run", 3),
-        (["status", "yesterday"], "is neither a quarter such as 2023Q1 nor a run", 2),
-        (["status", "--watch"], "--watch needs a QUARTER or RUN", 2),
-        (["logs", "2020Q2"], "2020Q2 has no run", 3),
-        (["logs", SUCCEEDS, "--since", "soon"], "write 30s, 10m, 2h or 1d", 2),
-        (["logs", SUCCEEDS, "--batch", "x"], "has no batch x", 3),
-        (["logs", SUCCEEDS, "--follow", "--json"], "leave one of them out", 2),
-        (["functions", "logs", "prefetch-check", "--follow", "--json"], "leave one of them out", 2),
-        (["functions", "logs", "nothing"], "there is no function 'nothing'", 2),
-        (["cost", "2020Q2"], "or pass --firms N", 3),
-        (["console"], "has no AWS console", 3),
-        (["outputs", "nothing"], "has no output 'nothing'", 3),
-        (["prefetch", "show", "2020Q2"], "2020Q2 has no prefetch", 3),
-    ],
-)
-def test_an_unknown_quarter_or_run_is_reported(
-    quarters: Aws, ftm: Ftm, arguments: list[str], message: str, exit_code: int
-) -> None:
-    assert message in ftm(*arguments, exit_code=exit_code).stderr
+INVALID: list[tuple[list[str], str, int]] = [
+    (["status", "20200101_000000"], "there is no run 20200101_000000", 3),
+    (["status", "2020Q2"], "2020Q2 has no run", 3),
+    (["status", "yesterday"], "is neither a quarter such as 2023Q1 nor a run", 2),
+    (["status", "--watch"], "--watch needs a QUARTER or RUN", 2),
+    (["logs", "2020Q2"], "2020Q2 has no run", 3),
+    (["logs", SUCCEEDS, "--since", "soon"], "write 30s, 10m, 2h or 1d", 2),
+    (["logs", SUCCEEDS, "--batch", "x"], "has no batch x", 3),
+    (["logs", SUCCEEDS, "--follow", "--json"], "leave one of them out", 2),
+    (["functions", "logs", "prefetch-check", "--follow", "--json"], "leave one of them out", 2),
+    (["functions", "logs", "nothing"], "there is no function 'nothing'", 2),
+    (["cost", "2020Q2"], "or pass --firms N", 3),
+    (["console"], "has no AWS console", 3),
+    (["outputs", "nothing"], "has no output 'nothing'", 3),
+    (["prefetch", "show", "2020Q2"], "2020Q2 has no prefetch", 3),
+]
+
+
+def test_an_unknown_quarter_or_run_and_invalid_options_are_reported(quarters: Aws, ftm: Ftm) -> None:
+    for arguments, message, exit_code in INVALID:
+        assert message in ftm(*arguments, exit_code=exit_code).stderr
 
 
 def test_the_history_of_runs(quarters: Aws, ftm: Ftm) -> None:
@@ -121,8 +118,7 @@ def put_log(aws: Aws, group: str, stream: str, *lines: str) -> None:
 
 
 def test_logs_of_a_run_whose_jobs_batch_has_forgotten(quarters: Aws, ftm: Ftm) -> None:
-    line = BatchLine(f"{FAILS}_batch_0001", FAILS, ["F9"]).to_json()
-    quarters.client("s3").put_object(Bucket=BUCKET, Key=layout.RunRef(FAILS, RUN).manifest_key, Body=line.encode())
+    put_manifest_line(quarters)
     put_log(quarters, "/aws/batch/ftm-local", "s/1", "reading", "waiting for the LLM")
 
     text = ftm("logs", FAILS).stdout
@@ -167,7 +163,7 @@ def test_the_logs_of_vllm_and_of_a_function(quarters: Aws, ftm: Ftm) -> None:
     assert "there is no log group" in ftm("functions", "logs", "prefetch-check", exit_code=3).stderr
 
 
-def test_the_cost_before_and_after(quarters: Aws, ftm: Ftm) -> None:
+def test_the_estimated_cost_and_that_of_the_last_run(quarters: Aws, ftm: Ftm) -> None:
     found = json.loads(ftm("cost", FAILS, "--firms", "5000", "--json").stdout)
 
     estimate = found["estimate"]
@@ -181,9 +177,9 @@ def test_the_cost_before_and_after(quarters: Aws, ftm: Ftm) -> None:
 @pytest.mark.parametrize(
     ("times", "minutes", "speed"),
     [
-        # 3,000 topics in 600 seconds: 300 topics take a minute, a quarter more or less.
+        # 3,000 topics in 600 seconds: 300 topics take a minute, with an uncertainty of a quarter.
         (1000, {"low": 0.8, "high": 1.25}, ""),
-        # 3 topics say nothing about speed.
+        # 3 topics are too few to measure speed.
         (1, {"low": 0.25, "high": 0.833}, ", but 6 to 20 requests a second per GPU"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`ftm topics --out`: files that pandas, polars and duckdb read, whole or not there."""
+"""`ftm topics --out`: files that pandas, polars and duckdb read; a file is complete or absent."""
 
 import io
 import json
@@ -41,7 +41,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 
 @pytest.fixture
 def two_quarters(aws: Aws) -> Aws:
-    """Successful runs of two quarters: F0 goes on with one topic and begins another, F1 is skipped."""
+    """Successful runs of two quarters: F0 continues one topic and begins another, F1 is skipped."""
     for quarter in (BEFORE, Q):
         put_quarter(aws, quarter)
     return aws
@@ -79,7 +79,7 @@ def put_quarter(aws: Aws, quarter: str) -> None:
 
 
 def sentences(quarter: str) -> list[dict[str, Any]]:
-    """Three sentences on each subject, and one on none; F1 says too little. Analysts ask about the last subject."""
+    """Three sentences on each subject and one without; F1 has too few. The last subject is the analysts'."""
     rows: list[dict[str, Any]] = []
     for firm, subjects in ({"F1": []} | SUBJECTS[quarter]).items():
         lines = [("Executive", "Good morning."), *(("Executive", f"{each} {n}") for each in subjects for n in range(3))]

@@ -80,7 +80,7 @@ class Proxy:
 
 
 class Clock:
-    """Let time pass only while the command waits; `on_wait` is called with the number of each wait."""
+    """A clock that advances only while the command waits; calls `on_wait` with the number of each wait."""
 
     def __init__(self, seconds: float, on_wait: Callable[[int], None]) -> None:
         self._now, self._seconds, self._waits, self._on_wait = 0.0, seconds, 0, on_wait

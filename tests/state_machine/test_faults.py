@@ -118,7 +118,7 @@ def test_summary_and_notification_fail_permanently(
     assert ended.cause.startswith("{Error=RuntimeError, Cause=")
     execution = Execution("arn", "run", "FAILED", datetime.now(UTC), None, {}, {}, "Failed", ended.cause)
     assert reason(execution) == (
-        "Failed: neither could its results be counted nor its end be reported: the function is broken"
+        "Failed: its results could not be counted, and its end could not be reported: the function is broken"
     )
     (run,) = [layout.run_of_manifest(key).run for key in stack.keys("manifests/") if key.endswith(".jsonl")]
     repaired = stack.run(batch_size=2, resume=run)

@@ -11,17 +11,10 @@ from dataclasses import replace
 import pytest
 
 from testing.worker import SUBJECTS, call
-from worker.firm import Firm, FirmTopics, Sentence
+from worker.firm import Firm, Sentence
 from worker.naming.prompt import fallback_name
+from worker.topics.discovery import find_topics
 from worker.topics.text import content_words, is_boilerplate, names, with_one_number
-
-
-def find_topics(firm: Firm) -> FirmTopics:
-    # Imported late: each of pytest's processes imports all test modules, and scikit-learn takes two seconds.
-    from worker.topics.discovery import find_topics
-
-    return find_topics(firm)
-
 
 VOCABULARY = [
     f"{first}{second}"
@@ -265,8 +258,8 @@ def test_results_do_not_depend_on_threads_hash_seed_or_processor() -> None:
     elsewhere = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         input=pickle.dumps(firms),
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), "PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "2",
-             "OPENBLAS_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Nehalem"},
+        env={**os.environ, "PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2",
+             "OPENBLAS_CORETYPE": "Nehalem"},
         capture_output=True, check=True,
     ).stdout  # fmt: skip
     found = [find_topics(firm) for firm in firms]

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, TypedDict
 
 _MAX_EXAMPLE = 200
-"""Characters of an example: a record holds one for each firm and kind."""
+"""Characters of an example: a record contains one for each firm and kind."""
 
 
 class FallbackKind(StrEnum):
@@ -50,7 +50,7 @@ class FallbackRecord(TypedDict):
     """One kind in a run's summary."""
 
     reason: str
-    """The kind, as in `FallbackKind`; records of another version of ftm may hold others."""
+    """The kind, as in `FallbackKind`; records of another version of ftm may contain others."""
     topics: int
     example: str
 
@@ -91,7 +91,7 @@ def fallback_lines(fallbacks: Fallbacks) -> list[str]:
 
 
 def parse_fallbacks(record: Mapping[str, Any]) -> dict[str, Fallback]:
-    """The counts as a progress record holds them: `{kind: {"topics": 3, "example": "..."}}`.
+    """The counts as a progress record contains them: `{kind: {"topics": 3, "example": "..."}}`.
 
     Raises:
         KeyError, TypeError, ValueError: when it is anything else.

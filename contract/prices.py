@@ -6,7 +6,7 @@ GPU_HOUR = (0.35, 0.50)
 """A g6.xlarge or g5.xlarge on Spot."""
 
 BATCH_HOUR = 0.04
-"""A c7i.large on Spot, which holds one job."""
+"""A c7i.large on Spot, which runs one job."""
 
 HOSTED_PRICES = (0.20, 0.05, 0.50)
 """Dollars per million prompt, cached and completion tokens of the xAI API (grok-4-1-fast)."""

@@ -5,7 +5,7 @@ import re
 from contract import ContractError
 
 MAX_QUARTERS = 200
-"""Quarters in a range at most. Fifty years: a longer range is a typing error."""
+"""The maximum number of quarters in a range, fifty years: a longer range is a typing error."""
 
 _QUARTER = re.compile(r"(19|20)\d\dQ[1-4]")
 _NOTATIONS = re.compile(r"(\d{4})Q?([1-4])|(?:Q([1-4])|([1-4])Q)(\d{4})|Q?([1-4])")

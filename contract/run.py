@@ -92,7 +92,7 @@ class ManifestRequest(TypedDict):
 
 
 class BatchManifest(TypedDict):
-    """The answer of `create_batch_manifest`: batch ids only, since a state holds at most 256 KiB."""
+    """The answer of `create_batch_manifest`: batch ids only, since a state has at most 256 KiB."""
 
     run: str
     manifest_key: str

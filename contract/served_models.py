@@ -21,8 +21,8 @@ def choose_model(served: Sequence[str], wanted: str | None, setting: str) -> str
 
     Args:
         served: The ids that the server lists.
-        wanted: The model that was asked for; None for the only chat model that the server has. A server that lists no
-            model at all is asked for it as it is.
+        wanted: The model that was asked for; None for the only chat model that the server has. If the server lists
+            no models, this name is used unchanged.
         setting: The variable or option that names the model, for the error message.
 
     Raises:

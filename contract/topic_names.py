@@ -50,7 +50,7 @@ def add_name_uses(parts: Iterable[NameUses]) -> dict[str, NameUse]:
 
 
 def name_records(uses: NameUses) -> dict[str, dict[str, Any]]:
-    """The uses as a progress record holds them."""
+    """The uses as a progress record contains them."""
     return {name: {"topics": use.topics, "subjects": dict(use.subjects)} for name, use in uses.items()}
 
 

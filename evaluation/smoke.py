@@ -23,7 +23,7 @@ _BOOT_SECONDS = 15 * 60
 
 
 class Request(Target):
-    """The stack to try. AWS credentials and region come from the environment."""
+    """The stack to test. AWS credentials and region come from the environment."""
 
     log_group: str
     bucket: str
@@ -45,7 +45,7 @@ def run(request: Request, batch: Any, logs: Any, on_change: Callable[[str], None
         on_change: called with a line of progress.
 
     Raises:
-        EvaluationError: when the job does not start or fails, with its last words, or reports nothing.
+        EvaluationError: when the job does not start or fails, with the end of its log, or reports nothing.
     """
     variables = {env.S3_BUCKET: request["bucket"], env.QUARTER: request["quarter"] or ""}
     job = submit(batch, request, f"smoke-{layout.run_id(datetime.now(UTC))}", "evaluation.smoke_job", variables)

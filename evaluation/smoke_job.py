@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TOPICS = 3
 _MIN_NAMED = 2
-"""Of three: a good model has one answer in fifty refused."""
+"""Of three: one in fifty answers of a good model is refused."""
 _FIRMS_TRIED = 30
 """Calls in a row without any topic that are tried: each costs a fraction of a second."""
 
@@ -63,7 +63,7 @@ class Smoke(TypedDict):
 
 
 class SmokeTopic(TypedDict):
-    """What came of one topic."""
+    """The result for one topic."""
 
     firm_id: str
     keywords: list[str]

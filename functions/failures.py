@@ -6,7 +6,7 @@ from contract import ContractError
 from contract.bucket import S3UnavailableError
 
 MAX_TEXT = 500
-"""Characters of a text from elsewhere that are kept: a state holds at most 256 KiB."""
+"""Characters that are kept of a text from another service: a state has at most 256 KiB."""
 
 
 def describe_failure(error: str, cause: str) -> str:

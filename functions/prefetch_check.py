@@ -22,7 +22,7 @@ _MAX_ARN = 300
 
 
 class InvalidInput(Exception):  # noqa: N818 - the name is what an operator reads as the error
-    """The input is not an object, so the answer has no place in it: the execution fails with this name as its error."""
+    """The input is not an object, so that the result cannot be added to it: the execution fails with this error."""
 
 
 def handler(event: object, _context: object) -> PrefetchCheck:

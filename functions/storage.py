@@ -1,4 +1,4 @@
-"""The functions' access to S3: one client for each process, as the contract wants it."""
+"""The functions' access to S3: one client for each process, configured as `contract.bucket` requires."""
 
 # boto3-stubs overloads boto3.client with every service, and only the installed ones are known.
 # pyright: reportUnknownMemberType=false
@@ -9,7 +9,7 @@ from botocore.config import Config
 from contract.bucket import CLIENT_OPTIONS, Bucket
 
 _RETRY_SECONDS = 60.0
-"""Less than any function's timeout: what fails longer is repeated by the state machine."""
+"""Less than any function's timeout: the state machine repeats what fails for longer."""
 
 s3 = boto3.client("s3", config=Config(**CLIENT_OPTIONS))
 

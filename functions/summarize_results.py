@@ -44,7 +44,7 @@ from functions.storage import open_bucket
 
 batch = boto3.client("batch")
 
-# A state holds at most 256 KiB: so many failures are described in it.
+# A state has at most 256 KiB, so that only this many failures are described in it.
 _MAX_FAILURES = 20
 _MAX_REPEATED_NAMES = 50
 

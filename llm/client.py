@@ -220,7 +220,7 @@ class Llm:
                 self._first_request.release()
 
     async def _is_to_learn(self) -> bool:
-        """Whether this request is the one that finds out what the server accepts, and holds the lock for it."""
+        """Whether this request finds out what the server accepts; it then has the lock for that."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEARNING_SECONDS):
                 await self._first_request.acquire()
@@ -608,7 +608,7 @@ def _least_tokens(text: str) -> int:
 
 
 def _is_error(document: Any) -> bool:
-    """Whether a success holds an error instead of an answer."""
+    """Whether a response with a success status contains an error instead of an answer."""
     if not isinstance(document, dict):
         return False
     choices = document.get("choices")

@@ -93,7 +93,7 @@ def read_refusal(status: int, headers: Mapping[str, str], body: str, key: str, n
     """Classify a response that is not a completion.
 
     Args:
-        status: HTTP status; of a success that holds an error, or is not JSON, too.
+        status: HTTP status, also of a success that contains an error or is not JSON.
         headers: with lower-case names, or case-insensitive.
         body: as text.
         key: the API key, which is removed from the server's text.
@@ -110,7 +110,7 @@ def read_refusal(status: int, headers: Mapping[str, str], body: str, key: str, n
         words = f"HTTP {status}: {said}" if said else f"HTTP {status}"
     fault, retry_after = _fault(effective, document, body.lower()), seconds_to_wait(headers, now)
     if retry_after and fault in (Fault.BUSY, Fault.FAILING):
-        fault = Fault.RATE  # whoever says when to come back has not failed
+        fault = Fault.RATE  # a server that sends a retry delay has not failed
     return Refusal(
         fault=fault,
         status=effective,
@@ -124,7 +124,7 @@ def read_refusal(status: int, headers: Mapping[str, str], body: str, key: str, n
 def seconds_to_wait(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """The delay that the headers request: `Retry-After`, or the reset of an exhausted rate limit.
 
-    LiteLLM passes on the headers of the server behind it with `llm_provider-` before their names.
+    LiteLLM passes on the headers of the server behind it with the prefix `llm_provider-`.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     behind = {name.removeprefix(_BEHIND): value for name, value in lower.items() if name.startswith(_BEHIND)}

@@ -335,7 +335,7 @@ class Worker:
 
 
 class ForkedWorker:
-    """A worker in a process of its own; see `Worker.fork`."""
+    """A worker in a forked process; see `Worker.fork`."""
 
     def __init__(self, environ: dict[str, str], prepare: Callable[[], None] | None) -> None:
         context = _loaded_processes()

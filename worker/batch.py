@@ -80,7 +80,7 @@ async def process_batch(settings: Settings, clock: Clock | None = None) -> Batch
 
 
 async def do_firm(firm: Firm | Unreadable, quarter: str, topics: TopicProcess, namer: Namer) -> Outcome:
-    """Find and name the topics of one firm. An error that concerns this firm only is its outcome.
+    """Find and name the topics of one firm. An error of this firm alone becomes its outcome.
 
     Raises:
         WorkerError, LlmError: when other firms would fail too.
@@ -150,7 +150,7 @@ class _Batch:
         self._end()
 
     def stamp(self) -> None:
-        """Update the times in the progress."""
+        """Update the duration and the timestamp of the progress record."""
         self._progress.seconds = time.monotonic() - self._began
         self._progress.updated_at = _now().isoformat()
 

@@ -127,7 +127,7 @@ def _check_firms(path: Path, table: pa.Table, manifest: PrefetchManifest) -> Non
 
 
 def _check_sentence_ids(folder: Path, ids: dict[str, pa.ChunkedArray]) -> None:
-    """Each sentence id is there once in the quarter; the jobs make those that are missing."""
+    """Check that no sentence id is repeated in the quarter; the jobs make ids that are missing."""
     every = pa.chunked_array([part for column in ids.values() for part in column.chunks], pa.string())
     counts: Any = every.value_counts()
     often = _compute.and_(_compute.greater(counts.field("counts"), 1), _compute.greater(counts.field("values"), ""))

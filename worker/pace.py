@@ -27,8 +27,8 @@ class PaceMeter:
         """The pace now; None until an interval has passed since the last one, or when no topic was answered in it.
 
         Args:
-            firms: that this attempt processes in all.
-            begun: of these, firms whose topics have been found or are being found.
+            firms: the number of firms that this attempt processes.
+            begun: the number of them whose topics have been found or are being found.
         """
         now, answered = self._clock.now(), self._namer.answered
         if now - self._marks[-1][0] < INTERVAL_SECONDS:

@@ -1,6 +1,6 @@
-"""Reads firms from a quarter's prefetch: only the chunks that hold them are read, and only their rows are kept.
+"""Reads firms from a quarter's prefetch: only the chunks that contain them are read, and only their rows are kept.
 
-One chunk is held at a time, in Arrow's compact form, because a quarter does not fit into a worker's memory.
+One chunk is in memory at a time, in Arrow's compact form, because a quarter does not fit into a worker's memory.
 """
 
 import asyncio

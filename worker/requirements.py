@@ -1,6 +1,7 @@
 """`python worker/requirements.py pyproject.toml EXTRA...`: the requirements of some extras, one a line, for the image.
 
-The image holds no project: its packages are copied, and only what they need is installed. Standard library only.
+The image does not install the project: its packages are copied, and only their dependencies are installed. Standard
+library only.
 """
 
 import sys
@@ -17,7 +18,7 @@ def read(pyproject: Path, extras: list[str]) -> list[str]:
     known: dict[str, list[str]] = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]
     for extra in extras:
         if extra not in known:
-            sys.exit(f"{pyproject} has no extra {extra!r}: EXTRAS can hold {', '.join(sorted(known))}")
+            sys.exit(f"{pyproject} has no extra {extra!r}: EXTRAS can be {', '.join(sorted(known))}")
     return [requirement for extra in extras for requirement in known[extra]]
 
 

@@ -28,8 +28,8 @@ OPTIONAL = ("permno", "gvkey", "earnings_call_date")
 _MAY_LACK = (*OPTIONAL, "quarter")
 """The folder and the manifest name the quarter as well."""
 _NUMBERS = ("firm_id", "transcript_id", "sentence_id", "position", "quarter")
-"""These may be whole numbers. Another text column may only be of a number type if all of it is missing: pandas writes
-an empty column as NaN."""
+"""Columns that may contain whole numbers. Another text column may have a number type only if it has no values: pandas
+writes an empty column as NaN."""
 _ROWS_AT_ONCE = 16_384
 
 MISSING = frozenset({"", "nan", "nat", "none", "null"})
@@ -303,7 +303,7 @@ def _parse_date(value: Any) -> date | None:
 
 
 def _date(value: Any) -> date | None:
-    """A date in one of the usual notations. 03/04/2021 is none: either number can be the month."""
+    """A date in one of the usual notations. 03/04/2021 is rejected: either number can be the month."""
     text = _text(value if isinstance(value, (str, bytes)) else _whole(value))
     if text is None:
         return None
@@ -338,7 +338,7 @@ def _parse_quarter(value: Any) -> str | None:
 
 
 def _parse_missing(value: Any) -> None:
-    """A text column of a number type may only hold missing values."""
+    """A text column with a number type must have no values."""
     if _whole(value) is not None:
         raise _BadCellError
 
@@ -404,7 +404,7 @@ _RANGES: dict[str, _Rule] = {
 
 
 def _rule(name: str, kind: pa.DataType, value: Any) -> _Rule:
-    """What cells of this column should be, of which `value` is not."""
+    """What the cells of this column should be; `value` is a cell that is not."""
     if name in _TEXT:
         return _WHOLE_NUMBERS if name in _NUMBERS and not _is_text(kind) else _UTF8_TEXT
     try:
@@ -414,7 +414,7 @@ def _rule(name: str, kind: pa.DataType, value: Any) -> _Rule:
 
 
 def _padded(column: pa.Array, gvkeys: pa.Array) -> int:
-    """How many of the gvkeys are not as they were written."""
+    """How many gvkeys are read differently than they were written."""
     if not _is_text(column.type):
         return len(gvkeys) - gvkeys.null_count
     texts, _ = _read_text(column)

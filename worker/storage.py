@@ -78,7 +78,7 @@ class BatchStorage:
         """In a run with too few names: names that are treated as missing."""
         self._lacks_names = False
         self._replaceable: dict[str, list[Row]] = {}
-        """The rows of the listed parts that hold topics to rename, by key."""
+        """The rows of the listed parts that contain topics to rename, by key."""
 
     def line(self) -> BatchLine:
         """The batch's line of the batch manifest.
@@ -179,7 +179,7 @@ class BatchStorage:
 
     def fail(self, reason: str) -> None:
         """Record why the attempt ended. A complete batch stays complete: either its record was written and only the
-        answer was lost, or it lacks names, and the record has the reason beside the results.
+        answer was lost, or it lacks names, and the record has the reason as well as the results.
 
         Raises:
             OvertakenError, S3UnavailableError: as `write_record`.

@@ -172,9 +172,7 @@ def test_resuming_an_unknown_run_is_rejected(create: ModuleType) -> None:
         ask(create, resume=RUN)
 
 
-def test_resuming_a_run_that_lacks_names_hands_on_the_batches_that_lack_them(
-    create: ModuleType, bucket: Bucket
-) -> None:
+def test_resuming_a_run_that_lacks_names_returns_the_batches_that_lack_them(create: ModuleType, bucket: Bucket) -> None:
     bucket.put_run(batches=4)
     complete = [bucket.complete(line) for line in bucket.lines]
     complete[1].completed["F1_0"].named = 3

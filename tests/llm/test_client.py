@@ -425,7 +425,7 @@ def test_the_time_of_an_outage_does_not_count_towards_a_request(llm: LlmServer) 
 
 
 def test_a_request_that_crashes_the_server_each_time_is_abandoned(llm: LlmServer) -> None:
-    def fell(_number: int, request: dict[str, Any]) -> Reply:
+    def crash(_number: int, request: dict[str, Any]) -> Reply:
         nonlocal back_at
         if not asks_of(request, "oil"):
             return Reply(body=completion("Hello"))
@@ -436,7 +436,7 @@ def test_a_request_that_crashes_the_server_each_time_is_abandoned(llm: LlmServer
         if now > back_at:
             llm.models = up
 
-    up, llm.behave, back_at, time = llm.models, fell, 0.0, FakeTime(pass_time)
+    up, llm.behave, back_at, time = llm.models, crash, 0.0, FakeTime(pass_time)
     with pytest.raises(RequestFailed, match="no answer"):
         run(llm, ask, time, SELDOM_POLLED)
     assert sum(asks_of(request, "oil") for request in llm.requests) < 8

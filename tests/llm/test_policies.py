@@ -37,11 +37,11 @@ SCHEMA = {
         (529, '{"error": {"message": "Overloaded"}}', Fault.BUSY),
     ],
 )
-def test_the_text_of_an_error_counts_more_than_its_status(status: int, body: str, fault: Fault) -> None:
+def test_the_text_of_an_error_takes_precedence_over_its_status(status: int, body: str, fault: Fault) -> None:
     assert read_refusal(status, {}, body, "").fault is fault
 
 
-def test_a_server_that_says_when_to_come_back_has_not_failed() -> None:
+def test_a_server_that_sends_a_retry_delay_has_not_failed() -> None:
     assert read_refusal(503, {"Retry-After": "30"}, "", "").fault is Fault.RATE
     assert read_refusal(503, {}, "", "").fault is Fault.FAILING
 

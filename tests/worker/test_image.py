@@ -81,7 +81,7 @@ def applies(requirement: Requirement, extras: set[str]) -> bool:
 
 
 def test_an_unknown_extra_is_reported() -> None:
-    with pytest.raises(SystemExit, match="has no extra 'gpu': EXTRAS can hold "):
+    with pytest.raises(SystemExit, match="has no extra 'gpu': EXTRAS can be "):
         read(ROOT / "pyproject.toml", ["gpu"])
 
 

@@ -1,4 +1,4 @@
-"""A resumed run of too few names: only the topics without one are asked about, and nothing else changes."""
+"""A resumed run of too few names: only the topics without one are requested, and nothing else changes."""
 
 import json
 import time
@@ -59,7 +59,7 @@ def progress_of(bucket: Bucket) -> BatchProgress:
     return progress
 
 
-def test_only_the_topics_without_a_name_are_asked_about(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_only_topics_without_a_name_are_requested(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     before = name_all_but_one_subject(bucket, llm, worker)
     spent = progress_of(bucket).counts
 
@@ -136,7 +136,7 @@ def test_topics_that_still_have_no_name_keep_their_keywords(bucket: Bucket, llm:
     assert (counts.named, counts.fallbacks["unreadable"].topics) == (12, 3)
 
 
-def test_a_name_that_counts_as_none_is_asked_for_again(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
+def test_a_name_that_counts_as_missing_is_requested_again(bucket: Bucket, llm: LlmServer, worker: Worker) -> None:
     bucket.put_firms({firm: call(firm, 8) for firm in FIRMS[:2]})  # one topic each
     assert worker.run(CHECKPOINT_INTERVAL="1").returncode == 0
     (name,) = {row["name"] for row in topics(bucket)}
@@ -176,7 +176,7 @@ def test_topics_that_are_not_found_again_need_a_new_run(bucket: Bucket, llm: Llm
 
 
 @pytest.mark.parametrize(("model", "code"), [(MODEL, 0), ("another-model", 1)])
-def test_a_run_goes_on_with_its_own_model_only(
+def test_a_run_continues_only_with_the_model_it_began_with(
     bucket: Bucket, llm: LlmServer, worker: Worker, model: str, code: int
 ) -> None:
     bucket.put_firms({"ALPHA": call("ALPHA", 8)})

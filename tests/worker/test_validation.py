@@ -64,7 +64,7 @@ def test_few_answers_about_another_topic_are_accepted() -> None:
     assert len(passed) <= MAX_BAD_NAMES * len(pairs), passed
 
 
-def test_few_names_of_another_topic_are_let_through_beside_the_right_summary() -> None:
+def test_few_names_of_another_topic_are_accepted_with_the_right_summary() -> None:
     pairs = [(one, other) for one, other in product(TOPICS, TOPICS) if one is not other]
     passed = [(one.subject, other.good[0]) for one, other in pairs if not check(one, other.good[0], one.summary)]
     assert len(passed) <= MAX_BAD_NAMES * len(pairs), passed

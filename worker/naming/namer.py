@@ -1,5 +1,5 @@
-"""Names a firm's topics: all requests are sent at once, a bad answer is asked for once more, and after that the topic
-keeps its keywords."""
+"""Names a firm's topics: all requests are sent at once, an unusable answer is requested once more, and after that the
+topic keeps its keywords."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -17,7 +17,8 @@ from worker.parts import NamedTopic
 FIRST_TOPICS = 40
 """Topics by which a batch decides whether the LLM can name at all."""
 MAX_FIRST_FALLBACKS = 30
-"""This many of the first topics without a name end the batch: a wrong chat template or a weak model names no others."""
+"""The batch ends if this many of the first topics have no name: with a wrong chat template or a weak model, later
+topics would have none either."""
 
 
 @dataclass(frozen=True)

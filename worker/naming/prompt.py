@@ -16,16 +16,16 @@ MAX_NAME_CHARS = 80
 MAX_SUMMARY_CHARS = 320
 MAX_SENTENCE_BYTES = 240
 """One shown sentence in eleven is longer. No token is shorter than a byte: in every script eight sentences are at most
-1,920 tokens, and with the keywords and the instructions they leave an answer its room in a context of 4,096."""
+1,920 tokens, and with the keywords and the instructions they leave room for the answer in a context of 4,096."""
 MAX_KEYWORDS_BYTES = 480
-"""Three times what any topic of 2016Q2 takes."""
+"""Three times the longest list of keywords of 2016Q2."""
 _TWIN_KEYWORDS = 5
 _TWIN_SHARE = 0.4
-"""Of the words of the shorter list of keywords, so many in common make two topics of a call alike."""
+"""Two topics of a call are similar if they share this much of the shorter list of keywords."""
 MAX_TOKENS = 512
-"""More than the longest answer that the schema allows takes in scripts of at most a token a letter, such as ours or
-Chinese. The longest one of Burmese takes 613, and any script more where the LLM escapes its letters: such an answer is
-cut off, which is detected."""
+"""Enough for the longest answer that the schema allows, in scripts of at most one token a letter, such as Latin or
+Chinese. Burmese can take 613, and any script takes more if the LLM escapes its letters: such an answer is cut off,
+which is detected."""
 
 EXAMPLES = ("Foreign exchange headwinds", "Gross margin expansion", "Share repurchase program")
 """Good names that the prompt shows. A weak model copies them; `validation` finds that."""
@@ -66,7 +66,7 @@ def prompt(topic: Topic, others: Iterable[Topic] = ()) -> list[Message]:
     """The messages of the first request for a topic's name.
 
     Args:
-        others: the topics of the same call; one that is much like this one is mentioned, so that the two names differ.
+        others: the topics of the same call; one that is similar to this one is mentioned, so that the two names differ.
     """
     keywords = _shortened(", ".join(topic.keywords), MAX_KEYWORDS_BYTES)
     sentences = "\n".join(
@@ -95,7 +95,7 @@ def fallback_name(keywords: list[str]) -> str:
 
 
 def _find_twin(topic: Topic, others: Iterable[Topic]) -> Topic | None:
-    """The topic whose keywords are most like this one's, if they are much alike."""
+    """The topic whose keywords are most similar to this one's, if they are similar enough."""
     words = _words_of(topic)
     found = [(len(words & _words_of(other)), other) for other in others if other.keywords != topic.keywords]
     common, twin = max(found, key=lambda pair: pair[0], default=(0, None))

@@ -49,14 +49,14 @@ _MIN_COSINE = 0.7
 """Below this cosine to its theme's centroid, a topic is in no theme. Chosen by reading themes of 2,100 real topics: of
 those between .6 and .7 few belonged to their theme."""
 _MIN_LIKENESS, _ENOUGH_LIKENESS = 3.25, 0.1
-"""The topics of a theme must be this many times as alike as topics in general, or have this mean cosine, which small
-sets of like topics reach. Of the themes of 2,100 real topics this drops those such as "team, job, management"."""
+"""The topics of a theme must be this many times as similar as topics in general, or have this mean cosine, which small
+sets of similar topics reach. Among the themes of 2,100 real topics this drops ones such as "team, job, management"."""
 _SAME_SUBJECT = 0.8
-"""From this cosine between their centroids on, two themes are one. Topics of known subjects have .84 to .95 within a
-subject and at most .77 between two; of the themes of 2,100 real topics three pairs in 3,200 are that close, such as two
-about repurchases."""
+"""Themes are merged if the cosine of their centroids is at least this. Topics of known subjects have .84 to .95 within
+a subject and at most .77 between two; of the themes of 2,100 real topics three pairs in 3,200 are that close, such as
+two about repurchases."""
 _MAX_WORD_SHARE = 0.5
-"""A word of more than half of all topics says nothing about any of them."""
+"""Words that occur in more than half of all topics are ignored: they do not distinguish topics."""
 _NAME_WEIGHT, _KEYWORD_WEIGHT = 3, 2
 _DECIMALS = 9
 _BLOCK = 8_192
@@ -73,7 +73,7 @@ class Theme:
 
 
 def find_themes(topics: Sequence[FirmTopic]) -> list[Theme]:
-    """The themes of the topics, the one of most topics first; a topic is in one theme at most."""
+    """The themes of the topics, the largest first; a topic is in at most one theme."""
     if len(topics) < MIN_FIRMS:
         return []
     terms, vocabulary = _terms(topics)
@@ -155,7 +155,7 @@ def _cluster(vectors: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _merge_alike(vectors: Matrix, labels: Matrix) -> Matrix:
-    """Labels with one theme in the place of those that are about the same subject: few topics give too many themes."""
+    """Labels in which themes about the same subject are merged: few topics give too many themes."""
     centroids = _centroids(vectors, labels)
     if len(centroids) < 2:
         return labels
@@ -202,7 +202,7 @@ def _balanced(rows: Sequence[int], topics: Sequence[FirmTopic]) -> list[int]:
 
 
 def _likeness(terms: Sparse) -> float:
-    """The mean cosine of any two of the topics by their words, without LSA, which brings unlike topics together."""
+    """The mean cosine of any two of the topics by their words, without LSA, which makes unrelated topics similar."""
     count = terms.shape[0]
     total = np.asarray(terms.sum(axis=0)).ravel()
     return round(float(total @ total - terms.multiply(terms).sum()) / (count * (count - 1)), _DECIMALS)

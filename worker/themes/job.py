@@ -32,16 +32,16 @@ from worker.topics.discovery import SHOWN
 from worker.words import all_words
 
 CHECKPOINT_THEMES = 40
-"""Themes whose names are asked for between two checkpoints."""
+"""Themes that are named between two checkpoints."""
 
 MIN_NAMED_SHARE = 0.9
 """Lower than for topics, because a quarter has only some 70 themes, and the LLM finds no specific name for a few. An
-LLM whose answers are of no use stays far below it. Themes without a name are marked in the results, and `ftm themes`
+LLM that gives unusable answers stays far below it. Themes without a name are marked in the results, and `ftm themes`
 counts them."""
 
 
 async def find_and_name_themes(settings: Settings, clock: Clock | None = None) -> ThemesRecord:
-    """Write the themes of the settings' runs; names that an earlier attempt has paid for are kept.
+    """Write the themes of the settings' runs; names from an earlier attempt are kept.
 
     Raises:
         ContractError, WorkerError, LlmError: when it cannot be done, or too few themes were named.
@@ -100,7 +100,7 @@ class _Job:
         self._bucket.put(self._record.ref.record_key, self._record.to_json(), JSON)
 
     async def _name(self, themes: Sequence[Theme], topics: Sequence[FirmTopic], namer: Namer) -> None:
-        """Name the themes that have no name yet, and keep the names in the record as they come."""
+        """Name the themes that have no name yet, and store the names in the record as they arrive."""
         record = self._record
         record.fallbacks = {}
         unnamed = [theme for theme in themes if _identity(theme, topics) not in record.names]
@@ -149,7 +149,7 @@ _ALL_FIRMS = Firm(firm_id="", firm_name="", permno=None, gvkey=None, earnings_ca
 
 
 def _read_record(bucket: Bucket, settings: Settings) -> ThemesRecord:
-    """What earlier attempts left, or a new record."""
+    """The record of earlier attempts, or a new one."""
     found = bucket.get(settings.themes.record_key)
     if found:
         try:

@@ -1,4 +1,4 @@
-"""The two files of a themes run: one row a theme, and one row a topic that belongs to a theme."""
+"""The two files of a themes run: one row per theme, and one row per topic that belongs to a theme."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def theme_id(number: int) -> str:
 def theme_rows(
     themes: Sequence[Theme], named: Sequence[NamedTopic], topics: Sequence[FirmTopic], quarters: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One row a theme, as THEMES_SCHEMA describes it."""
+    """One row per theme, as THEMES_SCHEMA describes it."""
     totals: Counter[str] = Counter()
     for topic in topics:
         totals[topic.quarter] += topic.n_sentences
@@ -84,7 +84,7 @@ def theme_rows(
 
 
 def theme_topic_rows(themes: Sequence[Theme], topics: Sequence[FirmTopic]) -> list[dict[str, Any]]:
-    """One row a topic in a theme, as THEME_TOPICS_SCHEMA describes it: by theme, the most similar topic first."""
+    """One row per topic in a theme, as THEME_TOPICS_SCHEMA describes it: by theme, the most similar topic first."""
     return [
         {
             "theme_id": theme_id(number),

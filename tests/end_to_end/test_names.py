@@ -96,13 +96,13 @@ def test_a_run_begins_only_after_a_smoke_test_of_a_vllm_that_has_come_up(ftm: Ft
 
 @pytest.fixture(scope="module")
 def red(ftm: Ftm, llm: LlmServer) -> Ended:
-    """A run in which each batch has one firm, and each firm one topic: no worker meets the name twice."""
+    """A run of two batches, of which neither has three firms: no worker can notice the name."""
     assert ftm("vllm", "scale", 1, "--wait").code == 0
     answer(llm, "Gross margin gains", "The gross margin rose in the quarter by some points.")
     # The claim of the run that was refused would count for a minute.
     stack = ftm("local", "status", "--json").json
     client(stack, "s3").delete_object(Bucket=stack["outputs"]["bucket"], Key=layout.claim_key(QUARTER))
-    return ftm("run-quarter", QUARTER, "--batch-size", 1, "--no-smoke-test", "--yes", "--json")
+    return ftm("run-quarter", QUARTER, "--batch-size", 2, "--no-smoke-test", "--yes", "--json")
 
 
 def test_one_name_for_everything_is_red(ftm: Ftm, red: Ended) -> None:
@@ -112,7 +112,7 @@ def test_one_name_for_everything_is_red(ftm: Ftm, red: Ended) -> None:
         in red.json["message"]
     )
     assert red.json["topics"] == {"total": 3, "named": 0}
-    assert red.json["batches"] == {"total": 3, "succeeded": 3, "failed": 0}
+    assert red.json["batches"] == {"total": 2, "succeeded": 2, "failed": 0}
     assert f"ask for the missing names: ftm --stack local resume {QUARTER} {red.json['run']}" in red.err
     assert ftm("topics", QUARTER).code == 3
 
@@ -145,7 +145,7 @@ def test_a_repair_with_another_model_turns_it_green_and_loses_nothing_when_a_job
     assert green.code == 0, green.err
     assert killed
     assert (green.json["run"], green.json["topics"]) == (run.run, {"total": len(FIRMS), "named": len(FIRMS)})
-    assert len(llm.requests) in (len(FIRMS), len(FIRMS) + 1)  # the killed job may have been waiting for a name
+    assert len(FIRMS) <= len(llm.requests) <= len(FIRMS) + 2  # the killed job may have been waiting for two names
     assert s3.get_object(**manifest)["Body"].read() == body
     keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix=run.parts_prefix)["Contents"]]
     tables = [pq.read_table(io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read())) for key in keys]

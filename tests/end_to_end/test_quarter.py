@@ -29,7 +29,7 @@ def run(ftm: Ftm, variables: dict[str, str]) -> Ended:
     """The sample quarter, run as the README says."""
     assert ftm("prefetch", "sample", QUARTER, "--firms", FIRMS).code == 0
     assert ftm("vllm", "scale", 1, "--wait").code == 0
-    return ftm_process(variables, "run-quarter", QUARTER, "--batch-size", 8, "--yes", "--json")
+    return ftm_process(variables, "run-quarter", QUARTER, "--yes", "--json")
 
 
 def test_a_run_succeeds_and_accounts_for_every_firm(run: Ended):
@@ -41,7 +41,7 @@ def test_a_run_succeeds_and_accounts_for_every_firm(run: Ended):
     }  # fmt: skip
     assert report["quarter"] == QUARTER
     assert report["status"] == "SUCCEEDED"
-    assert report["batches"] == {"total": 2, "succeeded": 2, "failed": 0}
+    assert report["batches"] == {"total": 1, "succeeded": 1, "failed": 0}
     assert report["firms"]["total"] == FIRMS == report["firms"]["completed"] + report["firms"]["skipped"]
     assert report["topics"]["total"] == report["topics"]["named"] > 0
     assert report["tokens"]["prompt"] > report["tokens"]["cached"] > 0
@@ -152,9 +152,9 @@ def test_a_run_is_resumed_only_when_its_jobs_have_ended(listed: Ended, ftm: Ftm,
     assert refused.code == 5
     assert f"run {run} still has jobs that have not ended ({batch})" in refused.err
 
-    def sleep(_seconds: float) -> None:
+    def sleep(seconds: float) -> None:
         queue.terminate_job(jobId=job, reason="it ends while ftm waits for it")
-        pause(0.2)
+        pause(seconds)
 
     pause = time.sleep
     with patch("time.sleep", sleep):

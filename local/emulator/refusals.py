@@ -1,4 +1,4 @@
-"""Refuses what AWS refuses and moto accepts: invalid descriptions, names that are taken, deleting what is in use."""
+"""Rejects requests that AWS rejects and moto accepts: invalid descriptions, taken names, deletion of what is in use."""
 
 import re
 from collections.abc import Iterable

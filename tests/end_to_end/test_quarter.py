@@ -6,7 +6,6 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +17,7 @@ from contract import env, layout
 from contract.resource_names import batch_job_name
 from contract.topics import TOPIC_COLUMNS
 from local.fake_vllm.server import MODEL
+from testing.processes import is_alive, until
 from testing.virtual_time import virtual_time
 from tests.end_to_end.conftest import FIRMS, QUARTER, Ended, Ftm, client, ftm_process
 
@@ -335,20 +335,6 @@ def running_job(stack: dict[str, Any]) -> int:
 
     until(lambda: described()["status"] == "RUNNING")
     return int(described()["container"]["taskArn"].rpartition("pid-")[2])
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
-    except OSError:
-        return False
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def parts(s3: Any, bucket: str, run: str, quarter: str = QUARTER) -> list[dict[str, Any]]:

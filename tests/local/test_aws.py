@@ -1,11 +1,8 @@
 """The embedded AWS as a whole: no process outlives it, and concurrent requests work."""
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from testing.processes import is_alive, until
 
 SERVE = (
     "import gc; gc.disable(); from local.emulator.aws import EmbeddedAws; aws = EmbeddedAws.start(); "
@@ -42,10 +41,7 @@ def test_no_process_is_left(aws, end):
     else:
         daemon.communicate("\n")
     daemon.wait()
-    deadline = time.monotonic() + 10
-    while left := [pid for pid in started if alive(pid)]:
-        assert time.monotonic() < deadline, f"left behind: {left}"
-        time.sleep(0.02)
+    until(lambda: not any(map(is_alive, started)), 10)
     assert not code.exists()
 
 
@@ -92,15 +88,6 @@ def descendants(pid: int) -> list[int]:
     for ancestor in found:
         found += [child for child, parent in parents.items() if parent == ancestor]
     return found[1:]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; zombies do not count."""
-    with contextlib.suppress(OSError):
-        os.kill(pid, 0)
-        state = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return state.stdout.strip()[:1] not in ("", "Z")
-    return False
 
 
 def test_concurrent_requests_do_not_fail(aws):

@@ -4,11 +4,11 @@ import json
 import os
 import signal
 import sys
-import time
 
 import pytest
 
 from local.emulator import batch_processes
+from testing.processes import is_alive, until
 
 HOST_LOSS_ONLY = {
     "attempts": 3,
@@ -172,7 +172,7 @@ def test_child_processes_of_a_job_end_with_it(aws, queue):
     job = aws.ended_job(aws.submit(queue, definition))
     assert job["status"] == "SUCCEEDED"
     (left,) = aws.log_lines("/aws/batch/job", job["container"]["logStreamName"])
-    assert not alive(int(left))
+    until(lambda: not is_alive(int(left)), 5)
 
 
 def test_max_vcpus_keeps_jobs_waiting_in_order(aws):
@@ -249,14 +249,3 @@ def running(aws, job_id):
     stream = aws.job(job_id)["container"]["logStreamName"]
     aws.until(lambda: aws.log_lines("/aws/batch/job", stream), bool)
     return aws.job(job_id)
-
-
-def alive(pid: int) -> bool:
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        time.sleep(0.01)
-    return True

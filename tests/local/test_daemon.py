@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from local.deploy.deployment import Deployment
 from local.fake_vllm.alb import LocalAlb
 from local.fake_vllm.server import MODEL, FakeVllm
 from local.state import LocalError, LocalState
+from testing.processes import until
 
 SMALL = "import pulumi\npulumi.export('model', pulumi.Config('ftm').get('vllmServedModelName'))\n"
 
@@ -78,14 +78,6 @@ def read(pid: int, what: str) -> bytes:
         return b""
 
 
-def wait_for(done: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while not (value := done()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return value
-
-
 @pytest.mark.faults
 def test_after_a_killed_daemon_up_starts_a_new_one(
     program: Callable[[str], None], directory: Path, survives: Callable[..., None]
@@ -94,10 +86,10 @@ def test_after_a_killed_daemon_up_starts_a_new_one(
     first = daemon.up().state
     s3_of(first).create_bucket(Bucket="lost")
     os.kill(first.pid, signal.SIGKILL)
-    wait_for(lambda: state.running_pid() is None)
+    until(lambda: state.running_pid() is None)
     assert state.read() is None
     assert daemon.status() == daemon.Status(None, stale=True)
-    wait_for(lambda: processes_of(directory) == [])
+    until(lambda: processes_of(directory) == [])
     second = daemon.up()
     assert not second.already
     assert second.state.pid != first.pid
@@ -174,7 +166,7 @@ def test_a_broken_program_is_reported_in_one_sentence_and_leaves_nothing_running
     with pytest.raises(LocalError, match=r"^the program __main__\.py failed: ValueError: no way$"):
         daemon.up()
     assert daemon.status() == daemon.Status(None, stale=False)
-    wait_for(lambda: processes_of(directory) == [])
+    until(lambda: processes_of(directory) == [])
 
 
 def test_a_deployment_that_ends_without_a_result_is_reported_with_its_exit_code(program: Callable[[str], None]):
@@ -189,24 +181,24 @@ def test_a_port_in_use_is_reported_in_one_sentence(program: Callable[[str], None
         port = taken.getsockname()[1]
         with pytest.raises(LocalError, match=rf"^port {port} of 127\.0\.0\.1 is in use"):
             daemon.up(Options(port=port))
-    wait_for(lambda: processes_of(directory) == [])
+    until(lambda: processes_of(directory) == [])
 
 
 def test_an_llm_that_does_not_answer_is_reported_in_one_sentence(program: Callable[[str], None], directory: Path):
     program(SMALL)
     with pytest.raises(LocalError, match=r"^the LLM server at http://127\.0\.0\.1:9 does not answer"):
         daemon.up(Options(llm_url="http://127.0.0.1:9"))
-    wait_for(lambda: processes_of(directory) == [])
+    until(lambda: processes_of(directory) == [])
 
 
 def test_down_ends_a_daemon_that_is_still_deploying(program: Callable[[str], None], directory: Path):
     program("import time; time.sleep(1000)")
     with ThreadPoolExecutor() as threads:
         starting = threads.submit(daemon.up)
-        pid = wait_for(state.running_pid)
-        wait_for(lambda: any("local.deploy.deployment" in command for command in processes_of(directory)))
+        pid = until(state.running_pid)
+        until(lambda: any("local.deploy.deployment" in command for command in processes_of(directory)))
         assert daemon.status() == daemon.Status(None, stale=False)
         assert daemon.down() == daemon.Down(pid, stale=False)
         with pytest.raises(LocalError, match="ended before it was ready"):
             starting.result()
-    wait_for(lambda: processes_of(directory) == [])
+    until(lambda: processes_of(directory) == [])

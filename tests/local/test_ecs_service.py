@@ -77,7 +77,7 @@ def test_a_capacity_above_the_maximum_is_rejected(service):
     assert service.counts() == (0, 0, 0)
 
 
-def test_container_instances_follow_the_group_and_show_which_holds_a_task(service):
+def test_container_instances_follow_the_group_and_show_which_runs_a_task(service):
     def tasks():
         arns = service.ecs.list_container_instances(cluster=service.name)["containerInstanceArns"]
         found = service.ecs.describe_container_instances(cluster=service.name, containerInstances=arns)

@@ -9,7 +9,7 @@ import time
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -301,13 +301,6 @@ def clean(stack: Stack) -> None:
         file.unlink()
     if keys := stack.keys(""):
         stack.s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": key} for key in keys]})
-
-
-def until(done: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"the condition is not met after {seconds} s"
-        time.sleep(0.05)
 
 
 def _zip(files: dict[str, bytes]) -> bytes:

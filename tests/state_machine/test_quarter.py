@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from contract import layout
-from tests.state_machine.conftest import BUCKET, QUARTER, Stack, until
+from testing.processes import until
+from tests.state_machine.conftest import BUCKET, QUARTER, Stack
 
 
 def test_a_quarter_runs_to_success(stack: Stack) -> None:

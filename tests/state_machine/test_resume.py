@@ -3,7 +3,8 @@
 import json
 
 from contract import layout
-from tests.state_machine.conftest import BUCKET, QUARTER, QUEUE, Stack, until
+from testing.processes import until
+from tests.state_machine.conftest import BUCKET, QUARTER, QUEUE, Stack
 
 FIRST, SECOND, THIRD = (layout.batch_id(QUARTER, number) for number in range(3))
 

@@ -9,7 +9,8 @@ import pytest
 
 from components import definition
 from components.vllm_states import SmokeJob, VllmCalls
-from tests.state_machine.conftest import BUCKET, QUARTER, Stack, until
+from testing.processes import until
+from tests.state_machine.conftest import BUCKET, QUARTER, Stack
 from tests.state_machine.test_faults import TOPICS, topics
 
 GROUP, CLUSTER, SERVICE = "bracket-asg", "bracket-cluster", "bracket-service"

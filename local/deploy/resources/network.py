@@ -51,7 +51,7 @@ def launch_template(aws: Aws, resource: Resource) -> Created:
 
 
 def launch_template_data(aws: Aws, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a version of a launch template holds, from Pulumi's inputs."""
+    """The data of a launch template's version, from Pulumi's inputs."""
     without = (
         "name",
         "namePrefix",

@@ -297,6 +297,6 @@ def _warnings_into(warnings: list[str]) -> logging.Logger:
             if record.levelno == logging.WARNING:
                 warnings.append(record.getMessage())
 
-    logger = logging.Logger("pulumi")
+    logger = logging.Logger("pulumi", logging.WARNING)
     logger.addHandler(Collector())
     return logger

@@ -71,7 +71,7 @@ RUN = {
 DATA = ("aws:s3/", "aws:ecr/repository")
 ROLES = ("aws:iam/",)
 REMOVING = ("vllmEnabled", "alarmsEnabled", "dashboardEnabled", "vllmMinInstances")
-"""Settings that remove resources: with a minimum of instances, nothing switches them off."""
+"""Settings that remove resources; a minimum of instances removes the alarm on idle ones."""
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_changing_each_setting_has_its_declared_effect(deployed: Stack, network:
 
 
 def preview(stack: Stack) -> tuple[Steps, str]:
-    """The steps of a preview, and the sentence with which it was rejected, if any."""
+    """The steps of a preview, and the message of its rejection, or an empty text."""
     try:
         return stack.preview(), ""
     except EngineError as error:
@@ -136,7 +136,7 @@ def judge(key: str, change: Change, steps: Steps, refusal: str) -> Iterable[str]
     if not touched:
         yield "it changes nothing"
     if (SERVICE in steps.of("update")) != (change is Change.RESTARTS_VLLM):
-        yield "it should restart vLLM and does not, or the other way round"
+        yield f"it {'does not restart' if change is Change.RESTARTS_VLLM else 'restarts'} vLLM"
     if change is Change.NEXT_RUN and not touched & RUN:
         yield "neither the job definition nor the state machine changes"
     yield from (f"{one} is replaced" for one in steps.of("replace") - {TASK})

@@ -11,7 +11,7 @@ from testing.pulumi_provider.server import Provider
 from tests.pulumi.conftest import Aws
 
 pytestmark = pytest.mark.filterwarnings(
-    # The coroutines of a program whose deployment fails are left to the garbage collector.
+    # When a deployment fails, coroutines of the program are never awaited.
     "ignore::pytest.PytestUnraisableExceptionWarning",
     "ignore:coroutine:RuntimeWarning",
 )
@@ -85,32 +85,32 @@ def test_each_variant_is_deployed_unchanged_by_a_second_up_and_destroyed(
 
 @pytest.fixture(scope="module")
 def mended(engine: Engine, deployed: Stack, provider: Provider) -> tuple[Stack, set[str]]:
-    """A stack whose first deployment failed ten times, at ten different resources, and those resources."""
+    """A stack whose first deployment failed five times, at five different resources, and those resources."""
     names = [f"{one['urn'].split('::')[-1]} ({one['type']})" for one in deployed.resources() if one["custom"]]
     created = [name for name in names if "pulumi:providers" not in name]
-    ten = {created[n * len(created) // 10] for n in range(10)}
+    five = {created[n * len(created) // 5] for n in range(5)}
     stack = engine.stack("mended", UNPROTECTED)
-    provider.refused_creates |= ten
+    provider.refused_creates |= five
     failed: set[str] = set()
     while provider.refused_creates:
         with pytest.raises(EngineError):
             stack.up()
         failed.add(provider.refusals[-1])
         provider.refused_creates.discard(provider.refusals[-1])
-    assert failed == ten
+    assert failed == five
     return stack, failed
 
 
-def test_a_deployment_completes_after_ten_failed_creations(mended: tuple[Stack, set[str]]) -> None:
+def test_a_deployment_completes_after_five_failed_creations(mended: tuple[Stack, set[str]]) -> None:
     stack, failed = mended
     created = stack.up()
-    assert len(failed) == 10
+    assert len(failed) == 5
     assert not created.of("replace", "delete", "update")
     assert not stack.preview().changed
 
 
 def test_changed_settings_change_what_is_deployed(mended: tuple[Stack, set[str]], aws: Aws) -> None:
-    """In place: each change is in the embedded AWS, in resources that keep their ids."""
+    """Each change is applied in place: it is in the embedded AWS, and the resources keep their ids."""
     stack, _ = mended
     before = {one["urn"]: one["id"] for one in stack.resources() if one["custom"]}
     stack.configure(UNPROTECTED | CHANGED)

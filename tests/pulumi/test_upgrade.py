@@ -20,7 +20,7 @@ REVISED = "aws:ecs/taskDefinition:TaskDefinition"
 
 @pytest.fixture
 def empty_account() -> Iterator[Aws]:
-    """An account of this test's own, in which no other test has deployed a stack."""
+    """A new account, in which no other test has deployed a stack."""
     embedded = EmbeddedAws.start()
     yield Aws(embedded)
     embedded.stop()
@@ -28,7 +28,7 @@ def empty_account() -> Iterator[Aws]:
 
 @pytest.fixture
 def released(empty_account: Aws, tmp_path: Path) -> Iterator[Stack]:
-    """A stack of the last release: its state, and in the account what the program looks up there."""
+    """A stack of the last release: its state, and those of its resources that the program looks up in the account."""
     newest = max(RELEASES.glob("*.json"), key=lambda file: [int(part) for part in file.stem.split(".")])
     resources = release_state.read(newest, release_state.network(empty_account.endpoint))
     for resource in resources:

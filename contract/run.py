@@ -38,7 +38,7 @@ def model_conflict(run: RunRef, began_with: str, stack_has: str, command: str = 
 
 
 def fit_batch_size(firms: int, wanted: int) -> int:
-    """The batch size that was asked for, or the smallest that keeps a run of `firms` within MAX_BATCHES."""
+    """The requested batch size, or the smallest that keeps a run of `firms` within MAX_BATCHES."""
     return max(wanted, math.ceil(firms / MAX_BATCHES))
 
 
@@ -104,7 +104,7 @@ class BatchManifest(TypedDict):
     llm_concurrency: NotRequired[int]
     """Requests that one batch sends at once; absent for a stack without vLLM."""
     note: NotRequired[str]
-    """Present when the batch size is not the one that was asked for."""
+    """Present when the batch size is not the requested one."""
 
 
 class Failure(TypedDict):
@@ -135,7 +135,7 @@ class FirmCounts(TypedDict):
 
 
 class Repair(TypedDict):
-    """How a resumed run repairs a run with too few names: it asks about the topics without one."""
+    """How a resumed run repairs a run with too few names: it requests names for the topics without one."""
 
     repeated_names: list[str]
     """Names that many unrelated topics have, in lower case and without punctuation: these topics are named again
@@ -185,7 +185,7 @@ class FailedState(TypedDict):
 
 
 class UncountedSummary(TypedDict):
-    """What is in the place of the summary when `summarize_results` failed."""
+    """What replaces the summary when `summarize_results` failed."""
 
     message: FailedState
 
@@ -193,7 +193,7 @@ class UncountedSummary(TypedDict):
 class RunState(TypedDict):
     """The state machine's data when its Map has ended.
 
-    A state that failed leaves `{"Error", "Cause"}` in the place of its answer, and the summary reports it.
+    A state that failed leaves `{"Error", "Cause"}` instead of its answer, and the summary reports it.
     """
 
     quarter: str

@@ -1,4 +1,4 @@
-"""A themes run: where its objects are in the bucket, and its record, which is checkpoint and result in one."""
+"""A themes run: where its objects are in the bucket, and its record, which is both checkpoint and result."""
 
 import json
 import re
@@ -29,12 +29,12 @@ class ThemesRef:
 
     @property
     def themes_key(self) -> str:
-        """One row a theme."""
+        """One row per theme."""
         return f"{self.prefix}themes.parquet"
 
     @property
     def theme_topics_key(self) -> str:
-        """One row a topic that is in a theme."""
+        """One row per topic that is in a theme."""
         return f"{self.prefix}theme_topics.parquet"
 
     @property
@@ -53,7 +53,7 @@ def themes_runs(keys: Iterable[str]) -> set[tuple[str, str]]:
 
 
 class ThemeName(TypedDict):
-    """What the LLM called a theme."""
+    """The name and summary that the LLM gave a theme."""
 
     name: str
     summary: str

@@ -18,7 +18,7 @@ MIN_TOPICS = 3
 """Two topics may have the same name by chance."""
 
 _ALIKE = 0.5
-"""Topics are alike when at least this share of them has one subject in common."""
+"""Topics are similar when at least this share of them has one subject in common."""
 
 
 @dataclass

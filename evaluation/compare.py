@@ -62,7 +62,7 @@ class Quality(TypedDict):
 
 
 class Pair(TypedDict):
-    """One topic under its two names."""
+    """One topic with its two names."""
 
     firm_id: str
     a_topic: str

@@ -53,7 +53,7 @@ def _role(speaker_type: str) -> Role | None:
 
 
 def _start_of_questions(call: Sequence[Sentence], roles: Sequence[Role | None]) -> int | None:
-    """Where the first analyst speaks or is called on; the end of a call without analysts; None when it is not known."""
+    """The index at which questions begin; the end of a call without analysts; None if it is not known."""
     if not any(roles):
         return next((n for n, sentence in enumerate(call) if _FIRST_ANALYST.search(sentence.raw_text.lower())), None)
     if "analyst" not in roles:

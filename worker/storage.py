@@ -4,7 +4,7 @@ In a run that has ended with too few names, an attempt also renames topics of co
 all topics of the old one, and then the record, which lists the new part instead of the old one.
 
 Attempts of one batch may overlap. The newest attempt owns the record, which is only written if it has not changed since
-its owner read or wrote it; each attempt's parts have keys of their own. An attempt that finds a newer owner ends.
+its owner read or wrote it; each attempt's parts have unique keys. An attempt that finds a newer owner ends.
 docs/adr/0009 describes the order of the writes, and why no topic is lost or counted twice.
 """
 
@@ -68,7 +68,7 @@ class BatchStorage:
         self._from_parquet = from_parquet
         self._key = settings.run.progress_key(settings.batch_id)
         self._etag: str | None = None
-        """Of the record as this attempt last read or wrote it."""
+        """The ETag of the record as this attempt last read or wrote it."""
         self._writes = 0
         self._parts_tried = 0
         """The number of the next part. A write that failed may still take effect, so that its key is not used again."""

@@ -1,4 +1,5 @@
-"""Checks of a name's content: it must not be vacuous, repeat itself, or mention somebody whom the call does not."""
+"""Checks of a name's content: it must not be vacuous, repeat itself, or mention a person or place that the
+call does not."""
 
 import re
 
@@ -25,7 +26,7 @@ _CERTAINLY_RELATED = 0.45
 _INFORMATIVE_WORDS = 4
 """The minimum number of specific words in a summary that is compared with its name."""
 _MAX_REPEATED = 0.3
-"""Of all runs of three words; good summaries repeat none or one."""
+"""The maximum share of repeated runs of three words; good summaries repeat none or one."""
 _MONTHS = "january february march april may june july august september october november december"
 _VACUOUS_SIGNS = re.compile("|".join(sorted(VACUOUS_SIGNS, key=len, reverse=True)))
 _TOKEN = re.compile(r"[^\W\d_][\w&]+(?:[.-][^\W_]\w*)*")
@@ -56,8 +57,8 @@ def loops(text: str) -> bool:
 def is_unrelated(name: str, summary: str, relation: Relation) -> bool:
     """Whether a name or its summary is unrelated to the topic's sentences, or the name to its summary.
 
-    A name in Chinese, Japanese or Korean must share a letter with sentences in these; other languages than English are
-    not judged.
+    A name in Chinese, Japanese or Korean must share a letter with sentences in these languages; languages other than
+    English are not judged.
     """
     if not relation.english or not is_english(name):
         letters = set(SIGN.findall(_beside_vacuous_signs(name)))

@@ -46,7 +46,7 @@ _KMEANS_STEPS = 5
 _TAU = 0.35
 """A sentence whose cosine to the centroid of its topic is lower than this is in no topic."""
 _JOIN = 0.05
-"""How much closer it must be to another topic to move there."""
+"""How much closer a sentence must be to another topic to move there."""
 _GENERIC = 0.5
 """The weight of terms that two core sentences must share: one specific term, or two generic ones."""
 _LEAST_WEIGHT = 0.4
@@ -286,7 +286,7 @@ def _with_core(rows: Matrix, related: Matrix, touching: Matrix) -> _Cluster:
 
 
 def _attach_others(clusters: list[_Cluster], similarity: Matrix, touching: Matrix) -> list[_Cluster]:
-    """The clusters with the rows of none that lie close enough to a core, the closest one, and touch a tenth of it."""
+    """The clusters, with each other row attached to the closest core if it is close to it and touches a tenth of it."""
     others = np.setdiff1d(np.arange(len(similarity)), [row for cluster in clusters for row in cluster.rows])
     if not clusters or not others.size:
         return clusters

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from testing.paper_cloud import EVERYTHING_GIVEN, VARIANTS
+from local.deploy.program import read_config
+from testing.paper_cloud import CERTIFICATE, EVERYTHING_GIVEN, VARIANTS
 from testing.pulumi_engine import Engine, EngineError, Stack
 from testing.pulumi_provider.server import Provider
 from tests.pulumi.conftest import Aws
@@ -65,10 +66,19 @@ def given(aws: Aws) -> dict[str, Any]:
 
 DEPLOYED: dict[str, dict[str, Any]] = {
     "everything-given": VARIANTS["everything given"],
-    "every-option": VARIANTS["every option"],
+    "kms-and-certificate": {"vllmCertificateArn": CERTIFICATE, "vllmHostname": "vllm.example.com"}
+    | {key: EVERYTHING_GIVEN[key] for key in ("kmsKeyArn", "accessLogsBucket", "snsTopicArn")},
+    "embeddings-with-gpus": {
+        "batchGpus": 1,
+        "batchInstanceTypes": ["g4dn", "g5"],
+        "topicEmbeddingModel": "all-MiniLM-L6-v2",
+    },
+    "on-demand-floor": {"vllmOnDemandInstances": 1, "vllmMinInstances": 1},
     "no-vllm": VARIANTS["vLLM disabled"],
+    "notifications": {"notificationEmails": ["operator@example.com"], "monthlyBudgetUsd": 50},
+    "local": {key.removeprefix("ftm:"): value for key, value in read_config("local").items() if key.startswith("ftm:")},
 }
-"""Settings by the stack's name. `mended` is a stack with the default settings."""
+"""Settings of stacks that differ in the resources they create, by the stack's name. `mended` has the default ones."""
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
@@ -85,26 +95,26 @@ def test_each_variant_is_deployed_unchanged_by_a_second_up_and_destroyed(
 
 @pytest.fixture(scope="module")
 def mended(engine: Engine, deployed: Stack, provider: Provider) -> tuple[Stack, set[str]]:
-    """A stack whose first deployment failed five times, at five different resources, and those resources."""
+    """A stack whose first deployment failed ten times, at ten different resources, and those resources."""
     names = [f"{one['urn'].split('::')[-1]} ({one['type']})" for one in deployed.resources() if one["custom"]]
     created = [name for name in names if "pulumi:providers" not in name]
-    five = {created[n * len(created) // 5] for n in range(5)}
+    ten = {created[n * len(created) // 10] for n in range(10)}
     stack = engine.stack("mended", UNPROTECTED)
-    provider.refused_creates |= five
+    provider.refused_creates |= ten
     failed: set[str] = set()
     while provider.refused_creates:
         with pytest.raises(EngineError):
             stack.up()
         failed.add(provider.refusals[-1])
         provider.refused_creates.discard(provider.refusals[-1])
-    assert failed == five
+    assert failed == ten
     return stack, failed
 
 
-def test_a_deployment_completes_after_five_failed_creations(mended: tuple[Stack, set[str]]) -> None:
+def test_a_deployment_completes_after_ten_failed_creations(mended: tuple[Stack, set[str]]) -> None:
     stack, failed = mended
     created = stack.up()
-    assert len(failed) == 5
+    assert len(failed) == 10
     assert not created.of("replace", "delete", "update")
     assert not stack.preview().changed
 

@@ -4,6 +4,7 @@ The engine is Pulumi's CLI, driven by its Automation API with the program inline
 the provider for AWS is needed.
 """
 
+import gc
 import runpy
 import shutil
 from collections.abc import Mapping
@@ -125,6 +126,8 @@ class Stack:
         runpy.run_path(str(self._program), run_name="__main__")
 
     def _watch(self, operation: Any) -> Steps:
+        # Coroutines of a failed deployment would shut down the servers of the operation in which they are collected.
+        gc.collect()
         steps = Steps()
         try:
             operation(on_event=lambda event: _record(steps, event), **_SILENT)

@@ -1,7 +1,8 @@
 """AWS Batch: compute environment, queue, job definition."""
 
 import json
-from contextlib import suppress
+
+from botocore.exceptions import ClientError
 
 from local.deploy.program import Resource
 from local.deploy.resources.calls import Aws, fit, physical_name
@@ -59,7 +60,11 @@ def _linked_role(aws: Aws) -> str:
     path = "/aws-service-role/batch.amazonaws.com/"
     trusted = {"Effect": "Allow", "Principal": {"Service": "batch.amazonaws.com"}, "Action": "sts:AssumeRole"}
     trust = json.dumps({"Version": "2012-10-17", "Statement": [trusted]})
-    # Two compute environments of a stack are created at the same time.
-    with suppress(iam.exceptions.EntityAlreadyExistsException):
+    try:
         iam.create_role(RoleName=_LINKED_ROLE, Path=path, AssumeRolePolicyDocument=trust)
+    except ClientError as error:
+        # Two compute environments of a stack are created at the same time. The code is compared, since botocore may
+        # make the classes of `iam.exceptions` twice when two threads ask for them at once.
+        if error.response.get("Error", {}).get("Code") != "EntityAlreadyExists":
+            raise
     return iam.get_role(RoleName=_LINKED_ROLE)["Role"]["Arn"]

@@ -8,11 +8,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(done: Callable[[], T], seconds: float = 60) -> T:
-    """Call `done` until it returns a true value, and return that value."""
+def until(read: Callable[[], T], done: Callable[[T], bool] = bool, seconds: float = 120) -> T:
+    """Call `read` until `done` accepts its result, by default a true one, and return that result."""
     deadline = time.monotonic() + seconds
-    while not (value := done()):
-        assert time.monotonic() < deadline, f"the condition is not met after {seconds} s"
+    while not done(value := read()):
+        assert time.monotonic() < deadline, f"not done after {seconds} s: {value}"
         time.sleep(0.02)
     return value
 

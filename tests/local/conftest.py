@@ -3,10 +3,9 @@
 import io
 import json
 import textwrap
-import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import boto3
 import pytest
 
 from local.emulator.aws import REGION, EmbeddedAws
+from testing.processes import until
 
 ROLE = "arn:aws:iam::123456789012:role/any"
 
@@ -82,9 +82,6 @@ class Aws:
     def ended_job(self, job_id: str) -> dict[str, Any]:
         return until(lambda: self.job(job_id), lambda job: job["status"] in ("SUCCEEDED", "FAILED"))
 
-    def until(self, read: Callable[[], Any], done: Callable[[Any], bool]) -> Any:
-        return until(read, done)
-
     def log_lines(self, group: str, stream: str) -> list[str]:
         events = self.client("logs").get_log_events(logGroupName=group, logStreamName=stream)["events"]
         return [event["message"] for event in events]
@@ -146,15 +143,6 @@ class Aws:
             iam.get_instance_profile(InstanceProfileName=name)
         except iam.exceptions.NoSuchEntityException:
             iam.create_instance_profile(InstanceProfileName=name)
-
-
-def until(read: Callable[[], Any], done: Callable[[Any], bool], seconds: float = 120.0) -> Any:
-    """Call `read` until `done` accepts its result, and return that result."""
-    deadline = time.monotonic() + seconds
-    while not done(value := read()):
-        assert time.monotonic() < deadline, f"not done after {seconds} s: {value}"
-        time.sleep(0.02)
-    return value
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,8 @@ def test_no_process_is_left(aws, end):
     answer = other.client("lambda").invoke(FunctionName=name)
     code = Path(json.loads(answer["Payload"].read()))
     assert code.exists()
-    stream = other.until(lambda: other.job(job_id)["container"].get("logStreamName"), bool)
-    other.until(lambda: other.log_lines("/aws/batch/job", stream), bool)
+    stream = until(lambda: other.job(job_id)["container"].get("logStreamName"))
+    until(lambda: other.log_lines("/aws/batch/job", stream))
     started = descendants(daemon.pid)
     assert len(started) >= 4  # the guard, the job and its child process, the process of the function
 
@@ -41,7 +41,7 @@ def test_no_process_is_left(aws, end):
     else:
         daemon.communicate("\n")
     daemon.wait()
-    until(lambda: not any(map(is_alive, started)), 10)
+    until(lambda: not any(map(is_alive, started)), seconds=10)
     assert not code.exists()
 
 

@@ -172,7 +172,7 @@ def test_child_processes_of_a_job_end_with_it(aws, queue):
     job = aws.ended_job(aws.submit(queue, definition))
     assert job["status"] == "SUCCEEDED"
     (left,) = aws.log_lines("/aws/batch/job", job["container"]["logStreamName"])
-    until(lambda: not is_alive(int(left)), 5)
+    until(lambda: not is_alive(int(left)), seconds=5)
 
 
 def test_max_vcpus_keeps_jobs_waiting_in_order(aws):
@@ -245,7 +245,7 @@ def test_unsupported_job_definitions_are_rejected(aws, queue):
 
 def running(aws, job_id):
     """Wait until the job has printed its first line; return the job."""
-    aws.until(lambda: aws.job(job_id), lambda job: job["status"] == "RUNNING")
+    until(lambda: aws.job(job_id), lambda job: job["status"] == "RUNNING")
     stream = aws.job(job_id)["container"]["logStreamName"]
-    aws.until(lambda: aws.log_lines("/aws/batch/job", stream), bool)
+    until(lambda: aws.log_lines("/aws/batch/job", stream))
     return aws.job(job_id)

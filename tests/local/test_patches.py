@@ -9,6 +9,7 @@ import pytest
 from local.emulator import patching
 from local.emulator.aws import EmbeddedAws
 from local.emulator.listening import EmbeddedAwsError, listen
+from testing.processes import until
 
 SYNC_JOB = "arn:aws:states:::batch:submitJob.sync"
 HOST_LOSS_ONLY = {"attempts": 3, "evaluateOnExit": [{"onStatusReason": "Host EC2*", "action": "RETRY"}]}
@@ -208,7 +209,7 @@ def test_a_stopped_execution_is_aborted_at_once_and_stops_its_jobs(aws, queue):
     assert execution["stopDate"] >= execution["startDate"]
     for job_id in jobs:
         assert aws.ended_job(job_id)["status"] == "FAILED"
-    aws.until(lambda: aws.events(arn)[-1]["type"], lambda kind: kind == "ExecutionAborted")
+    until(lambda: aws.events(arn)[-1]["type"], lambda kind: kind == "ExecutionAborted")
     kinds = [event["type"] for event in aws.events(arn)]
     assert "TaskSucceeded" not in kinds
     assert "ExecutionFailed" not in kinds
@@ -254,7 +255,7 @@ def test_stopping_an_execution_stops_its_nested_ones(aws):
     arn = aws.start(aws.machine(nested(inner)), {"quarter": "2023Q1"})
     states = aws.client("stepfunctions")
     listed = lambda: states.list_executions(stateMachineArn=inner)["executions"]  # noqa: E731
-    (nested_execution,) = aws.until(listed, bool)
+    (nested_execution,) = until(listed)
     states.stop_execution(executionArn=arn)
     assert aws.ended_execution(nested_execution["executionArn"])["status"] == "ABORTED"
 
@@ -329,4 +330,4 @@ def submitted_jobs(aws, arn, count):
             if event["type"] == "TaskSubmitted"
         ]
 
-    return aws.until(read, lambda found: len(found) == count)
+    return until(read, lambda found: len(found) == count)

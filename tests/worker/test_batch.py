@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from contract.layout import RunRef, chunk_key, prefetch_manifest_key
 from contract.topics import TOPIC_COLUMNS
 from llm.client import Clock
 from testing.faulty_s3 import Fault, FaultyS3
+from testing.processes import until
 from testing.virtual_time import virtual_time
 from testing.worker import (
     BATCH,
@@ -46,13 +45,6 @@ def content(topics: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ({column: value for column, value in row.items() if column != "processed_at"} for row in topics),
         key=lambda row: row["topic_id"],
     )
-
-
-def wait_until(happened: Callable[[], bool], seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def one_sentence(text: str) -> str:
@@ -162,7 +154,7 @@ def test_a_new_attempt_after_a_kill_gives_the_same_result(bucket: Bucket, llm: L
             (llm.gate.clear(), Reply(close=True))[1] if number == last else Reply()
         )
         with worker.fork(LLM_MAX_CONCURRENT="2") as first:
-            wait_until(lambda last=after: len(llm.requests) > last)
+            until(lambda last=after: len(llm.requests) > last)
             first.kill()
 
         llm.behave = lambda _number, _request: Reply()
@@ -202,7 +194,7 @@ def test_sigterm_finishes_the_firms_in_progress_and_writes_the_record(
     bucket.put_manifests(dict.fromkeys(firms, "chunk_0000.parquet"), batch=["LOST", *firms])
     llm.gate.clear()
     with worker.fork(LLM_MAX_CONCURRENT="2", CHECKPOINT_INTERVAL="100") as process:
-        wait_until(lambda: len(llm.requests) >= 1)
+        until(lambda: len(llm.requests) >= 1)
         process.send(signal.SIGTERM)
         llm.gate.set()
         done = process.finish()
